@@ -1,0 +1,107 @@
+"""Every error that Millrace raises on purpose, and the exit code each one means."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
+from pydantic import ValidationError
+
+__all__ = [
+    "CompositionError",
+    "ConfigError",
+    "DataError",
+    "MillraceError",
+    "TaskFailedError",
+    "TransientError",
+    "UnsupportedError",
+    "UserError",
+    "did_you_mean",
+    "explain_validation",
+    "raise_config_error",
+]
+
+
+class MillraceError(Exception):
+    """A failure whose message is meant for the person who ran the command."""
+
+    exit_code = 1
+
+
+class TaskFailedError(MillraceError):
+    """A task ran and failed."""
+
+
+class TransientError(MillraceError):
+    """A failure outside the task (network, throttling) that may pass: the task is tried again."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class UserError(MillraceError):
+    """What was asked for can't be done: a mistake to mend, never a reason to try again."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A configuration value is unknown, of the wrong type or out of range."""
+
+
+class DataError(UserError):
+    """The data given can't be used."""
+
+
+class UnsupportedError(UserError):
+    """A target can't honour a field, or this installation lacks what a command needs."""
+
+
+class CompositionError(UserError):
+    """A pipeline is wired wrongly.
+
+    Attributes:
+        task: The task concerned, empty when the pipeline as a whole is.
+        location: `file:line` of the author's own code, empty when it is not known.
+    """
+
+    def __init__(self, message: str, *, task: str = "", location: str = "") -> None:
+        super().__init__(f"{location}: {message}" if location else message)
+        self.message = message
+        self.task = task
+        self.location = location
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest one, and what is allowed."""
+    names = sorted(allowed)
+    if not names:
+        return "none is allowed here"
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    listed = f"allowed: {', '.join(names)}"
+    return f"did you mean {close[0]!r}? {listed}" if close else listed
+
+
+def explain_validation(error: ValidationError, prefix: str = "") -> str:
+    """Pydantic's findings as one line each: the field's path, what is wrong and the value given."""
+    lines = []
+    for item in error.errors(include_url=False):
+        path = ".".join(str(part) for part in (prefix, *item["loc"]) if part != "")
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{path}: unknown key")
+        elif item["type"] == "missing":
+            lines.append(f"{path}: a value is required")
+        else:
+            lines.append(f"{path}: {item['msg']} (given: {_shorten(item['input'])})")
+    return "\n".join(lines)
+
+
+def raise_config_error(error: ValidationError, where: Path | str) -> NoReturn:
+    """Raise what pydantic found in a file or section as a `ConfigError`."""
+    raise ConfigError(f"{where}: {explain_validation(error)}") from error
+
+
+def _shorten(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

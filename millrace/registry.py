@@ -1,0 +1,86 @@
+"""Where components and pipelines are found by name: our own tables, extended by entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from millrace.errors import ConfigError, did_you_mean
+from millrace.specs import Component, Parameters, Pipeline, PipelineConfig
+from millrace.specs.component import Outputs
+
+__all__ = ["COMPONENTS", "PIPELINES", "AnyComponent", "AnyPipeline", "components", "load_component", "load_pipeline", "pipelines"]
+
+AnyComponent = Component[Parameters, ..., Outputs]
+AnyPipeline = Pipeline[PipelineConfig]
+
+COMPONENTS: Mapping[str, str] = {
+    "deploy": "millrace.components.deploy.spec:deploy",
+    "digits": "millrace.components.digits.spec:digits",
+    "evaluate": "millrace.components.evaluate.spec:evaluate",
+    "manifest": "millrace.components.manifest.spec:manifest",
+    "preprocess": "millrace.components.preprocess.spec:preprocess",
+    "quantize": "millrace.components.quantize.spec:quantize",
+    "shard": "millrace.components.shard.spec:shard",
+    "train": "millrace.components.train.spec:train",
+    "tune": "millrace.components.tune.spec:tune",
+}
+
+PIPELINES: Mapping[str, str] = {
+    "digits": "millrace.pipelines.digits:digits",
+    "image_classification": "millrace.pipelines.image_classification:image_classification",
+}
+
+
+def components(added: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Entries (`module:attribute`) by component name: ours, installed packages', then `added`."""
+    return {**COMPONENTS, **_installed("millrace.components"), **(added or {})}
+
+
+def pipelines() -> dict[str, str]:
+    """Entries (`module:attribute`) by pipeline name: ours and installed packages'."""
+    return {**PIPELINES, **_installed("millrace.pipelines")}
+
+
+def load_component(name: str, added: Mapping[str, str] | None = None) -> AnyComponent:
+    """Import a component by name or by `module:attribute`.
+
+    Raises:
+        ConfigError: When there is no such component.
+    """
+    loaded = _load("component", name, components(added))
+    if not isinstance(loaded, Component):
+        raise ConfigError(f"component {name!r} is a {type(loaded).__name__}, not made by millrace.specs.component()")
+    return loaded
+
+
+def load_pipeline(name: str) -> AnyPipeline:
+    """Import a pipeline by name or by `module:attribute`.
+
+    Raises:
+        ConfigError: When there is no such pipeline.
+    """
+    loaded = _load("pipeline", name, pipelines())
+    if not isinstance(loaded, Pipeline):
+        raise ConfigError(f"pipeline {name!r} is a {type(loaded).__name__}, not made by @millrace.specs.pipeline")
+    return loaded
+
+
+def _installed(group: str) -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=group)}
+
+
+def _load(kind: str, name: str, table: Mapping[str, str]) -> Any:
+    entry = name if ":" in name else table.get(name)
+    if entry is None:
+        raise ConfigError(f"unknown {kind} {name!r}: {did_you_mean(name, table)}")
+    module, _, attribute = entry.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ModuleNotFoundError, AttributeError) as error:
+        missing = error.name or ""
+        if isinstance(error, ModuleNotFoundError) and not module.startswith(missing):
+            raise ConfigError(f"{kind} {name!r} ({entry}) needs the package {missing!r}: install it first") from error
+        raise ConfigError(f"{kind} {name!r}: there is no {entry}: {error}") from error

@@ -1,0 +1,1 @@
+"""What runs inside a container: the task contract, storage, record files and models."""

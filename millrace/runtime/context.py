@@ -1,0 +1,79 @@
+"""What a component's `main` is given beside its parameters, inputs and outputs, and what it returns."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, Field, JsonValue
+
+from millrace.specs import Chart, Frozen
+
+__all__ = ["Context", "Progress", "Result", "Share"]
+
+
+class Share(Frozen):
+    """Which share of the shards this worker has: those at `index`, `index + count`, ..."""
+
+    index: int = Field(default=0, ge=0)
+    count: int = Field(default=1, ge=1)
+
+
+class Progress(Frozen):
+    """How far a task is."""
+
+    done: int
+    total: int | None
+    unit: str
+    seconds: float
+    """Since the work began, for an estimate of the rest."""
+
+
+class Result(BaseModel):
+    """What a component's `main` returns.
+
+    `metrics` must hold a number for each `Metric` of its outputs and may hold more; `charts` go beside
+    them; `metadata` is by output port, in the form of the artifact's `facts`.
+    """
+
+    metrics: dict[str, float] = Field(default_factory=dict)
+    charts: tuple[Chart, ...] = ()
+    metadata: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+
+
+@dataclass
+class Context:
+    """The surroundings of one attempt at a task."""
+
+    scratch: Path
+    """An empty folder for temporary files, removed afterwards."""
+    checkpoints: Path
+    """A folder that later attempts at the same task find as it was left."""
+    share: Share = field(default_factory=Share)
+    cores: int = 1
+    """Processor cores this worker may use."""
+    progress_file: Path | None = None
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("millrace"))
+    _started: float = field(default_factory=time.monotonic)
+    _reported: float = -1.0
+
+    def progress(self, done: int, total: int | None = None, unit: str = "items") -> None:
+        """Say how far the work is; cheap enough to call for every item."""
+        now = time.monotonic()
+        finished = total is not None and done >= total
+        if self.progress_file is None or (now - self._reported < 0.5 and not finished):
+            return
+        self._reported = now
+        report = Progress(done=done, total=total, unit=unit, seconds=now - self._started)
+        partial = self.progress_file.with_suffix(".partial")
+        partial.write_text(report.model_dump_json())
+        os.replace(partial, self.progress_file)
+
+
+def summary(metrics: Mapping[str, float]) -> str:
+    """Metrics as one line of `name=value`, the form that Katib's and SageMaker's collectors read."""
+    return " ".join(f"{name}={value:.6g}" for name, value in metrics.items())

@@ -1,0 +1,233 @@
+"""Run one task of a component: validate the request, do the work, publish the outputs whole."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import math
+import os
+import resource
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+from pydantic import JsonValue, ValidationError
+
+from millrace.errors import ConfigError, MillraceError, TransientError, UserError, explain_validation
+from millrace.registry import AnyComponent, load_component
+from millrace.runtime.context import Context, Result, summary
+from millrace.runtime.task import Failure, MadeArtifact, TaskRequest, TaskResult, write_atomically
+from millrace.specs import Artifact, Inputs, Metric, Outputs, Parameters, TaskOutput
+from millrace.specs.charts import charts_adapter
+
+__all__ = ["attempt", "digest", "execute"]
+
+
+def execute(directory: Path) -> int:
+    """Run the task in a task directory and return the exit code.
+
+    The result appears last, by a rename, after the outputs; a failure is written to failure.json and
+    its message to stderr, without a traceback when it is a mistake of the user's.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    for name in ("result.json", "failure.json", "progress.json"):
+        (directory / name).unlink(missing_ok=True)
+    try:
+        result = attempt(directory, _read_request(directory))
+    except Exception as error:  # the boundary of the worker: everything becomes a recorded failure
+        return _fail(directory, error)
+    write_atomically(directory / "result.json", result.model_dump_json(indent=2))
+    return 0
+
+
+def digest(path: Path) -> tuple[str, int]:
+    """SHA-256 over the relative names and contents of an artifact's files, and their size in bytes."""
+    total = hashlib.sha256()
+    size = 0
+    for file in _files(path):
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").digest()
+            size += stream.tell()
+        total.update(f"{file.relative_to(path).as_posix()}\0".encode() + content)
+    return total.hexdigest(), size
+
+
+def _read_request(directory: Path) -> TaskRequest:
+    try:
+        return TaskRequest.model_validate_json((directory / "task.json").read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{directory} is not a task directory: {error.strerror}: task.json") from error
+    except ValidationError as error:
+        raise ConfigError(f"{directory / 'task.json'}: {explain_validation(error)}") from error
+
+
+def attempt(directory: Path, request: TaskRequest) -> TaskResult:
+    """Do the work of `request` in a task directory, in this process.
+
+    Raises:
+        MillraceError: When the request is wrong or the component fails on purpose.
+    """
+    component = load_component(request.component)
+    started = time.monotonic()
+    partial, scratch = directory / "partial", directory / "scratch"
+    for folder in (partial, scratch, directory / "outputs"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for folder in (partial, scratch, directory / "checkpoints"):
+        folder.mkdir(parents=True, exist_ok=True)
+    outputs = _output_handles(component, partial)
+    context = Context(
+        scratch=scratch,
+        checkpoints=directory / "checkpoints",
+        share=request.share,
+        cores=request.cores,
+        progress_file=directory / "progress.json",
+    )
+    main = _main(component)
+    returned = main(_parameters(component, request), _input_handles(component, request), outputs, context)
+    result = _checked(component, returned)
+    _write_metrics(component, outputs, result)
+    made = {name: _made(component, name, handle.path, result) for name, handle in _artifacts(outputs)}
+    os.replace(partial, directory / "outputs")
+    shutil.rmtree(scratch, ignore_errors=True)
+    if result.metrics:
+        context.log.info("%s", summary(result.metrics))
+    return TaskResult(
+        outputs=made,
+        metrics=result.metrics,
+        seconds=time.monotonic() - started,
+        peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _main(component: AnyComponent) -> Callable[..., Any]:
+    module, _, function = component.spec.main.partition(":")
+    try:
+        main: Callable[..., Any] = getattr(import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"component {component.spec.name!r} needs the package {error.name!r}, which is not installed here; "
+            f"it belongs to the {component.spec.image!r} image: pip install 'millrace[{component.spec.image}]'"
+        ) from error
+    return main
+
+
+def _parameters(component: AnyComponent, request: TaskRequest) -> Parameters:
+    try:
+        return component.parameters.model_validate(request.parameters)
+    except ValidationError as error:
+        raise ConfigError(explain_validation(error, prefix=request.name)) from error
+
+
+def _input_handles(component: AnyComponent, request: TaskRequest) -> Inputs:
+    model = component.inputs
+    if not (isinstance(model, type) and issubclass(model, Inputs)):
+        raise MillraceError(f"component {component.spec.name!r} has no Inputs model")
+    values: dict[str, object] = {}
+    for name, info in model.model_fields.items():
+        kinds = [item for item in get_args(info.annotation) if item not in (Ellipsis, NoneType)] or [info.annotation]
+        handles = tuple(
+            kinds[0](location=given.path, metadata=given.metadata) for given in request.inputs.get(name, ())
+        )
+        if get_origin(info.annotation) is tuple:
+            values[name] = handles
+        elif handles:
+            values[name] = handles[0]
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain_validation(error, prefix=request.name)) from error
+
+
+def _output_handles(component: AnyComponent, partial: Path) -> Outputs:
+    values: dict[str, object] = {}
+    for name, info in component.outputs.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, Artifact):
+            path = partial / f"{name}{kind.suffix}"
+            if not kind.suffix:
+                path.mkdir()
+            values[name] = kind(location=path)
+        elif kind is Metric:
+            values[name] = Metric(producer=TaskOutput(task=component.spec.name, port=name))
+    return component.outputs.model_validate(values)
+
+
+def _artifacts(outputs: Outputs) -> Iterator[tuple[str, Artifact]]:
+    for name, value in outputs:
+        if isinstance(value, Artifact):
+            yield name, value
+
+
+def _checked(component: AnyComponent, returned: object) -> Result:
+    if not isinstance(returned, Result):
+        raise MillraceError(f"{component.spec.main} returned {type(returned).__name__}, it must return a Result")
+    missing = [metric.name for metric in component.spec.metrics if metric.name not in returned.metrics]
+    if missing:
+        raise MillraceError(f"{component.spec.main} did not report the metrics {missing}")
+    bad = [name for name, value in returned.metrics.items() if not math.isfinite(value)]
+    if bad:
+        raise MillraceError(f"{component.spec.main} reported metrics that are not finite numbers: {bad}")
+    return returned
+
+
+def _write_metrics(component: AnyComponent, outputs: Outputs, result: Result) -> None:
+    handle = getattr(outputs, "metrics", None)
+    if not isinstance(handle, Artifact):
+        return
+    (handle.path / "metrics.json").write_text(json.dumps(result.metrics, indent=2) + "\n")
+    (handle.path / "charts.json").write_bytes(charts_adapter.dump_json(result.charts, indent=2))
+
+
+def _made(component: AnyComponent, name: str, path: Path, result: Result) -> MadeArtifact:
+    if not path.exists():
+        raise MillraceError(f"{component.spec.main} did not write its output {name!r}")
+    info = component.outputs.model_fields[name].annotation
+    metadata: dict[str, JsonValue] = {}
+    if name in result.metadata and isinstance(info, type) and issubclass(info, Artifact):
+        metadata = info.facts.model_validate(result.metadata[name]).model_dump(mode="json")
+    content, size = digest(path)
+    return MadeArtifact(path=f"outputs/{path.name}", digest=content, bytes=size, metadata=metadata)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    for folder, subfolders, names in os.walk(path):
+        subfolders.sort()
+        for name in sorted(names):
+            yield Path(folder, name)
+
+
+def _fail(directory: Path, error: Exception) -> int:
+    failure, code = _classify(error)
+    if failure.kind == "error" and not isinstance(error, MillraceError):
+        traceback.print_exception(error)
+    print(f"error: {failure.message}", file=sys.stderr, flush=True)
+    try:
+        write_atomically(directory / "failure.json", failure.model_dump_json(indent=2))
+    except OSError:  # on a full disk the exit code and the log still tell
+        pass
+    return code
+
+
+def _classify(error: Exception) -> tuple[Failure, int]:
+    if isinstance(error, UserError):
+        return Failure(kind="user", message=str(error)), UserError.exit_code
+    if isinstance(error, TransientError):
+        return Failure(kind="transient", message=str(error)), TransientError.exit_code
+    if isinstance(error, MillraceError):
+        return Failure(kind="error", message=str(error)), MillraceError.exit_code
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Failure(kind="disk_full", message=f"the disk is full: {error.filename or error}"), 1
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return Failure(kind="transient", message=f"{type(error).__name__}: {error}"), TransientError.exit_code
+    return Failure(kind="error", message=f"{type(error).__name__}: {error}"), 1

@@ -1,0 +1,85 @@
+"""The small JSON files inside artifacts: what record files hold, and what a model needs to answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from millrace.errors import DataError, explain_validation
+from millrace.specs import Frozen
+
+__all__ = ["CHANNELS", "Channel", "ImageRecords", "ModelCard", "ShardCounts", "read_json_model", "read_records_schema"]
+
+Channel = Literal["train", "validation", "test"]
+CHANNELS: tuple[Channel, ...] = ("train", "validation", "test")
+
+
+class ImageRecords(Frozen):
+    """Image records: tf.train.Example with `image` (bytes), `label` (int64) and `uri` (bytes)."""
+
+    kind: Literal["image"] = "image"
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    channels: Literal[1, 3]
+    """1 for grey, 3 for RGB."""
+    encoding: Literal["jpeg", "png", "raw"]
+    """Form of the `image` bytes; raw is uint8 in row-major height, width, channel order."""
+    resize: Literal["crop", "pad", "stretch"]
+    """How other sizes were brought to this one; serving does the same."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    """Class names; the label is the index."""
+
+
+class ShardCounts(Frozen):
+    """`CHANNEL-IIIII-of-NNNNN.json` beside each record file."""
+
+    file: str
+    channel: Channel
+    records: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    rejected: int = Field(default=0, ge=0)
+    by_class: dict[str, int] = Field(default_factory=dict)
+
+
+class ModelCard(Frozen):
+    """`model.json`: how to load a model and what it answers."""
+
+    format: Literal["keras", "litert"]
+    """keras: `model.keras` and `saved_model/`; litert: `model.tflite`."""
+    name: str
+    """Architecture, `cnn` for one."""
+    records: ImageRecords
+    """What the model was trained on: input size, resize policy and class names."""
+    parameters: int = Field(ge=0)
+    """Number of weights."""
+    bytes: int = Field(ge=0)
+    """Size of the model file."""
+    quantization: Literal["none", "dynamic", "float16", "int8"] = "none"
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def read_json_model(path: Path, model: type[ModelT]) -> ModelT:
+    """Read a JSON file of an artifact.
+
+    Raises:
+        DataError: When it is missing or not of that form.
+    """
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise DataError(f"{path}: {explain_validation(error)}") from error
+
+
+def read_records_schema(records: Path) -> ImageRecords:
+    """The schema of a Records artifact.
+
+    Raises:
+        DataError: When `schema.json` is missing or broken.
+    """
+    return read_json_model(records / "schema.json", ImageRecords)

@@ -1,0 +1,127 @@
+"""A task directory: how a task is asked for, run in a process of its own, and answered.
+
+```text
+DIR/task.json       the request                   DIR/outputs/PORT   whole outputs, put there by a rename
+DIR/result.json     the answer; last to appear    DIR/partial/PORT   outputs being written
+DIR/failure.json    why the last attempt failed   DIR/checkpoints/   kept from one attempt to the next
+DIR/progress.json   how far it is                 DIR/log.txt        stdout and stderr of all attempts
+```
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, Field, JsonValue
+
+from millrace.runtime.context import Share
+from millrace.specs import Frozen
+
+__all__ = [
+    "Failure",
+    "GivenArtifact",
+    "MadeArtifact",
+    "TaskRequest",
+    "TaskResult",
+    "launch",
+    "read_failure",
+    "read_result",
+    "write_atomically",
+]
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class GivenArtifact(Frozen):
+    """An input artifact on this machine."""
+
+    path: Path
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class TaskRequest(Frozen):
+    """What to run: everything a worker needs to know, as `task.json`."""
+
+    name: str
+    component: str
+    """`module:attribute` of the component."""
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    inputs: dict[str, tuple[GivenArtifact, ...]] = Field(default_factory=dict)
+    share: Share = Share()
+    cores: int = Field(default=1, ge=1)
+
+    def write(self, directory: Path) -> None:
+        """Put the request into a task directory."""
+        directory.mkdir(parents=True, exist_ok=True)
+        write_atomically(directory / "task.json", self.model_dump_json(indent=2))
+
+
+class MadeArtifact(Frozen):
+    """An output artifact in its task directory."""
+
+    path: str
+    """Relative to the task directory."""
+    digest: str
+    """SHA-256 over the names and contents of its files."""
+    bytes: int
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class TaskResult(Frozen):
+    """A finished task, as `result.json`."""
+
+    outputs: dict[str, MadeArtifact]
+    metrics: dict[str, float] = Field(default_factory=dict)
+    seconds: float = 0.0
+    peak_memory: int = 0
+    """Largest resident set of the worker in bytes."""
+
+
+class Failure(Frozen):
+    """Why an attempt failed, as `failure.json`."""
+
+    kind: Literal["user", "transient", "disk_full", "error"]
+    message: str
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that it is seen whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def launch(directory: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a worker on a task directory, in a session of its own, its output appended to log.txt."""
+    with (directory / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "millrace", "exec", "--task", str(directory)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+        )
+
+
+def read_result(directory: Path) -> TaskResult | None:
+    """The result of a finished task; None when it is not finished or its result can't be read."""
+    return _read(directory / "result.json", TaskResult)
+
+
+def read_failure(directory: Path) -> Failure | None:
+    """Why the last attempt failed, if it said so."""
+    return _read(directory / "failure.json", Failure)
+
+
+def _read(path: Path, model: type[ModelT]) -> ModelT | None:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,78 @@
+"""What components and pipelines are: pydantic data, and the way authors compose it."""
+
+from millrace.specs.artifacts import (
+    Artifact,
+    ArtifactType,
+    Dataset,
+    Endpoint,
+    Logs,
+    Manifest,
+    Metadata,
+    Metrics,
+    Model,
+    Records,
+    Rejects,
+    Report,
+    Shards,
+    Study,
+)
+from millrace.specs.charts import Chart, ConfusionMatrix, Curve, Lines, Scatter
+from millrace.specs.component import (
+    ComponentSpec,
+    Distribution,
+    Inputs,
+    MetricSpec,
+    Outputs,
+    Parameters,
+    Port,
+    Resources,
+    Retries,
+)
+from millrace.specs.compose import Component, Pipeline, PipelineConfig, component, pipeline, when
+from millrace.specs.frozen import Frozen
+from millrace.specs.pipeline import ForEach, PipelineSpec, Task
+from millrace.specs.references import Condition, Metric, TaskOutput
+
+__all__ = [
+    "Artifact",
+    "ArtifactType",
+    "Chart",
+    "Component",
+    "ComponentSpec",
+    "Condition",
+    "ConfusionMatrix",
+    "Curve",
+    "Dataset",
+    "Distribution",
+    "Endpoint",
+    "ForEach",
+    "Frozen",
+    "Inputs",
+    "Lines",
+    "Logs",
+    "Manifest",
+    "Metadata",
+    "Metric",
+    "MetricSpec",
+    "Metrics",
+    "Model",
+    "Outputs",
+    "Parameters",
+    "Pipeline",
+    "PipelineConfig",
+    "PipelineSpec",
+    "Port",
+    "Records",
+    "Rejects",
+    "Report",
+    "Resources",
+    "Retries",
+    "Scatter",
+    "Shards",
+    "Study",
+    "Task",
+    "TaskOutput",
+    "component",
+    "pipeline",
+    "when",
+]

@@ -1,0 +1,426 @@
+"""How authors write pipelines: components are called, `when` guards, `@pipeline` collects.
+
+A component's call has the signature of its own `Inputs` model, so mypy and pyright check the wiring;
+the same is checked again when the pipeline is composed, at the author's own line.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import NoneType
+from typing import Generic, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+
+import pydantic
+from pydantic import BaseModel, ValidationError
+
+from millrace.errors import CompositionError, did_you_mean, explain_validation
+from millrace.specs.artifacts import Artifact
+from millrace.specs.component import (
+    ComponentSpec,
+    Distribution,
+    Inputs,
+    MetricSpec,
+    Outputs,
+    Parameters,
+    Port,
+    Resources,
+    Retries,
+)
+from millrace.specs.frozen import Frozen
+from millrace.specs.pipeline import ForEach, PipelineSpec, Task, check_condition, check_task
+from millrace.specs.references import Condition, Metric, TaskOutput
+
+__all__ = ["Component", "Pipeline", "PipelineConfig", "component", "pipeline", "when"]
+
+ParametersT = TypeVar("ParametersT", bound=Parameters)
+OutputsT = TypeVar("OutputsT", bound=Outputs)
+ConfigT = TypeVar("ConfigT", bound="PipelineConfig")
+InputsP = ParamSpec("InputsP")
+
+
+class PipelineConfig(Frozen):
+    """Base of a pipeline's configuration: one field a component, and whatever else it decides on."""
+
+
+@dataclass
+class _Composition:
+    """A pipeline while its function runs."""
+
+    tasks: dict[str, Task] = field(default_factory=dict)
+    components: dict[str, ComponentSpec] = field(default_factory=dict)
+    locations: dict[str, str] = field(default_factory=dict)
+    conditions: list[Condition] = field(default_factory=list)
+
+    def produced(self) -> dict[str, ComponentSpec]:
+        return {name: self.components[task.component] for name, task in self.tasks.items()}
+
+    def add(self, task: Task, spec: ComponentSpec, location: str) -> None:
+        if task.name in self.tasks:
+            raise CompositionError(
+                f"duplicate task name {task.name!r}, first used at {self.locations[task.name]}; "
+                f"give this one another: .with_options(name=...)",
+                task=task.name,
+                location=location,
+            )
+        if self.components.setdefault(spec.name, spec) != spec:
+            raise CompositionError(
+                f"two different components are called {spec.name!r}: {self.components[spec.name].entry} "
+                f"and {spec.entry}",
+                task=task.name,
+                location=location,
+            )
+        self.tasks[task.name] = task
+        self.locations[task.name] = location
+
+
+_composing: ContextVar[_Composition | None] = ContextVar("composing", default=None)
+
+
+@dataclass(frozen=True)
+class Component(Generic[ParametersT, InputsP, OutputsT]):
+    """A component that can be called inside a `@pipeline` function to make a task."""
+
+    spec: ComponentSpec
+    parameters: type[ParametersT]
+    inputs: Callable[InputsP, Inputs]
+    outputs: type[OutputsT]
+    _options: Mapping[str, object] = field(default_factory=dict)
+
+    def __call__(self, parameters: ParametersT, *args: InputsP.args, **inputs: InputsP.kwargs) -> OutputsT:
+        """Add a task to the pipeline being composed.
+
+        Args:
+            parameters: This component's parameters.
+            *args: None: inputs are given by name.
+            **inputs: Outputs of earlier tasks, by input port.
+
+        Raises:
+            CompositionError: At the caller's line, when the task can't be wired so.
+        """
+        location = _author_line()
+        composition = _composing.get()
+        name = str(self._options.get("name", self.spec.name))
+        try:
+            if composition is None:
+                raise CompositionError(f"component {name!r} is called outside a @pipeline function", task=name)
+            task = self._task(name, composition, parameters, args, inputs)
+            check_task(task, self.spec, composition.produced())
+        except CompositionError as error:
+            raise CompositionError(error.message, task=name, location=location) from error
+        composition.add(task, self.spec, location)
+        return self._references(task.name)
+
+    def with_options(
+        self,
+        *,
+        name: str | None = None,
+        shares: int | None = None,
+        after: tuple[Outputs | str, ...] = (),
+        resources: Resources | None = None,
+        retries: Retries | None = None,
+        distribution: Distribution | None = None,
+        cache: bool | None = None,
+    ) -> Component[ParametersT, InputsP, OutputsT]:
+        """The same component with other task options.
+
+        Args:
+            name: Name of the task, when not the component's own.
+            shares: Run the task that many times side by side, each with its share of the shards.
+            after: Tasks to wait for although nothing of theirs is read.
+            resources: What one worker needs, instead of the component's own.
+            retries: How often it is tried again.
+            distribution: Hosts and ranks, for components that train together.
+            cache: False runs the task each time.
+        """
+        given = {
+            "name": name,
+            "for_each": None if shares is None else _checked(ForEach, shares=shares),
+            "after": tuple(_task_name(item) for item in after) or None,
+            "resources": resources,
+            "retries": retries,
+            "distribution": distribution,
+            "cache": cache,
+        }
+        chosen = {key: value for key, value in given.items() if value is not None}
+        return replace(self, _options={**self._options, **chosen})
+
+    def _task(
+        self,
+        name: str,
+        composition: _Composition,
+        parameters: object,
+        args: tuple[object, ...],
+        inputs: Mapping[str, object],
+    ) -> Task:
+        if args:
+            raise CompositionError(f"task {name!r}: inputs are given by name, {len(args)} given without one")
+        if not isinstance(parameters, self.parameters):
+            raise CompositionError(
+                f"task {name!r}: parameters must be {self.parameters.__module__}.{self.parameters.__qualname__}, "
+                f"given {type(parameters).__qualname__}"
+            )
+        values: dict[str, object] = {
+            "resources": self.spec.resources,
+            "retries": self.spec.retries,
+            "distribution": self.spec.distribution,
+            **self._options,
+            "name": name,
+            "component": self.spec.name,
+            "parameters": parameters.model_dump(mode="json"),
+            "inputs": self._producers(name, inputs),
+            "conditions": tuple(composition.conditions),
+        }
+        return _checked(Task, **values)
+
+    def _producers(self, task: str, inputs: Mapping[str, object]) -> dict[str, tuple[TaskOutput, ...]]:
+        known = [port.name for port in self.spec.inputs]
+        producers = {}
+        for port, given in inputs.items():
+            if port not in known:
+                raise CompositionError(f"task {task!r}: unknown input {port!r}: {did_you_mean(port, known)}")
+            handles = given if isinstance(given, tuple | list) else () if given is None else (given,)
+            if references := tuple(_producer(task, port, self.spec, handle) for handle in handles):
+                producers[port] = references
+        return producers
+
+    def _references(self, task: str) -> OutputsT:
+        values = {
+            name: kind(producer=TaskOutput(task=task, port=name)) for name, kind in _handles(self.outputs).items()
+        }
+        return self.outputs(**values)
+
+
+@dataclass(frozen=True)
+class Pipeline(Generic[ConfigT]):
+    """A pipeline function with its name and the type of its configuration."""
+
+    name: str
+    config: type[ConfigT]
+    function: Callable[[ConfigT], None]
+
+    @property
+    def description(self) -> str:
+        """The function's docstring."""
+        return inspect.getdoc(self.function) or ""
+
+    def compose(self, config: ConfigT) -> PipelineSpec:
+        """Run the author's function and return the checked graph.
+
+        Raises:
+            CompositionError: With the author's own line.
+        """
+        composition = _Composition()
+        token = _composing.set(composition)
+        try:
+            self.function(config)
+        except ValidationError as error:
+            raise CompositionError(explain_validation(error), location=_raising_line(error)) from error
+        finally:
+            _composing.reset(token)
+        if not composition.tasks:
+            raise CompositionError(f"pipeline {self.name!r} has no tasks", location=_line_of(self.function))
+        try:
+            return PipelineSpec(
+                name=self.name,
+                description=self.description.partition("\n")[0],
+                components=tuple(composition.components[name] for name in sorted(composition.components)),
+                tasks=tuple(composition.tasks.values()),
+            )
+        except CompositionError as error:
+            location = composition.locations.get(error.task, _line_of(self.function))
+            raise CompositionError(error.message, task=error.task, location=location) from error
+
+
+def component(
+    *,
+    name: str,
+    version: str,
+    description: str,
+    parameters: type[ParametersT],
+    inputs: Callable[InputsP, Inputs],
+    outputs: type[OutputsT],
+    main: str,
+    image: str,
+    resources: Resources = Resources(),
+    retries: Retries = Retries(),
+    distribution: Distribution = Distribution(),
+    uncached_when: tuple[str, ...] = (),
+) -> Component[ParametersT, InputsP, OutputsT]:
+    """Declare a component. It must be bound to `name` in the module that defines `parameters`.
+
+    Args:
+        name: Lower-case snake case.
+        version: Raise it when the same parameters and inputs no longer give the same outputs.
+        description: One sentence.
+        parameters: Its `Parameters` model.
+        inputs: Its `Inputs` model.
+        outputs: Its `Outputs` model.
+        main: `module:function` that does the work in a container.
+        image: Name of the image under containers/, or a full reference.
+        resources: What one worker needs.
+        retries: How often a transient failure is tried again.
+        distribution: How the work may be divided.
+        uncached_when: Parameters that reach outside the pipeline when set.
+    """
+    fields = _handles(outputs)
+    unknown = [item for item in uncached_when if item not in parameters.model_fields]
+    if unknown:
+        raise CompositionError(f"component {name!r}: uncached_when names unknown parameters {unknown}")
+    if any(issubclass(kind, Metric) for kind in fields.values()) and "metrics" not in fields:
+        raise CompositionError(f"component {name!r} reports metrics and so needs an output `metrics: Metrics`")
+    spec = ComponentSpec(
+        name=name,
+        version=version,
+        description=description,
+        entry=f"{parameters.__module__}:{name}",
+        main=main,
+        image=image,
+        parameters=parameters.model_json_schema(),
+        inputs=_input_ports(inputs),
+        outputs=tuple(
+            Port(name=port, artifact=kind.artifact_type(), description=outputs.model_fields[port].description or "")
+            for port, kind in fields.items()
+            if issubclass(kind, Artifact)
+        ),
+        metrics=tuple(
+            MetricSpec(name=metric, description=outputs.model_fields[metric].description or "")
+            for metric, kind in fields.items()
+            if issubclass(kind, Metric)
+        ),
+        resources=resources,
+        retries=retries,
+        distribution=distribution,
+        uncached_when=uncached_when,
+    )
+    return Component(spec, parameters, inputs, outputs)
+
+
+def pipeline(function: Callable[[ConfigT], None]) -> Pipeline[ConfigT]:
+    """Make a pipeline of a function that takes a `PipelineConfig` and calls components."""
+    hints = get_type_hints(function)
+    hints.pop("return", None)
+    kinds: list[type[ConfigT]] = list(hints.values())
+    if len(kinds) != 1 or not issubclass(kinds[0], PipelineConfig):
+        raise CompositionError(
+            f"pipeline {function.__name__!r} must take one argument, annotated with a PipelineConfig",
+            location=_line_of(function),
+        )
+    return Pipeline(function.__name__, kinds[0], function)
+
+
+@contextmanager
+def when(condition: Condition) -> Iterator[None]:
+    """Tasks made inside run only when the condition holds.
+
+    Raises:
+        CompositionError: Outside a pipeline, or on a metric that no task reports.
+    """
+    composition = _composing.get()
+    try:
+        if not isinstance(condition, Condition):
+            raise CompositionError(f"`when` needs a comparison of a metric, given {condition!r}")
+        if composition is None:
+            raise CompositionError("`when` is used outside a @pipeline function")
+        check_condition(condition, "when", composition.produced())
+    except CompositionError as error:
+        raise CompositionError(error.message, location=_author_line()) from error
+    composition.conditions.append(condition)
+    try:
+        yield
+    finally:
+        composition.conditions.pop()
+
+
+def _input_ports(inputs: Callable[..., Inputs]) -> tuple[Port, ...]:
+    if not (isinstance(inputs, type) and issubclass(inputs, Inputs)):
+        raise CompositionError(f"inputs must be a subclass of Inputs, given {inputs!r}")
+    ports = []
+    for name, info in inputs.model_fields.items():
+        arguments = [item for item in get_args(info.annotation) if item is not Ellipsis]
+        many = get_origin(info.annotation) is tuple
+        kinds = [item for item in arguments if item is not NoneType] or [info.annotation]
+        kind = kinds[0]
+        if len(kinds) != 1 or not (isinstance(kind, type) and issubclass(kind, Artifact)):
+            raise CompositionError(
+                f"input {name!r} must be an Artifact, an Artifact | None or a tuple[Artifact, ...], not {info.annotation}"
+            )
+        ports.append(
+            Port(
+                name=name,
+                artifact=kind.artifact_type(),
+                description=info.description or "",
+                optional=not info.is_required(),
+                many=many,
+            )
+        )
+    return tuple(ports)
+
+
+def _handles(outputs: type[Outputs]) -> dict[str, type[Artifact] | type[Metric]]:
+    handles: dict[str, type[Artifact] | type[Metric]] = {}
+    for name, info in outputs.model_fields.items():
+        kind = info.annotation
+        if not (isinstance(kind, type) and issubclass(kind, Artifact | Metric)):
+            raise CompositionError(f"output {name!r} must be an Artifact or a Metric, not {kind}")
+        handles[name] = kind
+    return handles
+
+
+def _producer(task: str, port: str, spec: ComponentSpec, handle: object) -> TaskOutput:
+    if isinstance(handle, Artifact) and handle.producer is not None:
+        return handle.producer
+    wanted = spec.input(port)
+    needs = wanted.artifact if wanted else "Artifact"
+    raise CompositionError(
+        f"task {task!r}: input {port!r} needs a {needs} made by an earlier task, given {type(handle).__name__}"
+    )
+
+
+def _task_name(item: Outputs | str) -> str:
+    if isinstance(item, str):
+        return item
+    for _, handle in item:
+        if isinstance(handle, Artifact | Metric) and handle.producer is not None:
+            return handle.producer.task
+    raise CompositionError("`after` takes the outputs of tasks, or their names", location=_author_line())
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def _checked(model: type[ModelT], **values: object) -> ModelT:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise CompositionError(explain_validation(error), location=_author_line()) from error
+
+
+_OWN_FOLDERS = (str(Path(__file__).parent), str(Path(pydantic.__file__).parent), str(Path(inspect.__file__).parent))
+
+
+def _author_line() -> str:
+    """`file:line` of the nearest frame that is the author's own."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN_FOLDERS):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _raising_line(error: BaseException) -> str:
+    location = ""
+    trace = error.__traceback__
+    while trace is not None:
+        if not trace.tb_frame.f_code.co_filename.startswith(_OWN_FOLDERS):
+            location = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return location
+
+
+def _line_of(function: Callable[..., object]) -> str:
+    return f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"

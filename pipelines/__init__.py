@@ -1,0 +1,1 @@
+"""Pipelines shipped with the library, one module each."""
