@@ -1,0 +1,146 @@
+"""Record files as tf.data datasets and NumPy arrays, in an order that never changes.
+
+TensorFlow is imported inside the functions, so that this module can be imported without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millrace.errors import DataError, did_you_mean
+from millrace.runtime.records import counts
+from millrace.runtime.schemas import Channel, ImageRecords, ShardCounts, read_records_schema
+
+__all__ = ["decode_records", "image_dataset", "load_arrays", "record_dataset", "total_records"]
+
+_READ_BYTES = 8 * 2**20
+
+
+def total_records(records: Path, channel: Channel, *, files: Sequence[str] | None = None) -> int:
+    """Number of records in a channel, or in some of its files; 0 when the channel has none."""
+    return sum(shard.records for shard in _selected(records, channel, files))
+
+
+def record_dataset(records: Path, channel: Channel, *, files: Sequence[str] | None = None) -> Any:
+    """A `tf.data.Dataset` of the serialized records of a channel, shard after shard.
+
+    Its cardinality is known. Shuffle and skip here rather than after decoding: a shuffle buffer then
+    holds encoded pictures, and what is skipped is never decoded.
+
+    Args:
+        records: A Records artifact.
+        channel: train, validation or test.
+        files: Names of record files to read, in this order; all of the channel when None.
+
+    Raises:
+        DataError: When the channel has no records, or `files` names one that it does not have.
+    """
+    import tensorflow as tf
+
+    shards = [shard for shard in _selected(records, channel, files) if shard.records]
+    if not shards:
+        raise DataError(f"{records}: channel {channel!r} has no records")
+    paths = [str(records / shard.file) for shard in shards]
+    dataset = tf.data.TFRecordDataset(paths, buffer_size=_READ_BYTES)
+    return dataset.apply(tf.data.experimental.assert_cardinality(sum(shard.records for shard in shards)))
+
+
+def decode_records(dataset: Any, schema: ImageRecords, *, with_uri: bool = False) -> Any:
+    """Decode a dataset of serialized records, in parallel and in order.
+
+    Args:
+        dataset: What `record_dataset` gave, shuffled, skipped or repeated as needed.
+        schema: The schema of the records.
+        with_uri: Whether elements have the object's URI as a third, string component.
+
+    Returns:
+        A `tf.data.Dataset` of (uint8 image [height, width, channels], int64 label), as encoded: 0 to 255.
+    """
+    import tensorflow as tf
+
+    features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
+    if with_uri:
+        features["uri"] = tf.io.FixedLenFeature([], tf.string)
+
+    def decode(record: Any) -> tuple[Any, ...]:
+        example = tf.io.parse_single_example(record, features)
+        image = _decode(example["image"], schema)
+        return (image, example["label"], example["uri"]) if with_uri else (image, example["label"])
+
+    return dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def image_dataset(
+    records: Path, channel: Channel, *, files: Sequence[str] | None = None, with_uri: bool = False
+) -> Any:
+    """A `tf.data.Dataset` of (uint8 image [height, width, channels], int64 label), not batched or shuffled.
+
+    Args:
+        records: A Records artifact.
+        channel: train, validation or test.
+        files: Names of record files to read, in this order; all of the channel when None.
+        with_uri: Whether elements have the object's URI as a third, string component.
+
+    Raises:
+        DataError: When the channel has no records, or `files` names one that it does not have.
+    """
+    schema = read_records_schema(records)
+    return decode_records(record_dataset(records, channel, files=files), schema, with_uri=with_uri)
+
+
+def load_arrays(
+    records: Path, channel: Channel, limit: int | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The first `limit` pictures of a channel, or all of them, as arrays in memory.
+
+    Returns:
+        Images [N, height, width, channels] and labels [N].
+
+    Raises:
+        DataError: When the channel has no records or a record file is damaged.
+    """
+    import tensorflow as tf
+
+    schema = read_records_schema(records)
+    total = total_records(records, channel)
+    size = total if limit is None else min(limit, total)
+    images = np.empty((size, schema.height, schema.width, schema.channels), np.uint8)
+    labels = np.empty(size, np.int64)
+    dataset = decode_records(record_dataset(records, channel).take(size), schema).batch(256)
+    position = 0
+    try:
+        for some_images, some_labels in dataset.as_numpy_iterator():
+            end = position + len(some_labels)
+            images[position:end], labels[position:end] = some_images, some_labels
+            position = end
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        what = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
+        raise DataError(f"{records}: channel {channel!r} can't be read: {what}; make the records anew") from error
+    return images, labels
+
+
+def _selected(records: Path, channel: Channel, files: Sequence[str] | None) -> tuple[ShardCounts, ...]:
+    shards = {shard.file: shard for shard in counts(records, channel)}
+    if files is None:
+        return tuple(shards.values())
+    for name in files:
+        if name not in shards:
+            raise DataError(f"{records}: channel {channel!r} has no file {name!r}: {did_you_mean(name, shards)}")
+    return tuple(shards[name] for name in files)
+
+
+def _decode(image: Any, schema: ImageRecords) -> Any:
+    import tensorflow as tf
+
+    shape = (schema.height, schema.width, schema.channels)
+    if schema.encoding == "raw":
+        return tf.reshape(tf.io.decode_raw(image, tf.uint8), shape)
+    if schema.encoding == "png":
+        return tf.ensure_shape(tf.io.decode_png(image, channels=schema.channels), shape)
+    decoded = tf.io.decode_jpeg(image, channels=schema.channels, dct_method="INTEGER_ACCURATE")
+    return tf.ensure_shape(decoded, shape)

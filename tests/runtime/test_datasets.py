@@ -1,0 +1,143 @@
+"""Record files as tf.data datasets and arrays."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from millrace.errors import DataError
+from millrace.runtime.datasets import decode_records, image_dataset, load_arrays, record_dataset, total_records
+from millrace.runtime.records import ImageRecord, RecordWriter, pack
+from millrace.runtime.schemas import ImageRecords, ShardCounts, read_records_schema
+
+HEIGHT, WIDTH = 6, 9
+
+
+def picture(number: int, channels: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    ramp = np.arange(HEIGHT * WIDTH * channels).reshape(HEIGHT, WIDTH, channels)
+    return ((ramp + 10 * number) % 251).astype(np.uint8)
+
+
+def encode(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], encoding: str) -> bytes:
+    if encoding == "raw":
+        return pixels.tobytes()
+    stream = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(stream, encoding, **({"quality": 95} if encoding == "jpeg" else {}))
+    return stream.getvalue()
+
+
+def make_records(
+    folder: Path, shards: tuple[int, ...], encoding: Literal["png", "jpeg", "raw"] = "png", channels: Literal[1, 3] = 3
+) -> Path:
+    """Record files of consecutively numbered pictures, labelled with their number."""
+    folder.mkdir(exist_ok=True)
+    number = 0
+    for index, size in enumerate(shards):
+        name = f"train-{index:05d}-of-{len(shards):05d}"
+        with RecordWriter(folder / f"{name}.tfrecord") as writer:
+            for _ in range(size):
+                image = encode(picture(number, channels), encoding)
+                writer.write(pack(ImageRecord(image=image, label=number, uri=f"file:///{number}")))
+                number += 1
+        counted = ShardCounts(file=f"{name}.tfrecord", channel="train", records=size, bytes=writer.bytes)
+        (folder / f"{name}.json").write_text(counted.model_dump_json())
+    schema = ImageRecords(
+        height=HEIGHT, width=WIDTH, channels=channels, encoding=encoding, resize="crop", classes=("a", "b")
+    )
+    (folder / "schema.json").write_text(schema.model_dump_json())
+    return folder
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("encoding", ["png", "raw"])
+def test_lossless_pictures_come_back_exactly(
+    tmp_path: Path, encoding: Literal["png", "raw"], channels: Literal[1, 3]
+) -> None:
+    records = make_records(tmp_path, (3, 4), encoding, channels)
+    images, labels = load_arrays(records, "train")
+    assert labels.tolist() == list(range(7))
+    np.testing.assert_array_equal(images, [picture(number, channels) for number in range(7)])
+
+
+def test_jpeg_is_decoded_as_pillow_does(tmp_path: Path) -> None:
+    records = make_records(tmp_path, (4,), "jpeg", 1)
+    images, _ = load_arrays(records, "train")
+    for number, image in enumerate(images):
+        with Image.open(io.BytesIO(encode(picture(number, 1), "jpeg"))) as expected:
+            np.testing.assert_allclose(image[..., 0].astype(int), np.asarray(expected, int), atol=1)
+
+
+def test_elements_have_a_fixed_type_and_a_known_number(tmp_path: Path) -> None:
+    dataset = image_dataset(make_records(tmp_path, (3, 4)), "train", with_uri=True)
+    image, label, uri = dataset.element_spec
+    assert (image.shape, image.dtype) == ((HEIGHT, WIDTH, 3), tf.uint8)
+    assert (label.shape, label.dtype, uri.dtype) == ((), tf.int64, tf.string)
+    assert len(dataset) == 7
+    assert [uri.decode() for _, _, uri in dataset.as_numpy_iterator()] == [f"file:///{number}" for number in range(7)]
+
+
+def test_order_is_that_of_the_files_asked_for(tmp_path: Path) -> None:
+    records = make_records(tmp_path, (2, 0, 3, 2))
+    files = ["train-00003-of-00004.tfrecord", "train-00001-of-00004.tfrecord", "train-00000-of-00004.tfrecord"]
+    labels = [int(label) for _, label in image_dataset(records, "train", files=files).as_numpy_iterator()]
+    assert labels == [5, 6, 0, 1]
+    assert total_records(records, "train", files=files) == 4
+    assert total_records(records, "train") == 7
+    assert total_records(records, "validation") == 0
+
+
+def test_an_epoch_can_be_shuffled_and_entered_in_the_middle(tmp_path: Path) -> None:
+    records = make_records(tmp_path, (20, 20))
+    schema = read_records_schema(records)
+
+    def labels(skip: int) -> list[int]:
+        shuffled = record_dataset(records, "train").shuffle(40, seed=5, reshuffle_each_iteration=False)
+        return [int(label) for _, label in decode_records(shuffled.skip(skip), schema).as_numpy_iterator()]
+
+    whole = labels(0)
+    assert sorted(whole) == list(range(40))
+    assert whole != list(range(40))
+    assert labels(17) == whole[17:]
+
+
+def test_limit_takes_the_first(tmp_path: Path) -> None:
+    records = make_records(tmp_path, (3, 4))
+    assert load_arrays(records, "train", limit=5)[1].tolist() == list(range(5))
+    assert load_arrays(records, "train", limit=50)[0].shape == (7, HEIGHT, WIDTH, 3)
+
+
+def test_a_channel_without_records_is_refused(tmp_path: Path) -> None:
+    records = make_records(tmp_path, (0, 0))
+    with pytest.raises(DataError, match="channel 'validation' has no records"):
+        image_dataset(records, "validation")
+    with pytest.raises(DataError, match="channel 'train' has no records"):
+        load_arrays(records, "train")
+
+
+def test_an_unknown_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no file 'train-1': allowed: train-00000-of-00001\.tfrecord"):
+        image_dataset(make_records(tmp_path, (1,)), "train", files=["train-1"])
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    records = make_records(tmp_path, (5,))
+    file = records / "train-00000-of-00001.tfrecord"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DataError, match="channel 'train' can't be read: corrupted record"):
+        load_arrays(records, "train")
+
+
+def test_pictures_of_another_size_than_the_schemas_are_refused(tmp_path: Path) -> None:
+    records = make_records(tmp_path, (5,))
+    schema = read_records_schema(records).model_copy(update={"height": 7})
+    (records / "schema.json").write_text(schema.model_dump_json())
+    with pytest.raises(DataError, match="can't be read"):
+        load_arrays(records, "train")
