@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from pathlib import Path
-from typing import NoReturn
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 __all__ = [
     "CompositionError",
@@ -20,7 +19,6 @@ __all__ = [
     "UserError",
     "did_you_mean",
     "explain_validation",
-    "raise_config_error",
 ]
 
 
@@ -83,13 +81,20 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}? {listed}" if close else listed
 
 
-def explain_validation(error: ValidationError, prefix: str = "") -> str:
-    """Pydantic's findings as one line each: the field's path, what is wrong and the value given."""
+def explain_validation(error: ValidationError, model: type[BaseModel] | None = None, prefix: str = "") -> str:
+    """Pydantic's findings as one line each: the field's path, what is wrong and the value given.
+
+    Args:
+        error: What pydantic raised.
+        model: The model that was validated; with it, unknown keys come with the nearest name.
+        prefix: Put before each path.
+    """
     lines = []
     for item in error.errors(include_url=False):
         path = ".".join(str(part) for part in (prefix, *item["loc"]) if part != "")
         if item["type"] == "extra_forbidden":
-            lines.append(f"{path}: unknown key")
+            hint = f": {did_you_mean(str(item['loc'][-1]), _fields_at(model, item['loc'][:-1]))}" if model else ""
+            lines.append(f"{path}: unknown key{hint}")
         elif item["type"] == "missing":
             lines.append(f"{path}: a value is required")
         else:
@@ -97,9 +102,29 @@ def explain_validation(error: ValidationError, prefix: str = "") -> str:
     return "\n".join(lines)
 
 
-def raise_config_error(error: ValidationError, where: Path | str) -> NoReturn:
-    """Raise what pydantic found in a file or section as a `ConfigError`."""
-    raise ConfigError(f"{where}: {explain_validation(error)}") from error
+def _fields_at(annotation: Any, path: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields that are allowed at a path below a model."""
+    for part in path:
+        annotation = next(_below(annotation, part), None)
+    return sorted({name for model in _models(annotation) for name in model.model_fields})
+
+
+def _below(annotation: Any, part: int | str) -> Iterator[Any]:
+    models = list(_models(annotation))
+    for model in models:  # the tag of a discriminated union is a part of pydantic's path
+        if "kind" in model.model_fields and model.model_fields["kind"].default == part:
+            yield model
+    for model in models:
+        if part in model.model_fields:
+            yield model.model_fields[str(part)].annotation
+    yield from reversed(get_args(annotation))  # the values of a dict, the items of a list
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
 
 
 def _shorten(value: object, limit: int = 80) -> str:

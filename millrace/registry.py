@@ -11,7 +11,16 @@ from millrace.errors import ConfigError, did_you_mean
 from millrace.specs import Component, Parameters, Pipeline, PipelineConfig
 from millrace.specs.component import Outputs
 
-__all__ = ["COMPONENTS", "PIPELINES", "AnyComponent", "AnyPipeline", "components", "load_component", "load_pipeline", "pipelines"]
+__all__ = [
+    "COMPONENTS",
+    "PIPELINES",
+    "AnyComponent",
+    "AnyPipeline",
+    "components",
+    "load_component",
+    "load_pipeline",
+    "pipelines",
+]
 
 AnyComponent = Component[Parameters, ..., Outputs]
 AnyPipeline = Pipeline[PipelineConfig]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,7 +70,7 @@ class Context:
         report = Progress(done=done, total=total, unit=unit, seconds=now - self._started)
         partial = self.progress_file.with_suffix(".partial")
         partial.write_text(report.model_dump_json())
-        os.replace(partial, self.progress_file)
+        partial.replace(self.progress_file)
 
 
 def summary(metrics: Mapping[str, float]) -> str:

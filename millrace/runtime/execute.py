@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -10,7 +11,9 @@ import math
 import os
 import resource
 import shutil
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,6 +22,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin
 
+from filelock import FileLock
 from pydantic import JsonValue, ValidationError
 
 from millrace.errors import ConfigError, MillraceError, TransientError, UserError, explain_validation
@@ -28,7 +32,9 @@ from millrace.runtime.task import Failure, MadeArtifact, TaskRequest, TaskResult
 from millrace.specs import Artifact, Inputs, Metric, Outputs, Parameters, TaskOutput
 from millrace.specs.charts import charts_adapter
 
-__all__ = ["attempt", "digest", "execute"]
+__all__ = ["attempt", "digest", "end_with_parent", "execute"]
+
+_GRACE_SECONDS = 15.0
 
 
 def execute(directory: Path) -> int:
@@ -38,14 +44,30 @@ def execute(directory: Path) -> int:
     its message to stderr, without a traceback when it is a mistake of the user's.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
-    for name in ("result.json", "failure.json", "progress.json"):
-        (directory / name).unlink(missing_ok=True)
-    try:
-        result = attempt(directory, _read_request(directory))
-    except Exception as error:  # the boundary of the worker: everything becomes a recorded failure
-        return _fail(directory, error)
-    write_atomically(directory / "result.json", result.model_dump_json(indent=2))
+    with FileLock(directory / ".lock"):  # an earlier worker may still be ending, another run may be at it
+        if (directory / "result.json").exists():
+            return 0
+        for name in ("failure.json", "progress.json"):
+            (directory / name).unlink(missing_ok=True)
+        try:
+            result = attempt(directory, _read_request(directory))
+            write_atomically(directory / "result.json", result.model_dump_json(indent=2))
+        except Exception as error:  # the boundary of the worker: everything becomes a recorded failure
+            return _fail(directory, error)
     return 0
+
+
+def end_with_parent() -> None:
+    """End this process and its children when standard input is closed: nobody waits for the result."""
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        os.killpg(0, signal.SIGTERM)
+        time.sleep(_GRACE_SECONDS)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def digest(path: Path) -> tuple[str, int]:
@@ -95,7 +117,7 @@ def attempt(directory: Path, request: TaskRequest) -> TaskResult:
     result = _checked(component, returned)
     _write_metrics(component, outputs, result)
     made = {name: _made(component, name, handle.path, result) for name, handle in _artifacts(outputs)}
-    os.replace(partial, directory / "outputs")
+    partial.replace(directory / "outputs")
     shutil.rmtree(scratch, ignore_errors=True)
     if result.metrics:
         context.log.info("%s", summary(result.metrics))
@@ -123,7 +145,7 @@ def _parameters(component: AnyComponent, request: TaskRequest) -> Parameters:
     try:
         return component.parameters.model_validate(request.parameters)
     except ValidationError as error:
-        raise ConfigError(explain_validation(error, prefix=request.name)) from error
+        raise ConfigError(explain_validation(error, component.parameters, prefix=request.name)) from error
 
 
 def _input_handles(component: AnyComponent, request: TaskRequest) -> Inputs:
@@ -212,10 +234,8 @@ def _fail(directory: Path, error: Exception) -> int:
     if failure.kind == "error" and not isinstance(error, MillraceError):
         traceback.print_exception(error)
     print(f"error: {failure.message}", file=sys.stderr, flush=True)
-    try:
+    with contextlib.suppress(OSError):  # on a full disk the exit code and the log still tell
         write_atomically(directory / "failure.json", failure.model_dump_json(indent=2))
-    except OSError:  # on a full disk the exit code and the log still tell
-        pass
     return code
 
 

@@ -94,15 +94,19 @@ def write_atomically(path: Path, text: str) -> None:
     """Write a file so that it is seen whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def launch(directory: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a worker on a task directory, in a session of its own, its output appended to log.txt."""
+    """Start a worker on a task directory, in a session of its own, its output appended to log.txt.
+
+    The worker ends itself when its standard input, a pipe, is closed: by the caller, or by the kernel
+    when the caller dies.
+    """
     with (directory / "log.txt").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "millrace", "exec", "--task", str(directory)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "millrace", "exec", "--supervised", "--task", str(directory)],
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,

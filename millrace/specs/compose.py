@@ -348,7 +348,8 @@ def _input_ports(inputs: Callable[..., Inputs]) -> tuple[Port, ...]:
         kind = kinds[0]
         if len(kinds) != 1 or not (isinstance(kind, type) and issubclass(kind, Artifact)):
             raise CompositionError(
-                f"input {name!r} must be an Artifact, an Artifact | None or a tuple[Artifact, ...], not {info.annotation}"
+                f"input {name!r} must be an Artifact, an Artifact | None or a tuple[Artifact, ...], "
+                f"not {info.annotation}"
             )
         ports.append(
             Port(

@@ -62,6 +62,12 @@ class PipelineSpec(Frozen):
     @model_validator(mode="after")
     def _wired(self) -> PipelineSpec:
         self.order()  # raises on duplicates and cycles
+        if any(task.name == self.name for task in self.tasks):
+            raise CompositionError(
+                f"pipeline and task are both called {self.name!r}; Kubeflow would load the task alone: "
+                f"rename one, with .with_options(name=...) for the task",
+                task=self.name,
+            )
         earlier: dict[str, ComponentSpec] = {task.name: self.component_of(task) for task in self.tasks}
         for task in self.tasks:
             check_task(task, earlier[task.name], earlier)

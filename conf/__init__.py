@@ -1,0 +1,1 @@
+"""Hydra configuration of Millrace: config.yaml and the groups beside it."""

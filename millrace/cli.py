@@ -1,0 +1,192 @@
+"""The `millrace` command: finds the command, and turns errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import millrace
+from millrace.errors import MillraceError, UnsupportedError, UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from millrace.runners.record import PipelineRun
+
+__all__ = ["main"]
+
+
+class _Command(NamedTuple):
+    run: Callable[[Sequence[str]], int]
+    summary: str
+    help: str
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 success, 1 a failed run, 2 a mistake."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words)
+    except MillraceError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"millrace {millrace.__version__}")
+        return 0
+    if words[0] in ("-sc", "--shell-completion"):
+        from millrace.config import complete
+
+        return complete(words[1:], COMMANDS)
+    command = COMMANDS.get(words[0])
+    if command is None:
+        raise UserError(f"unknown command {words[0]!r}: {did_you_mean(words[0], COMMANDS)}")
+    if {"-h", "--help"} & set(words[1:]):
+        print(f"{command.summary}\n\n{command.help}")
+        return 0
+    return command.run(words[1:])
+
+
+def _overview() -> str:
+    listed = "\n".join(f"  {name:<12}{command.summary}" for name, command in COMMANDS.items())
+    return (
+        "usage: millrace COMMAND [arguments]\n\n"
+        f"{listed}\n\n"
+        "Help on one:      millrace COMMAND --help\n"
+        'Tab completion:   eval "$(millrace -sc install=bash)"\n'
+        "Errors in full:   add --debug"
+    )
+
+
+def _run(words: Sequence[str]) -> int:
+    from millrace.config import compose_and_call
+
+    return compose_and_call("run", words, _run_once)
+
+
+def _run_once(composed: Mapping[str, Any]) -> int:
+    from millrace.config import read_settings
+    from millrace.runners.display import Display
+    from millrace.runners.local import run_pipeline
+    from millrace.runners.record import RunState
+    from millrace.runners.report import write_report
+
+    settings = read_settings(composed)
+    pipeline, config = settings.load()
+    spec = pipeline.compose(config).model_copy(update={"name": settings.pipeline.name})
+    with Display(spec) as display:
+        run, directory = run_pipeline(
+            spec, settings.runner, config=config.model_dump(mode="json"), watch=display.update
+        )
+    report = write_report(run, directory)
+    display.close(run)
+    print(f"report: {report}")
+    return {RunState.SUCCEEDED: 0, RunState.CANCELLED: 130}.get(run.state, _failed_code(run))
+
+
+def _failed_code(run: PipelineRun) -> int:
+    failures = [share.failure for task in run.tasks.values() for share in task.shares if share.failure]
+    return 2 if any(failure.kind == "user" for failure in failures) else 1
+
+
+def _components(words: Sequence[str]) -> int:
+    from millrace.library import list_components
+
+    return list_components(words)
+
+
+def _describe(words: Sequence[str]) -> int:
+    from millrace.library import describe
+
+    return describe(words)
+
+
+def _doctor(words: Sequence[str]) -> int:
+    from millrace.doctor import examine
+
+    return examine(words)
+
+
+def _exec(words: Sequence[str]) -> int:
+    from millrace.runtime.execute import end_with_parent, execute
+
+    rest = [word for word in words if word != "--supervised"]
+    if len(rest) != 2 or rest[0] != "--task":
+        raise UserError("usage: millrace exec --task DIRECTORY (a folder that holds a task.json)")
+    directory = Path(rest[1])
+    if not directory.is_dir():
+        raise UserError(f"{directory} is not a folder")
+    if len(rest) != len(words):
+        end_with_parent()
+    return execute(directory.absolute())
+
+
+def _of_a_target(command: str) -> Callable[[Sequence[str]], int]:
+    def refuse(words: Sequence[str]) -> int:
+        target = next((word.partition("=")[2] for word in words if word.startswith("target=")), "")
+        if target not in ("kubeflow", "sagemaker"):
+            raise UserError(f"millrace {command} needs target=kubeflow or target=sagemaker, given: {target or 'none'}")
+        raise UnsupportedError(
+            f"`millrace {command}` for {target} is not part of Millrace {millrace.__version__}: the extra "
+            f"`millrace[{target}]` does not exist yet. Run the pipeline on this machine instead: millrace run ..."
+        )
+
+    return refuse
+
+
+_OVERRIDES = """\
+Overrides are those of Hydra: key=value, group=option, --multirun, --cfg job, --info, --config-dir DIR."""
+
+
+def _target_command(name: str, summary: str) -> _Command:
+    return _Command(_of_a_target(name), summary, f"example:\n  millrace {name} pipeline=digits target=kubeflow")
+
+
+COMMANDS: dict[str, _Command] = {
+    "run": _Command(
+        _run,
+        "run a pipeline on this machine",
+        f"example:\n  millrace run pipeline=digits train.epochs=5 runner.cores=2\n\n{_OVERRIDES}",
+    ),
+    "compile": _target_command("compile", "write a pipeline as a target's own document"),
+    "rehearse": _target_command("rehearse", "run a compiled document in containers on this machine"),
+    "upload": _target_command("upload", "put a compiled pipeline into a target's UI"),
+    "submit": _target_command("submit", "start a run on a target"),
+    "schedule": _target_command("schedule", "start runs on a target again and again"),
+    "status": _target_command("status", "show how a run on a target goes"),
+    "components": _Command(
+        _components,
+        "list the components that can be used",
+        "example:\n  millrace components --config-dir my_config",
+    ),
+    "describe": _Command(
+        _describe,
+        "show a component or a pipeline: parameters, inputs, outputs",
+        "example:\n  millrace describe train",
+    ),
+    "doctor": _Command(
+        _doctor,
+        "tell what is missing, and the line that mends it",
+        "example:\n  millrace doctor target=local",
+    ),
+    "exec": _Command(
+        _exec,
+        "run one task (for containers and runners, not for people)",
+        "example:\n  millrace exec --task .millrace/tasks/train/0123456789abcdef0123",
+    ),
+}

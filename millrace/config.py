@@ -1,0 +1,231 @@
+"""From YAML and overrides to validated settings: YAML -> Hydra -> pydantic, and no further.
+
+The defaults are those of the pydantic models. They are handed to Hydra as config nodes, so that
+`--cfg job`, overrides and completion see every key; YAML files hold only what differs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
+
+from millrace.errors import ConfigError, MillraceError, explain_validation
+from millrace.registry import AnyPipeline, load_pipeline, pipelines
+from millrace.runners.local import LocalRunner
+from millrace.specs import Frozen, PipelineConfig
+from millrace.specs.component import Name
+
+__all__ = [
+    "PipelineChoice",
+    "Settings",
+    "add_import_paths",
+    "complete",
+    "compose_and_call",
+    "read_settings",
+    "user_components",
+]
+
+Job = Callable[[Mapping[str, Any]], int]
+_any: TypeAdapter[Any] = TypeAdapter(Any)
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class PipelineChoice(Frozen):
+    """Which pipeline, and under which name."""
+
+    name: Name
+    function: str
+    """A registered pipeline's name, or `module:attribute` of your own."""
+
+
+class Settings(Frozen):
+    """Everything that a run needs to know."""
+
+    pipeline: PipelineChoice
+    runner: LocalRunner = LocalRunner()
+    config: dict[str, JsonValue] = Field(default_factory=dict)
+    """What the pipeline itself is configured with, not yet validated by its model."""
+
+    def load(self) -> tuple[AnyPipeline, PipelineConfig]:
+        """The pipeline and its validated configuration.
+
+        Raises:
+            ConfigError: Naming the key, what is wrong and what is allowed.
+        """
+        found = load_pipeline(self.pipeline.function)
+        return found, _validated(found.config, self.config)
+
+
+def read_settings(composed: Mapping[str, Any]) -> Settings:
+    """Validate a composed configuration: the framework's own keys apart, the rest is the pipeline's.
+
+    Raises:
+        ConfigError: Naming the key, what is wrong and what is allowed.
+    """
+    own = {key: composed[key] for key in ("pipeline", "runner") if key in composed}
+    rest = {key: value for key, value in composed.items() if key not in own}
+    return _validated(Settings, {**own, "config": rest})
+
+
+def compose_and_call(command: str, arguments: Sequence[str], job: Job) -> int:
+    """Let Hydra compose the configuration of `millrace COMMAND ARGUMENTS` and call `job` with it.
+
+    With `--multirun` the job is called once for each combination. Hydra's own flags work as in any
+    Hydra application.
+
+    Returns:
+        The largest exit code of the jobs; 2 when the configuration can't be composed.
+
+    Raises:
+        ConfigError: When Hydra can't compose the configuration.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    codes: list[int] = []
+
+    def call(config: DictConfig) -> None:
+        try:
+            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            codes.append(job({str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}))
+        except OmegaConfBaseException as error:
+            codes.append(_report(ConfigError(str(error))))
+        except MillraceError as error:
+            codes.append(_report(error))
+
+    _prepare_hydra(arguments)
+    sys.argv = [f"millrace {command}", *_forced(arguments)]
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://millrace.conf", config_name="config")(call)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(str(error).strip()) from error
+    return max(codes, default=0)
+
+
+def complete(arguments: Sequence[str], commands: Iterable[str]) -> int:
+    """Answer the shell's question for completions, or print the script that makes it ask.
+
+    Args:
+        arguments: `install=bash`, `uninstall=bash` or `query=bash` (also zsh and fish).
+        commands: Names of the commands, completed as the first word.
+    """
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    if any("query=" in item for item in arguments):
+        if len(words) <= 2:
+            print(*(name for name in commands if name.startswith(words[-1])), sep="\n")
+            return 0
+        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+    import hydra
+
+    _prepare_hydra([])
+    sys.argv = ["millrace", "--shell-completion", *arguments]
+    hydra.main(version_base="1.3", config_path="pkg://millrace.conf", config_name="config")(lambda config: None)()
+    return 0
+
+
+def add_import_paths(arguments: Sequence[str]) -> list[Path]:
+    """Make modules in the current folder and in `--config-dir` importable, here and in workers.
+
+    They come last, so that they shadow nothing of the library's.
+    """
+    folders = [Path.cwd(), *_config_dirs(arguments)]
+    for folder in map(str, folders):
+        if folder not in sys.path:
+            sys.path.append(folder)
+    earlier = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*filter(None, earlier), *map(str, folders)]))
+    return folders
+
+
+def user_components(arguments: Sequence[str]) -> dict[str, str]:
+    """Components that files `component/NAME.yaml` in `--config-dir` add: `entry: module:attribute`.
+
+    Raises:
+        ConfigError: When a file has no such entry.
+    """
+    from omegaconf import OmegaConf
+
+    found = {}
+    for folder in _config_dirs(arguments):
+        for file in sorted((folder / "component").glob("*.yaml")):
+            content = OmegaConf.to_container(OmegaConf.load(file))
+            entry = content.get("entry") if isinstance(content, dict) else None
+            if not isinstance(entry, str) or ":" not in entry:
+                raise ConfigError(f"{file}: it needs one line such as `entry: my_package.blur.spec:blur`")
+            found[file.stem] = entry
+    return found
+
+
+def _report(error: MillraceError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _prepare_hydra(arguments: Sequence[str]) -> None:
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors here instead of printing them
+    add_import_paths(arguments)
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    for name in pipelines():
+        store.store(group="defaults", name=name, node=_defaults(load_pipeline(name).config))
+    store.store(group="defaults", name="runner", node={"runner": _defaults(LocalRunner)})
+
+
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """A model's defaults as plain data; fields without one are left to YAML and overrides."""
+    blank = model.model_construct()
+    return {name: _plain(getattr(blank, name)) for name, field in model.model_fields.items() if not field.is_required()}
+
+
+def _plain(value: Any) -> Any:
+    """A default as plain data. Of a variant of a union only its kind and what differs from the
+    variant's own defaults: another kind chosen over it must not inherit its keys."""
+    if isinstance(value, BaseModel):
+        kind = value.model_dump(include={"kind"})
+        names = value.model_fields_set if kind else type(value).model_fields
+        return kind | {name: _plain(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return _any.dump_python(value, mode="json")
+
+
+def _config_dirs(arguments: Sequence[str]) -> list[Path]:
+    found = []
+    for position, item in enumerate(arguments):
+        flag, _, value = item.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            found.append(Path(value or next(iter(arguments[position + 1 :]), ".")).absolute())
+    return found
+
+
+def _forced(arguments: Sequence[str]) -> list[str]:
+    """Overrides of values as `++key=value`: unknown keys then reach pydantic, which knows what is allowed."""
+    groups = {"hydra"}
+    for folder in (Path(str(files("millrace.conf"))), *_config_dirs(arguments)):
+        if folder.is_dir():
+            groups.update(item.name for item in folder.iterdir() if item.is_dir())
+    forced = []
+    for item in arguments:
+        key = item.partition("=")[0]
+        group = key.partition("@")[0].partition("/")[0]
+        plain = "=" in item and not item.startswith(("-", "+", "~")) and "/" not in key and "@" not in key
+        forced.append(f"++{item}" if plain and group.partition(".")[0] != "hydra" and group not in groups else item)
+    return forced
+
+
+def _validated(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain_validation(error, model=model)) from error

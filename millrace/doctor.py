@@ -1,0 +1,97 @@
+"""`millrace doctor`: what this machine lacks to run pipelines, and the line that mends each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+from rich.console import Console
+
+from millrace.errors import UserError, did_you_mean
+
+__all__ = ["Finding", "examine", "examine_local"]
+
+_MODULES = {
+    "data": ("google_crc32c", "obstore", "PIL", "polars", "google.protobuf"),
+    "train": ("keras", "matplotlib", "optuna", "tensorflow"),
+    "serve": ("ai_edge_litert", "prometheus_client", "starlette", "uvicorn"),
+    "demo": ("sklearn",),
+}
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    good: bool
+    what: str
+    mend: str = ""
+
+
+def examine(words: Sequence[str]) -> int:
+    """Print what was looked at for a target; 0 when all is well, 1 when something is missing.
+
+    Raises:
+        UserError: On an unknown target.
+    """
+    targets = [word.partition("=")[2] for word in words if word.startswith("target=")]
+    others = [word for word in words if not word.startswith("target=")]
+    if others or len(targets) > 1:
+        raise UserError("usage: millrace doctor target=local")
+    target = (targets or ["local"])[0]
+    if target in ("kubeflow", "sagemaker"):
+        findings = [
+            Finding(False, f"this version of Millrace has no {target} compiler", "millrace doctor target=local")
+        ]
+    elif target == "local":
+        findings = list(examine_local())
+    else:
+        raise UserError(f"unknown target {target!r}: {did_you_mean(target, ['local', 'kubeflow', 'sagemaker'])}")
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    for finding in findings:
+        console.print(f"{'ok     ' if finding.good else 'MISSING'}  {finding.what}")
+        if not finding.good and finding.mend:
+            console.print(f"         mend it: {finding.mend}")
+    return 0 if all(finding.good for finding in findings) else 1
+
+
+def examine_local(root: Path = Path(".millrace")) -> Iterator[Finding]:
+    """What running pipelines on this machine needs."""
+    yield Finding(
+        sys.version_info >= (3, 11), f"Python {sys.version.split()[0]} (3.11 or later)", "install Python 3.11"
+    )
+    for extra, modules in _MODULES.items():
+        missing = [name for name in modules if not _importable(name)]
+        what = f"packages of the {extra!r} containers" + (f": no {', '.join(missing)}" if missing else "")
+        yield Finding(not missing, what, f"pip install 'millrace[{extra}]'")
+    folder = root if root.exists() else root.absolute().parent
+    yield Finding(os.access(folder, os.W_OK), f"{folder.absolute()} can be written", f"chmod u+w {folder.absolute()}")
+    free = shutil.disk_usage(folder).free / 2**30
+    yield Finding(
+        free >= 2, f"{free:.1f} GiB of disk free (2 or more)", f"rm -r {root}/tasks  # the cache of earlier runs"
+    )
+    memory = psutil.virtual_memory().available / 2**30
+    yield Finding(
+        memory >= 3, f"{memory:.1f} GiB of memory free (3 or more)", "close other programs, or set runner.memory_gib"
+    )
+    yield Finding(True, f"{os.cpu_count()} cores")
+    if find_spec("tensorflow") is not None:
+        yield Finding(True, f"TensorFlow {version('tensorflow')}, declared: {_declared('tensorflow')}")
+
+
+def _importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent package is missing
+        return False
+
+
+def _declared(package: str) -> str:
+    lines = [line.partition(";")[0].strip() for line in requires("millrace") or [] if line.startswith(package)]
+    return lines[0] if lines else "any"

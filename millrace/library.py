@@ -1,0 +1,129 @@
+"""`millrace components` and `millrace describe`: the library as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from millrace.config import add_import_paths, user_components
+from millrace.errors import ConfigError, UserError, did_you_mean
+from millrace.registry import AnyComponent, AnyPipeline, components, load_component, load_pipeline, pipelines
+from millrace.specs import PipelineConfig, Port
+from millrace.specs.schema import Parameter, flatten
+
+__all__ = ["describe", "list_components"]
+
+
+def list_components(words: Sequence[str]) -> int:
+    """Print every component that can be used here: ours, installed packages' and the user's own."""
+    added = _added(words, allowed=0)
+    table = Table("component", "version", "image", "inputs", "outputs", "what it does", box=None, pad_edge=False)
+    for name in sorted(components(added)):
+        spec = load_component(name, added).spec
+        inputs = " ".join(_short(port) for port in spec.inputs)
+        outputs = " ".join(port.name for port in spec.outputs)
+        table.add_row(spec.name, spec.version, spec.image, inputs, outputs, spec.description)
+    console = _console()
+    console.print(table)
+    console.print("\nMore on one: millrace describe NAME", highlight=False)
+    return 0
+
+
+def describe(words: Sequence[str]) -> int:
+    """Print one component or pipeline.
+
+    Raises:
+        UserError: When there is none of that name.
+    """
+    names = [word for word in words if not word.startswith("-")]
+    added = _added(words, allowed=1)
+    if not names:
+        raise UserError("which one? example: millrace describe train")
+    name = names[0]
+    if name in components(added):
+        _describe_component(load_component(name, added))
+    elif name in pipelines():
+        _describe_pipeline(load_pipeline(name))
+    else:
+        known = [*components(added), *pipelines()]
+        raise ConfigError(f"unknown component or pipeline {name!r}: {did_you_mean(name, known)}")
+    return 0
+
+
+def _added(words: Sequence[str], allowed: int) -> Mapping[str, str]:
+    add_import_paths(words)
+    rest = [word for position, word in enumerate(words) if not _is_config_dir(words, position)]
+    unknown = [word for word in rest if word.startswith("-")] + rest[allowed:]
+    if unknown:
+        raise UserError(f"unexpected argument {unknown[0]!r}: allowed are a name and --config-dir DIR")
+    return user_components(words)
+
+
+def _is_config_dir(words: Sequence[str], position: int) -> bool:
+    flags = ("--config-dir", "-cd")
+    return words[position].partition("=")[0] in flags or (position > 0 and words[position - 1] in flags)
+
+
+def _describe_component(component: AnyComponent) -> None:
+    spec = component.spec
+    console = _console()
+    console.print(f"{spec.name} {spec.version}: {spec.description}\n", highlight=False, markup=False)
+    _print_parameters(console, flatten(spec.parameters))
+    _print_ports(console, "inputs", spec.inputs)
+    _print_ports(console, "outputs", spec.outputs)
+    if spec.metrics:
+        table = Table("metric", "", title="metrics", title_justify="left", box=None, pad_edge=False)
+        for metric in spec.metrics:
+            table.add_row(metric.name, metric.description)
+        console.print(table, "")
+    needs = spec.resources
+    console.print(
+        f"image {spec.image}; needs {needs.cpus:g} cores, {needs.memory_gib:g} GiB, {needs.gpus} GPUs; "
+        f"work is divided as: {spec.distribution.mode}",
+        highlight=False,
+    )
+
+
+def _describe_pipeline(pipeline: AnyPipeline) -> None:
+    console = _console()
+    console.print(f"{pipeline.name}: {pipeline.description}\n", highlight=False, markup=False)
+    _print_parameters(console, flatten(pipeline.config.model_json_schema()))
+    spec = _composed(pipeline.config, pipeline)
+    if spec:
+        console.print(f"tasks: {' -> '.join(spec)}", highlight=False)
+
+
+def _composed(config: type[PipelineConfig], pipeline: AnyPipeline) -> tuple[str, ...]:
+    """Task names in order, for pipelines that can be composed from their defaults."""
+    if any(field.is_required() for field in config.model_fields.values()):
+        return ()
+    return pipeline.compose(config()).order()
+
+
+def _print_parameters(console: Console, parameters: Iterable[Parameter]) -> None:
+    table = Table(
+        "parameter", "type", "default", "", title="parameters", title_justify="left", box=None, pad_edge=False
+    )
+    for item in parameters:
+        table.add_row(item.name, item.kind, item.default, item.description)
+    console.print(table, "")
+
+
+def _print_ports(console: Console, title: str, ports: Iterable[Port]) -> None:
+    table = Table("port", "artifact", "", title=title, title_justify="left", box=None, pad_edge=False)
+    for port in ports:
+        note = " (optional)" if port.optional and not port.many else " (any number)" if port.many else ""
+        table.add_row(port.name, f"{port.artifact.title.rpartition('.')[2]}{note}", port.description)
+    if table.row_count:
+        console.print(table, "")
+
+
+def _short(port: Port) -> str:
+    return f"[{port.name}]" if port.optional else port.name
+
+
+def _console() -> Console:
+    console = Console(markup=False)
+    return console if console.is_terminal else Console(markup=False, width=160)

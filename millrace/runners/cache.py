@@ -1,0 +1,58 @@
+"""What decides on a task's outputs, as one key; equal keys need not run again."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import millrace
+from millrace.runtime.context import Share
+from millrace.specs import ComponentSpec, Task
+
+__all__ = ["reaches_outside", "task_key"]
+
+_SOURCES = (".py", ".html", ".css", ".js", ".yaml", ".j2")
+
+
+def task_key(task: Task, component: ComponentSpec, inputs: Mapping[str, Iterable[str]], share: Share) -> str:
+    """SHA-256 of a task's component version and code, parameters, input contents and share.
+
+    Args:
+        task: The task.
+        component: Its component.
+        inputs: Digests of the input artifacts' contents, by port.
+        share: The worker's share of the shards.
+    """
+    facts = {
+        "component": component.name,
+        "version": component.version,
+        "code": _code_digest(component.main.partition(":")[0]),
+        "parameters": task.parameters,
+        "inputs": {port: list(digests) for port, digests in sorted(inputs.items())},
+        "share": [share.index, share.count],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def reaches_outside(task: Task, component: ComponentSpec) -> bool:
+    """Whether the task reads or changes the world outside the pipeline and so runs each time."""
+    return any(task.parameters.get(name) for name in component.uncached_when)
+
+
+@functools.cache
+def _code_digest(module: str) -> str:
+    """Digest of the sources beside a component's main module, and of the runtime they run on."""
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    framework = Path(millrace.__file__).parent
+    digest = hashlib.sha256()
+    for folder in (Path(spec.origin).parent, framework / "runtime", framework / "specs"):
+        for file in sorted(folder.rglob("*")):
+            if file.suffix in _SOURCES:
+                digest.update(f"{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes())
+    return digest.hexdigest()

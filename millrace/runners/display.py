@@ -1,0 +1,137 @@
+"""How a run looks in a terminal: a live table, or plain lines where nobody watches."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, TaskState
+from millrace.runners.worker import last_lines
+from millrace.runtime.context import Progress
+from millrace.specs import PipelineSpec
+
+__all__ = ["Display"]
+
+_STYLES = {
+    TaskState.PENDING: "dim",
+    TaskState.RUNNING: "bold cyan",
+    TaskState.SUCCEEDED: "green",
+    TaskState.CACHED: "blue",
+    TaskState.SKIPPED: "yellow",
+    TaskState.FAILED: "bold red",
+    TaskState.CANCELLED: "magenta",
+}
+
+
+class Display:
+    """Shows a run while it goes on, and its summary at the end."""
+
+    def __init__(self, spec: PipelineSpec) -> None:
+        self._console = Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())
+        self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
+        self._seen: dict[str, TaskState] = {}
+        self._name = spec.name
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._live.start()
+        else:
+            self._console.print(f"{self._name}: started", highlight=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, run: PipelineRun) -> None:
+        """Show the run as it is now."""
+        if self._live:
+            self._live.update(_table(run))
+            return
+        for task in run.tasks.values():
+            if task.state is not self._seen.get(task.name, TaskState.PENDING):
+                self._seen[task.name] = task.state
+                self._console.print(_line(task), highlight=False, markup=False)
+
+    def close(self, run: PipelineRun) -> None:
+        """Show how it went: failures with the last lines of their logs, or the metrics."""
+        for task in run.tasks.values():
+            for share in task.shares:
+                if share.failure is not None:
+                    self._explain(task, share)
+        numbers = {
+            f"{task.name}.{metric.name}": task.metrics[metric.name]
+            for task in run.tasks.values()
+            for metric in run.pipeline.component_of(run.pipeline.task(task.name)).metrics
+            if metric.name in task.metrics
+        }
+        if run.state is RunState.SUCCEEDED:
+            for name, value in numbers.items():
+                self._console.print(f"  {name:<28} {value:.6g}", highlight=False)
+        elapsed = ((run.ended or datetime.now(UTC)) - run.started).total_seconds()
+        reason = f": {run.reason}" if run.reason else ""
+        self._console.print(
+            f"{run.pipeline.name}: {run.state} in {elapsed:.1f} s{reason}", markup=False, highlight=False
+        )
+        if run.state is not RunState.SUCCEEDED:
+            self._console.print("run the same command again to go on from here", highlight=False)
+
+    def _explain(self, task: TaskRun, share: ShareRun) -> None:
+        log = (share.directory or Path()) / "log.txt"
+        self._console.print(f"\n{task.name} failed; the end of {log}:", style="red", markup=False, highlight=False)
+        for line in last_lines(log):
+            self._console.print(f"  | {line}", markup=False, highlight=False)
+
+
+def _table(run: PipelineRun) -> Table:
+    table = Table(title=f"{run.pipeline.name}  {run.id}", title_justify="left", box=None, pad_edge=False)
+    table.add_column("task")
+    table.add_column("state")
+    table.add_column("time", justify="right")
+    table.add_column("", overflow="fold")
+    for task in run.tasks.values():
+        table.add_row(task.name, Text(task.state, style=_STYLES[task.state]), _seconds(task), _detail(task))
+    return table
+
+
+def _line(task: TaskRun) -> str:
+    return "  ".join(item for item in (f"{task.name:<12}", task.state, _seconds(task), _detail(task)) if item)
+
+
+def _seconds(task: TaskRun) -> str:
+    if task.started is None or task.state is TaskState.CACHED:
+        return ""
+    seconds = ((task.ended or datetime.now(UTC)) - task.started).total_seconds()
+    return f"{seconds:.1f} s"
+
+
+def _detail(task: TaskRun) -> str:
+    if task.reason:
+        return task.reason
+    if task.state is TaskState.RUNNING:
+        reports = [text for share in task.shares if (text := _progress(share))]
+        return " | ".join(reports)
+    return "  ".join(f"{name} {value:.4g}" for name, value in list(task.metrics.items())[:3])
+
+
+def _progress(share: ShareRun) -> str:
+    if share.directory is None or share.state is not TaskState.RUNNING:
+        return ""
+    try:
+        report = Progress.model_validate_json((share.directory / "progress.json").read_bytes())
+    except (OSError, ValueError):
+        return ""
+    if not report.total:
+        return f"{report.done:,} {report.unit}"
+    left = report.seconds / report.done * (report.total - report.done) if report.done else 0.0
+    estimate = f", about {left:.0f} s left" if left >= 1 else ""
+    return f"{report.done:,} of {report.total:,} {report.unit}{estimate}"

@@ -1,0 +1,87 @@
+"""The outputs of a task whose work was divided: the union of its workers' folders."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+
+from millrace.errors import TaskFailedError
+from millrace.runtime.execute import digest
+from millrace.runtime.task import MadeArtifact, TaskResult, read_result, write_atomically
+
+__all__ = ["finished", "merge_shares"]
+
+
+def merge_shares(shares: Sequence[Path]) -> tuple[Path, TaskResult]:
+    """Make a task directory, beside those of the shares, that holds every file of every share's outputs.
+
+    Files are linked, not copied, where the file system can. A file that two shares wrote must have
+    the same contents in both.
+
+    Raises:
+        TaskFailedError: When two shares wrote different files of one name, or a share has no result.
+    """
+    results = [finished(share) for share in shares]
+    digests = "".join(made.digest for result in results for _, made in sorted(result.outputs.items()))
+    directory = shares[0].with_name(hashlib.sha256(digests.encode()).hexdigest()[:20])
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory / ".lock"):
+        done = read_result(directory)
+        if done is not None:
+            return directory, done
+        partial = directory / "partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(directory / "outputs", ignore_errors=True)
+        for share, result in zip(shares, results, strict=True):
+            for made in result.outputs.values():
+                _link_tree(share / made.path, partial / Path(made.path).name)
+        partial.replace(directory / "outputs")
+        merged = TaskResult(
+            outputs={port: _merged(directory, made.path) for port, made in results[0].outputs.items()},
+            seconds=sum(result.seconds for result in results),
+            peak_memory=max(result.peak_memory for result in results),
+        )
+        write_atomically(directory / "result.json", merged.model_dump_json(indent=2))
+        return directory, merged
+
+
+def finished(directory: Path) -> TaskResult:
+    """The result of a task directory that is known to be finished.
+
+    Raises:
+        TaskFailedError: When somebody has removed it since.
+    """
+    result = read_result(directory)
+    if result is None:
+        raise TaskFailedError(f"the result of {directory} vanished")
+    return result
+
+
+def _merged(directory: Path, path: str) -> MadeArtifact:
+    content, size = digest(directory / path)
+    return MadeArtifact(path=path, digest=content, bytes=size)
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    for folder, _, names in os.walk(source):
+        inside = target / Path(folder).relative_to(source)
+        inside.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            _link(Path(folder, name), inside / name)
+
+
+def _link(source: Path, target: Path) -> None:
+    if target.exists():
+        if not filecmp.cmp(source, target, shallow=False):
+            raise TaskFailedError(f"two shares wrote different files called {target.name!r}")
+        return
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,128 @@
+"""One worker of a task on this machine: its process, its attempts, how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from millrace.errors import TaskFailedError, TransientError, UserError
+from millrace.runtime.task import Failure, TaskRequest, TaskResult, launch, read_failure, read_result
+from millrace.specs import Retries
+
+__all__ = ["Cancelled", "Worker", "last_lines"]
+
+_GRACE_SECONDS = 20.0
+
+
+class Cancelled(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """The run was cancelled while the worker ran."""
+
+
+@dataclass
+class Worker:
+    """Runs one task directory until it has a result or has failed for good."""
+
+    directory: Path
+    request: TaskRequest
+    retries: Retries
+    timeout_seconds: float
+    cancel: threading.Event
+    attempts: int = 0
+
+    def run(self) -> TaskResult:
+        """Run the worker's attempts.
+
+        Raises:
+            TaskFailedError: When the last attempt failed; `UserError` when the mistake is the user's.
+            Cancelled: When the run was cancelled meanwhile.
+        """
+        self.request.write(self.directory)
+        while True:
+            self.attempts += 1
+            failure = self._attempt()
+            if failure is None:
+                result = read_result(self.directory)
+                if result is not None:
+                    return result
+                failure = Failure(kind="error", message="the worker ended well but left no result")
+            if failure.kind != "transient" or self.attempts > self.retries.limit:
+                raise _as_error(failure, self.attempts)
+            if self.cancel.wait(self.retries.delay(self.attempts)):
+                raise Cancelled
+
+    def _attempt(self) -> Failure | None:
+        (self.directory / "failure.json").unlink(missing_ok=True)
+        process = launch(self.directory)
+        try:
+            code = self._wait(process)
+        finally:
+            _end(process)
+        if code == 0:
+            return None
+        return read_failure(self.directory) or self._unexplained(code)
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+        deadline = time.monotonic() + self.timeout_seconds
+        while True:
+            try:
+                return process.wait(timeout=0.1)
+            except subprocess.TimeoutExpired:
+                if self.cancel.is_set():
+                    raise Cancelled from None
+                if time.monotonic() > deadline:
+                    message = f"it ran longer than its limit of {self.timeout_seconds / 60:g} minutes and was ended"
+                    raise _as_error(Failure(kind="error", message=message), self.attempts) from None
+
+    def _unexplained(self, code: int) -> Failure:
+        free = shutil.disk_usage(self.directory).free
+        if free < 2**20:
+            return Failure(kind="disk_full", message=f"the disk of {self.directory} is full ({free} bytes free)")
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = "; most often the machine ran out of memory" if name == "SIGKILL" else ""
+            return Failure(kind="error", message=f"the worker vanished: it was ended by {name}{hint}")
+        return Failure(kind="error", message=f"the worker ended with exit code {code} and no explanation")
+
+
+def last_lines(file: Path, count: int = 20) -> list[str]:
+    """The last lines of a log; empty when there is none."""
+    try:
+        with file.open("rb") as stream:
+            stream.seek(max(0, file.stat().st_size - 65_536))
+            return stream.read().decode(errors="replace").splitlines()[-count:]
+    except OSError:
+        return []
+
+
+def _as_error(failure: Failure, attempts: int) -> Exception:
+    if failure.kind == "user":
+        return UserError(failure.message)
+    if failure.kind == "transient":
+        return TransientError(f"{failure.message} (tried {attempts} times)")
+    if failure.kind == "disk_full":
+        return TaskFailedError(f"{failure.message}: free some space, then run the same command again")
+    return TaskFailedError(failure.message)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Make sure that nothing of the worker's process group is left."""
+    if process.stdin is not None:
+        process.stdin.close()
+    if process.poll() is None:
+        _signal_group(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_GRACE_SECONDS)
+    _signal_group(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)

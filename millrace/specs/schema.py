@@ -1,0 +1,85 @@
+"""A JSON schema of parameters as a flat list of dotted names: for tables and documentation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import JsonValue
+
+from millrace.specs.frozen import Frozen
+
+__all__ = ["Parameter", "flatten"]
+
+
+class Parameter(Frozen):
+    """One row of a parameter table."""
+
+    name: str
+    """Dotted path."""
+    kind: str
+    """Type with its limits."""
+    default: str
+    """As JSON; empty when a value is required."""
+    description: str
+
+
+def flatten(schema: Mapping[str, JsonValue]) -> list[Parameter]:
+    """Rows for every leaf below a JSON schema that pydantic made.
+
+    A union's variants are listed one after the other, each key with its variant: `model[cnn].filters`.
+    """
+    return list(_rows(schema, schema.get("$defs", {}), ""))
+
+
+def _rows(schema: Any, definitions: Any, prefix: str) -> Iterator[Parameter]:
+    required = schema.get("required", [])
+    for name, item in schema.get("properties", {}).items():
+        path = f"{prefix}{name}"
+        resolved = _resolve(item, definitions)
+        variants = resolved.get("discriminator", {}).get("mapping")
+        if variants:
+            default = item.get("default")
+            kind = default.get("kind", "") if isinstance(default, dict) else ""
+            yield Parameter(
+                name=f"{path}.kind", kind=" | ".join(variants), default=kind, description=item.get("description", "")
+            )
+            for tag, reference in variants.items():
+                below = {key: value for key, value in _named(reference, definitions).items() if key != "kind"}
+                below["properties"] = {key: value for key, value in below["properties"].items() if key != "kind"}
+                yield from _rows(below, definitions, f"{path}[{tag}].")
+        elif "properties" in resolved:
+            yield from _rows(resolved, definitions, f"{path}.")
+        else:
+            default = "" if name in required else json.dumps(item.get("default"))
+            kind = _kind(resolved, definitions)
+            yield Parameter(name=path, kind=kind, default=default, description=item.get("description", ""))
+
+
+def _resolve(item: Any, definitions: Any) -> Any:
+    if "$ref" in item:
+        return _named(item["$ref"], definitions)
+    choices = [choice for choice in item.get("anyOf", []) if choice.get("type") != "null"]
+    if len(choices) == 1 and "$ref" in choices[0]:
+        return _named(choices[0]["$ref"], definitions)
+    return item
+
+
+def _named(reference: str, definitions: Any) -> Any:
+    return definitions[reference.rpartition("/")[2]]
+
+
+def _kind(item: Any, definitions: Any) -> str:
+    if "enum" in item:
+        return " | ".join(str(value) for value in item["enum"])
+    if "const" in item:
+        return str(item["const"])
+    if "anyOf" in item:
+        return " | ".join(_kind(_resolve(choice, definitions), definitions) for choice in item["anyOf"])
+    kind = str(item.get("type", "any"))
+    if kind == "array":
+        return f"list of {_kind(_resolve(item.get('items', {}), definitions), definitions)}"
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {item[key]:g}" for key, sign in signs.items() if key in item]
+    return " ".join([kind, ", ".join(limits)]).strip()
