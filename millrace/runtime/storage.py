@@ -1,0 +1,231 @@
+"""Local folders, `s3://` and `gs://` behind one small read interface.
+
+Buckets go through obstore, which signs, pages, retries and pools connections. Local folders go through
+the standard library: obstore's own local store can't list names that are not Unicode or end in `#1`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from millrace.errors import ConfigError, DataError, MillraceError, TransientError, UserError
+from millrace.runtime.buckets import Patience, bucket_objects, read_from_bucket
+
+__all__ = ["Listed", "Patience", "list_objects", "parse_source", "process_many", "read", "read_many"]
+
+_REMOTE = ("s3", "gs")
+_BYTES_IN_FLIGHT = 512 << 20
+
+ResultT = TypeVar("ResultT")
+
+
+class Listed(NamedTuple):
+    """One object as a listing tells it; a tuple, because there may be millions."""
+
+    uri: str
+    """`s3://bucket/key`, `gs://bucket/key` (keys as they are) or `file:///path` (percent-encoded)."""
+    key: str
+    """Below the source, with `/` between folders."""
+    size: int
+    """Bytes."""
+    modified: int
+    """Nanoseconds since 1970."""
+    etag: str | None = None
+    """Of the store; None for files."""
+    version: str | None = None
+
+
+def list_objects(source: str, *, patience: Patience = Patience()) -> Iterator[Listed]:
+    """Everything below a folder or prefix, by key.
+
+    Symbolic links are followed, but never into a folder that is being listed already; links to nothing,
+    sockets and pipes are left out. Markers of empty folders that consoles leave in buckets are left out.
+
+    Args:
+        source: Path of a folder, `file://`, `s3://bucket/prefix` or `gs://bucket/prefix`.
+        patience: How long to go on when a store does not answer.
+
+    Raises:
+        ConfigError: When `source` is none of these.
+        DataError: When there is no such folder or bucket.
+        UserError: When it may not be read.
+        TransientError: When the store stays unreachable.
+    """
+    scheme, place = parse_source(source)
+    if scheme == "file":
+        yield from _list_folder(Path(place))
+        return
+    bucket, _, prefix = place.partition("/")
+    prefix = prefix.rstrip("/")
+    skipped = len(prefix) + 1 if prefix else 0
+    for item in bucket_objects(scheme, bucket, prefix, patience):
+        path = item["path"]
+        yield Listed(
+            uri=f"{scheme}://{bucket}/{path}",
+            key=path[skipped:],
+            size=item["size"],
+            modified=int(item["last_modified"].timestamp() * 1e9),
+            etag=item["e_tag"],
+            version=item["version"],
+        )
+
+
+def read(item: str | Listed, *, patience: Patience = Patience()) -> bytes:
+    """All bytes of one object.
+
+    Args:
+        item: A URI, a path, or what `list_objects` gave: then an object that was changed since is an error.
+        patience: How long to go on when a store does not answer.
+
+    Raises:
+        DataError: When there is no such object, or it is no longer what was listed.
+        UserError: When it may not be read.
+        TransientError: When the store stays unreachable.
+    """
+    listed = item if isinstance(item, Listed) else None
+    uri = item.uri if isinstance(item, Listed) else item
+    scheme, place = parse_source(uri)
+    if scheme == "file":
+        return _read_file(Path(place), listed)
+    bucket, _, key = place.partition("/")
+    etag, size = (listed.etag, listed.size) if listed else (None, None)
+    return read_from_bucket(scheme, bucket, key, patience, etag=etag, size=size)
+
+
+def read_many(
+    items: Iterable[str | Listed], *, concurrency: int = 16, patience: Patience = Patience()
+) -> Iterator[tuple[str, bytes | Exception]]:
+    """The bytes of many objects in the order given, with at most `concurrency` read ahead.
+
+    Yields:
+        Each URI with its bytes, or with the error that `read` raised.
+    """
+    return process_many(items, bytes, concurrency=concurrency, patience=patience)
+
+
+def process_many(
+    items: Iterable[str | Listed],
+    function: Callable[[bytes], ResultT],
+    *,
+    concurrency: int = 16,
+    patience: Patience = Patience(),
+) -> Iterator[tuple[str, ResultT | Exception]]:
+    """Read many objects and apply `function` to the bytes of each, in threads, in the order given.
+
+    At most `concurrency` objects and half a GiB (of sizes known from a listing) are held at a time.
+
+    Yields:
+        Each URI with what `function` returned, or with the error that reading or `function` raised.
+    """
+
+    def work(item: str | Listed) -> ResultT | Exception:
+        try:
+            return function(read(item, patience=patience))
+        except Exception as error:  # handed to the caller, who decides
+            return error
+
+    pending: deque[tuple[str | Listed, Future[ResultT | Exception]]] = deque()
+    in_flight = 0
+    with ThreadPoolExecutor(concurrency, thread_name_prefix="read") as pool:
+        try:
+            for item in items:
+                in_flight += _size(item)
+                while pending and (len(pending) >= concurrency or in_flight > _BYTES_IN_FLIGHT):
+                    done, future = pending.popleft()
+                    yield _uri(done), future.result()
+                    in_flight -= _size(done)
+                pending.append((item, pool.submit(work, item)))
+            while pending:
+                done, future = pending.popleft()
+                yield _uri(done), future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def parse_source(source: str) -> tuple[str, str]:
+    """Scheme (file, s3 or gs) and the rest: an absolute path, or `bucket/key`.
+
+    Raises:
+        ConfigError: When it is not a path, nor a URI of these schemes.
+    """
+    scheme, separator, rest = source.partition("://")
+    if not separator:
+        return "file", str(Path(source).expanduser().absolute())
+    if scheme == "file":
+        path = os.fsdecode(unquote_to_bytes(rest.removeprefix("localhost")))
+        if not path.startswith("/"):
+            raise ConfigError(f"{source!r} is not an absolute file URI: file:///path is allowed")
+        return "file", path
+    if scheme not in _REMOTE:
+        raise ConfigError(f"{source!r}: scheme {scheme!r} is unknown; allowed: a path, file://, s3://, gs://")
+    if not rest.partition("/")[0]:
+        raise ConfigError(f"{source!r} names no bucket; write {scheme}://BUCKET/PREFIX")
+    return scheme, rest
+
+
+def _list_folder(folder: Path) -> Iterator[Listed]:
+    if not folder.exists():
+        raise DataError(f"{folder}: there is no such folder")
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file, a folder is needed")
+    yield from _walk(folder, "", ())
+
+
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[Listed]:
+    """Depth first in the order of whole keys: a folder sorts as its name with a slash."""
+    try:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:  # a symbolic link to a folder above
+            return
+        entries = sorted((f"{entry.name}/" if entry.is_dir() else entry.name, entry) for entry in _scan(folder))
+    except OSError as error:
+        raise _denied(folder, error) from error
+    for name, entry in entries:
+        if name.endswith("/"):
+            yield from _walk(folder / entry.name, prefix + name, (*above, here))
+        elif entry.is_file():
+            status = entry.stat()
+            key = os.fsencode(prefix + name).decode("utf-8", "backslashreplace")
+            yield Listed((folder / entry.name).as_uri(), key, status.st_size, status.st_mtime_ns)
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _read_file(path: Path, listed: Listed | None) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            modified = os.fstat(stream.fileno()).st_mtime_ns
+            data = stream.read()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file" + (" any more" if listed else "")) from error
+    except OSError as error:
+        raise _denied(path, error) from error
+    if listed and (len(data), modified) != (listed.size, listed.modified):
+        raise DataError(f"{path} was changed while it was read; run again when nothing writes to it")
+    return data
+
+
+def _denied(path: Path, error: OSError) -> MillraceError:
+    if isinstance(error, PermissionError):
+        return UserError(f"{path} may not be read by this user; allow it with chmod, or run as its owner")
+    if isinstance(error, IsADirectoryError | NotADirectoryError):
+        return DataError(f"{path}: {error.strerror}")
+    return TransientError(f"{path} can't be read: {error.strerror}")
+
+
+def _uri(item: str | Listed) -> str:
+    return item.uri if isinstance(item, Listed) else item
+
+
+def _size(item: str | Listed) -> int:
+    return item.size if isinstance(item, Listed) else 0
