@@ -18,6 +18,7 @@ from types import FrameType
 from uuid import uuid4
 
 import psutil
+from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import Field, JsonValue
 
 import millrace
@@ -82,6 +83,8 @@ class _Execution:
     cores: float = field(init=False)
     memory: float = field(init=False)
     stopped: bool = False
+    claims: list[BaseFileLock] = field(default_factory=list)
+    """Held until the run is over."""
 
     def __post_init__(self) -> None:
         self.cores = float(self.runner.cores or os.cpu_count() or 1)
@@ -139,16 +142,30 @@ class _Execution:
         for index in range(count):
             key = task_key(task, component, digests, Share(index=index, count=count))
             directory = self.runner.root.absolute() / "tasks" / task.name / key[:20]
+            if fresh and not self._claim(directory):
+                directory = directory.with_name(f"{key[:20]}-{self.run.id}")
             share = ShareRun(index=index, key=key, directory=directory)
             record.shares.append(share)
             result = None if fresh else _cached(directory)
             if result is not None:
                 share.state, share.seconds, share.peak_memory = TaskState.CACHED, result.seconds, result.peak_memory
                 continue
-            (directory / "result.json").unlink(missing_ok=True)
+            if fresh:
+                (directory / "result.json").unlink(missing_ok=True)
             cores, memory = min(task.resources.cpus, self.cores), min(task.resources.memory_gib, self.memory)
             self.waiting.append(_Unit(task, component, share, cores, memory))
         self._conclude(task, record)
+
+    def _claim(self, directory: Path) -> bool:
+        """Whether a directory may be written anew: no other run that is going on has claimed it."""
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory.with_name(f".{directory.name}.claim"))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        self.claims.append(lock)
+        return True
 
     def _start(self, pool: ThreadPoolExecutor) -> None:
         """Start waiting units in order while cores and memory are free; one unit always fits."""
@@ -228,8 +245,13 @@ class _Execution:
             self._end(record, TaskState.CANCELLED, "the run was ended while it ran")
         else:
             cached = all(share.state is TaskState.CACHED for share in record.shares)
-            self._publish(task, record)
-            self._end(record, TaskState.CACHED if cached else TaskState.SUCCEEDED, "")
+            try:
+                self._publish(task, record)
+            except (MillraceError, OSError) as error:
+                self._fail(record.shares[0], error)
+                self._end(record, TaskState.FAILED, str(error))
+            else:
+                self._end(record, TaskState.CACHED if cached else TaskState.SUCCEEDED, "")
 
     def _publish(self, task: Task, record: TaskRun) -> None:
         directories = [share.directory for share in record.shares if share.directory is not None]
@@ -280,7 +302,8 @@ def run_pipeline(
     directory = runner.root.absolute() / "runs" / run.id
     directory.mkdir(parents=True)
     execution = _Execution(spec, runner, run, directory, watch)
-    with _cancel_on_signal(execution.cancel):
+    with _cancel_on_signal(execution.cancel), contextlib.ExitStack() as claims:
+        claims.callback(lambda: [lock.release() for lock in execution.claims])
         execution.drive()
     _settle(run, cancelled=execution.cancel.is_set())
     run.write(directory)
@@ -320,7 +343,8 @@ def _run_worker(worker: Worker, share: ShareRun) -> TaskResult:
 
 def _cached(directory: Path) -> TaskResult | None:
     result = read_result(directory)
-    if result is None or not all((directory / made.path).exists() for made in result.outputs.values()):
+    if result is not None and not all((directory / made.path).exists() for made in result.outputs.values()):
+        (directory / "result.json").unlink(missing_ok=True)
         return None
     return result
 

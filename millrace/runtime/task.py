@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -92,7 +93,7 @@ class Failure(Frozen):
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that it is seen whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 

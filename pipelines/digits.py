@@ -1,0 +1,23 @@
+"""Handwritten digits: the whole way on small real data that a dependency carries."""
+
+from __future__ import annotations
+
+from millrace.components.digits.spec import DigitsParameters
+from millrace.components.digits.spec import digits as write_digits
+from millrace.pipelines.image_classification import ImageClassification, classify
+from millrace.specs import pipeline
+
+__all__ = ["Digits", "digits"]
+
+
+class Digits(ImageClassification):
+    """Configuration of an image classification, and of the pictures that are written first."""
+
+    pictures: DigitsParameters = DigitsParameters()
+
+
+@pipeline
+def digits(config: Digits) -> None:
+    """Classify scikit-learn's 1,797 handwritten digits, from PNG files to an answering endpoint."""
+    pictures = write_digits.with_options(name="pictures")(config.pictures)
+    classify(config, pictures.dataset)

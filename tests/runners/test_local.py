@@ -1,0 +1,218 @@
+"""Running pipelines on this machine, with real worker processes."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toys
+from toys import Play, SplitParameters, WorkParameters, WriteParameters
+
+from millrace.runners.local import LocalRunner, run_pipeline
+from millrace.runners.record import PipelineRun, RunState, TaskState
+from millrace.specs import PipelineSpec, Resources, pipeline
+
+
+@pytest.fixture(autouse=True)
+def importable_by_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(toys.__file__).parent))
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> LocalRunner:
+    return LocalRunner(root=tmp_path / "root", cores=2, memory_gib=4)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    path = tmp_path / "journal"
+    path.touch()
+    return path
+
+
+def run(runner: LocalRunner, **config: Any) -> PipelineRun:
+    return run_pipeline(toys.play.compose(Play(**config)), runner)[0]
+
+
+def states(record: PipelineRun) -> dict[str, str]:
+    return {name: task.state.value for name, task in record.tasks.items()}
+
+
+def executions(journal: Path) -> Counter[str]:
+    return Counter(journal.read_text().split("\n")[:-1])
+
+
+class TestARun:
+    def test_hands_outputs_from_task_to_task(self, runner: LocalRunner) -> None:
+        record = run(runner)
+        assert record.state is RunState.SUCCEEDED, record.reason
+        last = record.tasks["last"].output_path("words")
+        assert [file.read_text() for file in sorted(last.iterdir())] == "TO BE OR NOT TO BE".split()
+        assert record.tasks["write"].metrics == {"length": 6}
+
+    def test_is_recorded_in_a_file_that_reads_back(self, runner: LocalRunner) -> None:
+        record, directory = run_pipeline(toys.play.compose(Play()), runner)
+        assert PipelineRun.read(directory) == record
+
+    def test_merges_the_shares_of_a_divided_task(self, runner: LocalRunner) -> None:
+        parts = run(runner).tasks["split"].output_path("parts")
+        assert sorted(file.name for file in parts.iterdir()) == [*(f"00{i}.txt" for i in range(6)), "schema"]
+
+    def test_fails_when_shares_write_different_files_of_one_name(self, runner: LocalRunner) -> None:
+        record = run(runner, split=SplitParameters(clash=True))
+        assert states(record)["split"] == "failed"
+        assert "two shares wrote different files called 'schema'" in record.reason
+
+    def test_skips_what_a_condition_excludes(self, runner: LocalRunner) -> None:
+        record = run(runner, least=0.9)
+        assert record.state is RunState.SUCCEEDED
+        assert states(record)["last"] == "skipped"
+        assert "judge.score >= 0.9 does not hold: judge.score is 0.5" in record.tasks["last"].reason
+
+
+class TestTheCache:
+    def test_makes_a_second_run_do_nothing(self, runner: LocalRunner, journal: Path) -> None:
+        config = {"write": WriteParameters(journal=journal), "work": WorkParameters(journal=journal)}
+        run(runner, **config)
+        record = run(runner, **config)
+        assert set(states(record).values()) == {"cached"}
+        assert executions(journal) == {"write": 1, "work": 1}
+
+    def test_repeats_only_what_depends_on_a_change(self, runner: LocalRunner) -> None:
+        run(runner)
+        record = run(runner, work=WorkParameters(seconds=0.01))
+        assert states(record) == {
+            "write": "cached",
+            "work": "succeeded",
+            "again": "cached",
+            "split": "cached",  # the changed task's output has the same contents
+            "judge": "cached",
+            "last": "cached",
+        }
+
+    def test_is_not_used_for_a_task_that_reads_outside(self, runner: LocalRunner, tmp_path: Path) -> None:
+        source = tmp_path / "source.txt"
+        source.write_text("one two")
+        config = {"write": WriteParameters(outside=str(source))}
+        run(runner, **config)
+        assert states(run(runner, **config))["write"] == "succeeded"
+        assert states(run(runner, **config))["work"] == "cached"
+        source.write_text("one two three")
+        record = run(runner, **config)
+        assert states(record)["work"] == "succeeded"
+        assert record.tasks["write"].metrics == {"length": 3}
+
+    def test_can_be_switched_off(self, runner: LocalRunner) -> None:
+        run(runner)
+        record = run(runner.model_copy(update={"cache": False}))
+        assert set(states(record).values()) == {"succeeded"}
+
+    def test_notices_outputs_that_somebody_removed(self, runner: LocalRunner) -> None:
+        removed = run(runner).tasks["write"].output_path("words")
+        for file in removed.iterdir():
+            file.unlink()
+        removed.rmdir()
+        assert states(run(runner))["write"] == "succeeded"
+
+    def test_is_shared_by_two_runs_at_the_same_time(self, runner: LocalRunner, journal: Path) -> None:
+        config = {"work": WorkParameters(journal=journal, seconds=1)}
+        records: list[PipelineRun] = []
+        threads = [threading.Thread(target=lambda: records.append(run(runner, **config))) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [record.state for record in records] == [RunState.SUCCEEDED] * 2
+        assert executions(journal) == {"work": 1}
+
+
+class TestTheBudget:
+    def test_lets_independent_tasks_and_shares_run_side_by_side(self, runner: LocalRunner, tmp_path: Path) -> None:
+        tasks, shares = tmp_path / "tasks", tmp_path / "shares"
+        tasks.mkdir()
+        shares.mkdir()
+        meeting = WorkParameters(meet=tasks)
+        record = run(runner, work=meeting, again=meeting, split=SplitParameters(meet=shares))
+        assert record.state is RunState.SUCCEEDED, record.reason
+
+    def test_keeps_tasks_apart_that_do_not_fit_together(self, runner: LocalRunner, tmp_path: Path) -> None:
+        @pipeline
+        def apart(config: Play) -> None:
+            written = toys.write(config.write)
+            for name in ("one", "two"):
+                toys.work.with_options(name=name)(config.work, words=written.words)
+
+        def running_together(update: PipelineRun) -> None:
+            together.add(sum(task.state is TaskState.RUNNING for task in update.tasks.values()))
+
+        together: set[int] = set()
+        spec = apart.compose(Play(work=WorkParameters(seconds=0.3)))
+        record, _ = run_pipeline(spec, runner.model_copy(update={"cores": 1}), watch=running_together)
+        assert record.state is RunState.SUCCEEDED
+        assert together == {0, 1}
+
+    def test_does_not_keep_out_a_task_that_asks_for_more_than_there_is(self, runner: LocalRunner) -> None:
+        @pipeline
+        def greedy(config: Play) -> None:
+            toys.write.with_options(resources=Resources(cpus=500, memory_gib=9_000))(config.write)
+
+        assert run_pipeline(greedy.compose(Play()), runner)[0].state is RunState.SUCCEEDED
+
+
+class TestAFailure:
+    @pytest.mark.parametrize(
+        ("behaviour", "message", "kind", "attempts"),
+        [
+            ("user", "the words are spelt wrongly: 'tobe'; allowed: real words", "user", 1),
+            ("transient", "503 SlowDown (tried 3 times)", "error", 3),
+            ("crash", "RuntimeError: boom", "error", 1),
+            ("vanish", "the worker vanished: it was ended by SIGKILL; most often the machine ran out", "error", 1),
+            ("disk_full", "the disk is full", "error", 1),
+            ("nothing", "ended well but left no result", "error", 1),
+        ],
+    )
+    def test_says_why(self, runner: LocalRunner, behaviour: str, message: str, kind: str, attempts: int) -> None:
+        record = run(runner, work=WorkParameters.model_validate({"behaviour": behaviour}))
+        share = record.tasks["work"].shares[0]
+        assert record.state is RunState.FAILED
+        assert message in record.reason
+        assert share.failure is not None
+        assert (share.failure.kind, share.attempts) == (kind, attempts)
+        assert states(record)["split"] in ("skipped", "cancelled")
+
+    def test_leaves_no_output_that_looks_whole(self, runner: LocalRunner) -> None:
+        record = run(runner, work=WorkParameters(behaviour="crash"))
+        directory = record.tasks["work"].shares[0].directory
+        assert directory is not None
+        assert not (directory / "outputs").exists()
+        assert not (directory / "result.json").exists()
+
+    def test_that_is_transient_is_tried_again(self, runner: LocalRunner) -> None:
+        record = run(runner, work=WorkParameters(behaviour="transient_once"))
+        assert record.state is RunState.SUCCEEDED
+        assert record.tasks["work"].shares[0].attempts == 2
+
+    def test_stops_the_run_or_not_as_asked(self, runner: LocalRunner) -> None:
+        config = {"work": WorkParameters(behaviour="user"), "again": WorkParameters(seconds=0.2)}
+        record = run(runner.model_copy(update={"keep_going": True, "cores": 1}), **config)
+        assert states(record)["again"] == "succeeded"
+        assert states(record)["last"] == "skipped"
+        assert record.state is RunState.FAILED
+
+    def test_is_a_task_that_runs_longer_than_it_may(self, runner: LocalRunner) -> None:
+        @pipeline
+        def slow(config: Play) -> None:
+            written = toys.write(config.write)
+            limits = Resources(timeout_minutes=0.005)
+            toys.work.with_options(resources=limits)(WorkParameters(seconds=60), words=written.words)
+
+        record, _ = run_pipeline(slow.compose(Play()), runner)
+        assert "ran longer than its limit of 0.005 minutes" in record.reason
+
+
+def test_a_spec_read_from_json_runs(runner: LocalRunner) -> None:
+    spec = PipelineSpec.from_json(toys.play.compose(Play()).to_json())
+    assert run_pipeline(spec, runner)[0].state is RunState.SUCCEEDED
