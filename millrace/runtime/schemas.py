@@ -10,7 +10,17 @@ from pydantic import BaseModel, Field, ValidationError
 from millrace.errors import DataError, explain_validation
 from millrace.specs import Frozen
 
-__all__ = ["CHANNELS", "Channel", "ImageRecords", "ModelCard", "ShardCounts", "read_json_model", "read_records_schema"]
+__all__ = [
+    "CHANNELS",
+    "Channel",
+    "ImageRecords",
+    "ModelCard",
+    "PlannedShard",
+    "ShardCounts",
+    "ShardPlan",
+    "read_json_model",
+    "read_records_schema",
+]
 
 Channel = Literal["train", "validation", "test"]
 CHANNELS: tuple[Channel, ...] = ("train", "validation", "test")
@@ -41,6 +51,25 @@ class ShardCounts(Frozen):
     bytes: int = Field(ge=0)
     rejected: int = Field(default=0, ge=0)
     by_class: dict[str, int] = Field(default_factory=dict)
+
+
+class PlannedShard(Frozen):
+    """One shard of a plan."""
+
+    file: str
+    """Name below `shards/`."""
+    objects: int = Field(ge=1)
+    bytes: int = Field(ge=0)
+    """Of its source objects."""
+
+
+class ShardPlan(Frozen):
+    """`plan.json` of a Shards artifact."""
+
+    classes: tuple[str, ...] = Field(min_length=1)
+    """Class names; the label is the index."""
+    shards: dict[Channel, tuple[PlannedShard, ...]]
+    """By channel; none for a channel without objects."""
 
 
 class ModelCard(Frozen):
