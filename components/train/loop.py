@@ -1,0 +1,192 @@
+"""The step loop: Keras' own compiled step, with checkpoints, validation and early ends around it.
+
+All that decides what happens next is in `State` and the variables, so a run that was killed goes on
+as if it had not been.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from millrace.components.train.checkpoint import Arrays, State, restore, save, values
+from millrace.components.train.data import Data, training_batches
+from millrace.components.train.events import EventWriter
+from millrace.components.train.models import Statistics
+from millrace.components.train.schedule import best_epoch, learning_rate, should_stop
+from millrace.components.train.spec import TrainParameters
+from millrace.errors import TaskFailedError
+from millrace.runtime.context import Context, summary
+from millrace.runtime.task import write_atomically
+
+__all__ = ["Run", "fit", "score"]
+
+_TERMINATED = 128 + signal.SIGTERM
+
+
+@dataclass
+class Run:
+    """A compiled model on its way."""
+
+    model: Any
+    data: Data
+    parameters: TrainParameters
+    context: Context
+    validation: Any
+    """Dataset of the validation batches."""
+    steps_per_epoch: int
+    state: State
+    best: Arrays | None = None
+    """Weights of the best epoch, kept when they may be restored."""
+    statistics: Statistics | None = None
+    """Of the training pixels, when they are normalised by them."""
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def variables(self) -> list[Any]:
+        """All that a step changes: weights, seeds of dropout, optimizer and running figures."""
+        return [*self.model.variables, *self.model.optimizer.variables, *self.model.metrics_variables]
+
+    @property
+    def finished(self) -> bool:
+        """Whether no further epoch is wanted."""
+        history = self.state.history
+        return len(history) >= self.parameters.epochs or should_stop(self.parameters.early_stopping, history)
+
+
+def fit(run: Run, logs: Path) -> None:
+    """Train until the last epoch or an early stop, going on from a checkpoint if there is one.
+
+    Raises:
+        TaskFailedError: When the loss is no longer a finite number.
+        SystemExit: With 143 after SIGTERM; a checkpoint was written.
+    """
+    run.model.optimizer.build(run.model.trainable_variables)
+    run.model.make_train_function()
+    run.model.make_test_function()
+    run.state, run.best = restore(
+        run.context.checkpoints, run.state.fingerprint, run.variables, run.context.log
+    )
+    with EventWriter(logs) as events, _terminable(run):
+        for row in run.state.history:
+            events.write(row)
+        _publish(run)
+        batches = None
+        while not run.finished:
+            if run.state.trained is None:
+                batches = batches or iter(training_batches(run.data, run.parameters, run.state.step))
+                run.state.trained = _train_epoch(run, batches)
+            _validate(run)
+            events.write(run.state.history[-1])
+    if run.best is not None:
+        run.model.set_weights(run.best)
+
+
+def score(run: Run, batches: Any) -> dict[str, float]:
+    """Loss and accuracy over batches."""
+    run.model.reset_metrics()
+    test = run.model.test_function
+    iterator = iter(batches)
+    figures: dict[str, Any] = {}
+    for _ in range(int(batches.cardinality())):
+        figures = test(iterator)
+        _leave_when_told(run)
+    return {name: float(value) for name, value in figures.items()}
+
+
+def _train_epoch(run: Run, batches: Iterator[Any]) -> dict[str, float]:
+    """Take the steps that are left of this epoch."""
+    epoch = len(run.state.history)
+    first, end = epoch * run.steps_per_epoch, (epoch + 1) * run.steps_per_epoch
+    if run.state.step == first:
+        run.model.reset_metrics()
+        if (rate := learning_rate(run.parameters, run.state.history)) is not None:
+            run.model.optimizer.learning_rate = rate
+    train, total = run.model.train_function, run.parameters.epochs * run.steps_per_epoch
+    figures: dict[str, Any] = {}
+    while run.state.step < end:
+        figures = train(batches)
+        run.state.step += 1
+        _refuse_nan(run, float(figures["loss"]))
+        if run.state.step % run.parameters.checkpoint_steps == 0 and run.state.step < end:
+            _save(run)
+        run.context.progress(run.state.step, total, "steps")
+        _leave_when_told(run)
+    return {name: float(value) for name, value in run.model.get_metrics_result().items()}
+
+
+def _validate(run: Run) -> None:
+    trained = run.state.trained or {}
+    figures = score(run, run.validation)
+    row = {
+        "epoch": float(len(run.state.history) + 1),
+        **trained,
+        **{f"validation_{name}": value for name, value in figures.items()},
+        "learning_rate": float(run.model.optimizer.learning_rate),
+    }
+    if not all(map(math.isfinite, row.values())):
+        raise TaskFailedError(_diverged(run, "validation loss", row["validation_loss"]))
+    run.state.history.append(row)
+    run.state.trained = None
+    stopping = run.parameters.early_stopping
+    if stopping is not None and stopping.restore_best and best_epoch(stopping, run.state.history) == row["epoch"] - 1:
+        run.best = values(run.model.weights)
+    _publish(run)
+    print(f"epoch={len(run.state.history)} {summary({k: v for k, v in row.items() if k != 'epoch'})}", flush=True)
+    _save(run)
+
+
+def _save(run: Run) -> None:
+    save(run.context.checkpoints, run.state, run.variables, run.best)
+
+
+def _publish(run: Run) -> None:
+    """Write the epochs so far as JSON lines, for whoever watches this run."""
+    lines = (json.dumps(row) + "\n" for row in run.state.history)
+    write_atomically(run.context.checkpoints / "history.jsonl", "".join(lines))
+
+
+def _refuse_nan(run: Run, loss: float) -> None:
+    if not math.isfinite(loss):
+        raise TaskFailedError(_diverged(run, "loss", loss))
+
+
+def _diverged(run: Run, what: str, value: float) -> str:
+    rate = float(run.model.optimizer.learning_rate)
+    tries = [f"a smaller learning_rate ({rate / 10:.1g})"]
+    if run.parameters.gradient_clip_norm is None:
+        tries.append("gradient_clip_norm=1")
+    if run.parameters.amp:
+        tries.append("amp=false")
+    return (
+        f"the {what} became {value} in epoch {len(run.state.history) + 1}, step {run.state.step} "
+        f"at learning rate {rate:g}; try {' or '.join(tries)}"
+    )
+
+
+def _leave_when_told(run: Run) -> None:
+    if not run.stop.is_set():
+        return
+    _save(run)
+    run.context.log.info("told to stop: checkpoint written at step %d", run.state.step)
+    raise SystemExit(_TERMINATED)
+
+
+@contextmanager
+def _terminable(run: Run) -> Iterator[None]:
+    """Turn SIGTERM into an orderly end after the current step."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: run.stop.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,198 @@
+"""Networks by name. All take float pixels of 0 to 255 and give class probabilities."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from millrace.components.train.options import Application, Cnn, Custom, Mlp, Pixels
+from millrace.components.train.spec import TrainParameters
+from millrace.errors import ConfigError, DataError
+from millrace.runtime.schemas import ImageRecords
+from millrace.runtime.storage import read
+
+__all__ = ["Statistics", "build_model", "load_backbone"]
+
+Statistics = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Mean and variance of each colour channel on the 0 to 255 scale."""
+
+_BACKBONE = "backbone"
+_MOMENTUM = 0.9  # the default, 0.99, needs hundreds of steps before validation means anything
+layers = keras.layers
+
+
+def build_model(
+    parameters: TrainParameters, schema: ImageRecords, *, policy: str, statistics: Statistics | None = None
+) -> Any:
+    """A new network with weights drawn from `parameters.seed`, made of stock Keras layers.
+
+    Args:
+        parameters: Which network.
+        schema: Gives the input size and the classes.
+        policy: Keras dtype policy; inputs and probabilities are float32 under each.
+        statistics: Of the training images, for featurewise normalisation.
+
+    Raises:
+        ConfigError: When the network can't take images of this size, or its function can't be used.
+    """
+    keras.utils.clear_session()  # layer names count up from the same start each time
+    keras.utils.set_random_seed(parameters.seed)
+    keras.config.set_dtype_policy(policy)
+    try:
+        inputs = keras.Input((schema.height, schema.width, schema.channels), name="pixels", dtype="float32")
+        outputs = _network(parameters, inputs, schema, statistics)
+        return keras.Model(inputs, outputs, name=parameters.model.kind)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def _network(parameters: TrainParameters, inputs: Any, schema: ImageRecords, statistics: Statistics | None) -> Any:
+    model = parameters.model
+    classes = len(schema.classes)
+    if isinstance(model, Application):
+        return _probabilities(_application(model, inputs), classes)
+    scaled = _scaled(parameters.pixels, inputs, statistics)
+    if isinstance(model, Custom):
+        return _custom(model, scaled, classes)
+    features = _cnn(model, scaled, schema) if isinstance(model, Cnn) else _mlp(model, scaled)
+    return _probabilities(features, classes)
+
+
+def _probabilities(features: Any, classes: int) -> Any:
+    return layers.Activation("softmax", dtype="float32", name="probabilities")(
+        layers.Dense(classes, name="logits")(features)
+    )
+
+
+def _scaled(pixels: Pixels, inputs: Any, statistics: Statistics | None) -> Any:
+    scaled = layers.Rescaling(pixels.rescale, name="rescale")(inputs)
+    if pixels.normalise == "samplewise":
+        # without its own scale and centre this is (image - mean) / deviation
+        return layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False, epsilon=1e-6)(scaled)
+    if pixels.normalise == "featurewise":
+        if statistics is None:
+            raise ConfigError("pixels.normalise=featurewise needs the statistics of the training images")
+        mean, variance = statistics
+        return layers.Normalization(
+            mean=(mean * pixels.rescale).tolist(), variance=(variance * pixels.rescale**2).tolist()
+        )(scaled)
+    return scaled
+
+
+def _cnn(model: Cnn, x: Any, schema: ImageRecords) -> Any:
+    smallest = 2 ** len(model.filters)
+    if min(schema.height, schema.width) < smallest:
+        raise ConfigError(
+            f"model.filters has {len(model.filters)} stages, which need images of {smallest}x{smallest} at least; "
+            f"the records have {schema.height}x{schema.width}: use fewer stages or larger images"
+        )
+    for filters in model.filters:
+        for _ in range(2):
+            x = layers.Conv2D(filters, model.kernel, padding="same", use_bias=not model.batch_norm)(x)
+            x = layers.BatchNormalization(momentum=_MOMENTUM)(x) if model.batch_norm else x
+            x = layers.ReLU()(x)
+        x = layers.MaxPooling2D(2)(x)
+    x = layers.Flatten()(x) if model.pooling == "flatten" else _global_pooling(model.pooling)(x)
+    for units in model.units:
+        x = layers.Dropout(model.dropout)(x)
+        x = layers.Dense(units, activation="relu")(x)
+    return x
+
+
+def _mlp(model: Mlp, x: Any) -> Any:
+    x = layers.Flatten()(x)
+    for units in model.units:
+        x = layers.Dense(units, use_bias=not model.batch_norm)(x)
+        x = layers.BatchNormalization(momentum=_MOMENTUM)(x) if model.batch_norm else x
+        x = layers.ReLU()(x)
+        x = layers.Dropout(model.dropout)(x)
+    return x
+
+
+def _global_pooling(kind: str) -> Any:
+    return layers.GlobalAveragePooling2D() if kind == "average" else layers.GlobalMaxPooling2D()
+
+
+def _application(model: Application, inputs: Any) -> Any:
+    coloured = layers.Concatenate(name="colour")([inputs] * 3) if inputs.shape[-1] == 1 else inputs
+    try:
+        backbone = getattr(keras.applications, model.name)(
+            include_top=False, weights=None, input_shape=tuple(coloured.shape[1:])
+        )
+    except ValueError as error:
+        height, width = inputs.shape[1:3]
+        raise ConfigError(
+            f"model.name={model.name} can't take images of {height}x{width}: {error}; "
+            f"set the size in `preprocess`, or choose a model for small images"
+        ) from error
+    backbone.name = _BACKBONE
+    backbone.trainable = model.trainable
+    family = next(
+        (item for item in vars(keras.applications).values() if hasattr(item, "preprocess_input") and hasattr(item, model.name)),
+        None,
+    )  # those without a family module (MobileNetV3) scale inside the backbone
+    x = family.preprocess_input(coloured) if family is not None else coloured
+    x = _global_pooling(model.pooling)(backbone(x))
+    return layers.Dropout(model.dropout)(x)
+
+
+def load_backbone(model: Any, choice: Application, scratch: Path) -> None:
+    """Put the weights that the parameters name into the backbone.
+
+    Raises:
+        DataError: When the file is missing, has another digest or is for another network.
+    """
+    if choice.weights is None:
+        return
+    path = Path(choice.weights)
+    if "://" in choice.weights:
+        path = scratch / Path(choice.weights).name
+        path.write_bytes(read(choice.weights))
+    try:
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"model.weights={choice.weights}: {error.strerror}") from error
+    if choice.sha256 not in (None, found):
+        raise DataError(f"model.weights={choice.weights} has SHA-256 {found}, model.sha256 asks for {choice.sha256}")
+    try:
+        model.get_layer(_BACKBONE).load_weights(path)
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"model.weights={choice.weights} does not fit {choice.name} without its top at this input size: {error}"
+        ) from error
+
+
+def _custom(choice: Custom, scaled: Any, classes: int) -> Any:
+    model = _function(choice.function)(tuple(scaled.shape[1:]), classes)
+    kinds = (keras.Sequential, keras.Model)
+    if not isinstance(model, kinds) or not getattr(model, "inputs", None):
+        raise ConfigError(
+            f"model.function={choice.function} must return a functional or sequential keras.Model with its input "
+            f"defined, so that it can be saved without its code; it returned {type(model).__name__}"
+        )
+    outputs = model(scaled)
+    if tuple(outputs.shape) != (None, classes):
+        raise ConfigError(
+            f"model.function={choice.function} gives shape {tuple(outputs.shape)}, needed: (None, {classes}), "
+            f"a probability for each class"
+        )
+    return layers.Activation("linear", dtype="float32", name="probabilities")(outputs)
+
+
+def _function(entry: str) -> Callable[[tuple[int, ...], int], Any]:
+    module, _, name = entry.partition(":")
+    try:
+        function = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"model.function={entry} can't be imported: {error}") from error
+    if not callable(function):
+        raise ConfigError(f"model.function={entry} is a {type(function).__name__}, needed: a function")
+    return function  # type: ignore[no-any-return]
