@@ -1,0 +1,93 @@
+"""Probabilities to response bodies of each protocol."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millrace.components.deploy.payloads import INPUT, OUTPUTS, InferRequest
+from millrace.runtime.schemas import ModelCard
+
+__all__ = ["Probabilities", "csv_rows", "infer_response", "metadata", "npy", "predictions"]
+
+Probabilities = NDArray[np.float32]
+"""float32 [N, classes]."""
+
+
+def predictions(probabilities: Probabilities, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """For each image its label, the label's index and the probabilities of all classes in their order."""
+    best = probabilities.argmax(axis=1).tolist()
+    rows = probabilities.tolist()
+    return [
+        {"label": classes[index], "index": index, "probabilities": row} for index, row in zip(best, rows, strict=True)
+    ]
+
+
+def csv_rows(probabilities: Probabilities, classes: tuple[str, ...]) -> bytes:
+    """One row an image: the label, then the probabilities of all classes in their order."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for one in predictions(probabilities, classes):
+        writer.writerow([one["label"], *one["probabilities"]])
+    return text.getvalue().encode()
+
+
+def npy(probabilities: Probabilities) -> bytes:
+    """The probabilities as a .npy file."""
+    stream = io.BytesIO()
+    np.save(stream, probabilities, allow_pickle=False)
+    return stream.getvalue()
+
+
+def metadata(name: str, version: str, card: ModelCard) -> dict[str, Any]:
+    """A model's metadata of the Open Inference Protocol."""
+    schema = card.records
+    classes = len(schema.classes)
+    shapes = {"probabilities": ("FP32", [-1, classes]), "index": ("INT64", [-1]), "label": ("BYTES", [-1])}
+    return {
+        "name": name,
+        "versions": [version],
+        "platform": {"keras": "tensorflow_savedmodel", "litert": "litert_tflite"}[card.format],
+        "inputs": [
+            {
+                "name": INPUT,
+                "datatype": "UINT8",
+                "shape": [-1, schema.height, schema.width, schema.channels],
+                "parameters": {"encoded": "or BYTES [-1]: encoded images of any size in base64"},
+            }
+        ],
+        "outputs": [{"name": output, "datatype": shapes[output][0], "shape": shapes[output][1]} for output in OUTPUTS],
+        "parameters": {
+            "architecture": card.name,
+            "quantization": card.quantization,
+            "resize": schema.resize,
+            "classes": list(schema.classes),
+        },
+    }
+
+
+def infer_response(
+    request: InferRequest, name: str, version: str, probabilities: Probabilities, classes: tuple[str, ...]
+) -> dict[str, Any]:
+    """The answer to an inference request: the outputs asked for, all when none is named."""
+    best = probabilities.argmax(axis=1).tolist()
+    count = len(best)
+    made = {
+        "probabilities": ("FP32", [count, len(classes)], probabilities.ravel().tolist()),
+        "index": ("INT64", [count], best),
+        "label": ("BYTES", [count], [classes[index] for index in best]),
+    }
+    wanted = [output.name for output in request.outputs] or OUTPUTS
+    answer: dict[str, Any] = {
+        "model_name": name,
+        "model_version": version,
+        "outputs": [
+            {"name": output, "datatype": made[output][0], "shape": made[output][1], "data": made[output][2]}
+            for output in dict.fromkeys(wanted)
+        ],
+    }
+    return answer if request.id is None else {**answer, "id": request.id}

@@ -1,0 +1,160 @@
+"""Ask an endpoint over HTTP, in each of its protocols, and compare with the model's own answers."""
+
+from __future__ import annotations
+
+import base64
+import io
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from millrace.components.deploy.answers import Probabilities
+from millrace.components.deploy.limits import Limits
+from millrace.components.deploy.payloads import INPUT, Images
+
+__all__ = ["Asker", "agreement", "latency_ms", "requests_per_second"]
+
+Asker = Callable[[httpx.Client, str, Images], list[tuple[str, list[float]]]]
+"""Asks about images: client, the model's name, images -> the label and the probabilities of each."""
+
+_TOLERANCE = 1e-4  # other batch sizes change the order of additions
+_JSON_BYTES_A_PIXEL = 5
+
+
+def _json(client: httpx.Client, name: str, images: Images) -> list[tuple[str, list[float]]]:
+    return _predictions(client.post("/invocations", json={"instances": images.tolist()}))
+
+
+def _npy(client: httpx.Client, name: str, images: Images) -> list[tuple[str, list[float]]]:
+    stream = io.BytesIO()
+    np.save(stream, images)
+    return _predictions(client.post("/invocations", content=stream.getvalue(), headers=_content("application/x-npy")))
+
+
+def _csv(client: httpx.Client, name: str, images: Images) -> list[tuple[str, list[float]]]:
+    text = "\n".join(",".join(map(str, row)) for row in images.reshape(len(images), -1).tolist())
+    return _predictions(client.post("/invocations", content=text, headers=_content("text/csv")))
+
+
+def _image(client: httpx.Client, name: str, images: Images) -> list[tuple[str, list[float]]]:
+    asked = (client.post("/invocations", content=_png(one), headers=_content("image/png")) for one in images)
+    return [answer for response in asked for answer in _predictions(response)]
+
+
+def _v1(client: httpx.Client, name: str, images: Images) -> list[tuple[str, list[float]]]:
+    instances = [{"b64": base64.b64encode(_png(image)).decode()} for image in images]
+    return _predictions(client.post(f"/v1/models/{name}:predict", json={"instances": instances}))
+
+
+def _v2(client: httpx.Client, name: str, images: Images) -> list[tuple[str, list[float]]]:
+    tensor = {"name": INPUT, "shape": list(images.shape), "datatype": "UINT8", "data": images.ravel().tolist()}
+    response = client.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]})
+    outputs: dict[str, Any] = {output["name"]: output for output in _checked(response)["outputs"]}
+    rows = np.reshape(outputs["probabilities"]["data"], outputs["probabilities"]["shape"]).tolist()
+    return list(zip(outputs["label"]["data"], rows, strict=True))
+
+
+PROTOCOLS: Mapping[str, Asker] = {"json": _json, "npy": _npy, "csv": _csv, "image": _image, "v1": _v1, "v2": _v2}
+
+
+def agreement(
+    url: str, name: str, images: Images, own: Probabilities, classes: tuple[str, ...], limits: Limits
+) -> dict[str, float]:
+    """For each protocol the share of answers that equal the model's own.
+
+    Args:
+        url: Where the endpoint answers.
+        name: The model's name.
+        images: What to ask, uint8 [N, H, W, C].
+        own: The model's own probabilities, float32 [N, classes].
+        classes: Class names by index.
+        limits: Limits of the endpoint, for the size of requests.
+
+    Raises:
+        httpx.HTTPError: When a request fails or is refused.
+    """
+    step = max(1, min(limits.max_instances, limits.max_body // (images[0].size * _JSON_BYTES_A_PIXEL)))
+    shares = {}
+    with _client(url, limits) as client:
+        for protocol, ask in PROTOCOLS.items():
+            given = [
+                one for start in range(0, len(images), step) for one in ask(client, name, images[start : start + step])
+            ]
+            equal = [_equal(answer, expected, classes) for answer, expected in zip(given, own, strict=True)]
+            shares[protocol] = sum(equal) / len(equal)
+    return shares
+
+
+def latency_ms(url: str, name: str, images: Images, limits: Limits) -> float:
+    """Median time of requests with one image each, in milliseconds."""
+    with _client(url, limits) as client:
+        seconds = [_timed(partial(_npy, client, name, images[index : index + 1])) for index in range(len(images))]
+    return statistics.median(seconds) * 1000
+
+
+def requests_per_second(
+    url: str, name: str, images: Images, limits: Limits, *, clients: int = 8, seconds: float = 1.0
+) -> float:
+    """Requests with one image each that are answered in a second to several clients at once."""
+    started = time.perf_counter()
+    deadline = started + seconds
+
+    def ask(offset: int) -> int:
+        done = 0
+        with _client(url, limits) as client:
+            while time.perf_counter() < deadline:
+                index = (offset + done) % len(images)
+                _npy(client, name, images[index : index + 1])
+                done += 1
+        return done
+
+    with ThreadPoolExecutor(clients) as pool:
+        total = sum(pool.map(ask, range(clients)))
+    return total / (time.perf_counter() - started)
+
+
+def _client(url: str, limits: Limits) -> httpx.Client:
+    return httpx.Client(base_url=url, timeout=limits.timeout_seconds + 5, trust_env=False)
+
+
+def _predictions(response: httpx.Response) -> list[tuple[str, list[float]]]:
+    return [(answer["label"], answer["probabilities"]) for answer in _checked(response)["predictions"]]
+
+
+def _checked(response: httpx.Response) -> Any:
+    """The body of a good answer; the message of a bad one is the server's own."""
+    if response.is_success:
+        return response.json()
+    asked = f"{response.request.method} {response.request.url.path}"
+    message = f"{asked} answered {response.status_code}: {response.text[:500]}"
+    raise httpx.HTTPStatusError(message, request=response.request, response=response)
+
+
+def _equal(answer: tuple[str, list[float]], own: NDArray[np.float32], classes: tuple[str, ...]) -> bool:
+    label, probabilities = answer
+    close = len(probabilities) == len(own) and np.allclose(probabilities, own, rtol=0, atol=_TOLERANCE)
+    return bool(close and label in classes and own[classes.index(label)] >= own.max() - _TOLERANCE)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _content(kind: str) -> dict[str, str]:
+    return {"Content-Type": kind}
