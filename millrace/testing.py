@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, get_type_hints
 
-from millrace.runtime.context import Share
+from millrace.registry import load_component
+from millrace.runtime.context import Context, Result, Share
 from millrace.runtime.execute import attempt
 from millrace.runtime.task import GivenArtifact, TaskRequest
-from millrace.specs import Component, Parameters
+from millrace.specs import Component, ComponentSpec, Parameters
+from millrace.specs.schema import flatten
 
-__all__ = ["Ran", "run_component"]
+__all__ = ["ComponentContract", "Ran", "run_component"]
+
+HEAVY = ("tensorflow", "keras", "numpy", "polars", "PIL", "kfp", "sagemaker", "boto3", "horovod", "optuna")
+"""Packages that a spec must not import."""
 
 
 @dataclass(frozen=True)
@@ -63,3 +72,53 @@ def run_component(
         metrics=result.metrics,
         metadata={name: made.metadata for name, made in result.outputs.items()},
     )
+
+
+class ComponentContract:
+    """What every component keeps to. Subclass it in your tests and set `component`.
+
+    ```python
+    class TestBlur(ComponentContract):
+        component = blur
+    ```
+    """
+
+    component: ClassVar[Component[Any, ..., Any]]
+
+    def test_is_found_by_its_entry(self) -> None:
+        assert load_component(self.component.spec.entry) is self.component
+
+    def test_spec_round_trips_through_json(self) -> None:
+        spec = self.component.spec
+        assert ComponentSpec.model_validate_json(spec.model_dump_json()) == spec
+
+    def test_parameters_round_trip_through_json(self) -> None:
+        model = self.component.parameters
+        if not any(field.is_required() for field in model.model_fields.values()):
+            assert model.model_validate_json(model().model_dump_json()) == model()
+
+    def test_everything_is_described(self) -> None:
+        spec = self.component.spec
+        described = {item.name: item.description for item in flatten(spec.parameters)}
+        described |= {port.name: port.description for port in spec.inputs}
+        described |= {metric.name: metric.description for metric in spec.metrics}
+        assert spec.description.endswith(".")
+        assert [name for name, description in described.items() if not description] == []
+
+    def test_spec_imports_nothing_heavy(self) -> None:
+        module = self.component.spec.entry.partition(":")[0]
+        script = f"import json, sys, {module}; print(json.dumps(sorted(set(sys.modules) & set({HEAVY!r}))))"
+        answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert json.loads(answer.stdout) == []
+
+    def test_main_takes_and_returns_what_the_runtime_gives_and_expects(self) -> None:
+        module, _, name = self.component.spec.main.partition(":")
+        hints = get_type_hints(getattr(import_module(module), name))
+        returned = hints.pop("return")
+        expected = [self.component.parameters, self.component.inputs, self.component.outputs, Context]
+        assert (list(hints.values()), returned) == (expected, Result)
+
+    def test_has_a_readme(self) -> None:
+        module = import_module(self.component.spec.entry.partition(":")[0])
+        readme = Path(str(module.__file__)).with_name("README.md")
+        assert readme.read_text().startswith(f"# {self.component.spec.name}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from millrace.runtime.schemas import ImageRecords, ModelCard
@@ -58,46 +58,87 @@ def _saved_model(model: Any, schema: ImageRecords, folder: Path) -> None:
         signature = tf.TensorSpec(shape, tf.uint8)
         return pixels(tf.map_fn(lambda image: _decode(image, schema), images, fn_output_signature=signature))
 
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serving_default", encoded, [tf.TensorSpec([None], tf.string, name="images")])
-    archive.add_endpoint("pixels", pixels, [tf.TensorSpec([None, *shape], tf.uint8, name="images")])
-    archive.write_out(str(folder), verbose=False)
+    module = tf.Module(name=model.name)
+    # keras.export.ExportArchive orders variables by memory address, so its bytes differ each time
+    module.weights = [variable.value for variable in model.variables]
+    signatures = {
+        "serving_default": tf.function(encoded, [tf.TensorSpec([None], tf.string, name="images")]),
+        "pixels": tf.function(pixels, [tf.TensorSpec([None, *shape], tf.uint8, name="images")]),
+    }
+    tf.saved_model.save(module, str(folder), signatures)
     (folder / "fingerprint.pb").unlink(missing_ok=True)  # holds a random number
 
 
 def _decode(encoded: Any, schema: ImageRecords) -> Any:
-    """One encoded image as uint8 [H, W, C], brought to size as `preprocess` does it."""
-    image = tf.io.decode_image(encoded, channels=schema.channels, expand_animations=False)
-    image.set_shape([None, None, schema.channels])
-    height, width = schema.height, schema.width
-    fits = tf.reduce_all(tf.equal(tf.shape(image)[:2], [height, width]))
-    return tf.cond(fits, lambda: tf.ensure_shape(image, [height, width, schema.channels]), lambda: _resize(image, schema))
+    """One encoded image as uint8 [H, W, C], brought to size as `millrace.runtime.images` does it.
+
+    TensorFlow's decoders do not read the orientation in EXIF data; the rest is the same but for rounding.
+    """
+    image = tf.io.decode_image(encoded, channels=0, expand_animations=False)
+    image.set_shape([None, None, None])
+    colours = _coloured(_opaque(tf.cast(image, tf.float32)), schema.channels)
+    fits = tf.reduce_all(tf.equal(tf.shape(image)[:2], [schema.height, schema.width]))
+    sized = tf.cond(fits, lambda: colours, lambda: _resize(colours, schema))
+    pixels = tf.cast(tf.clip_by_value(tf.round(sized), 0, 255), tf.uint8)
+    return tf.ensure_shape(pixels, [schema.height, schema.width, schema.channels])
+
+
+def _opaque(image: Any) -> Any:
+    """Grey or RGB; what shows through is white."""
+    channels = tf.shape(image)[2]
+    colours = channels - (channels + 1) % 2  # an even number of channels has alpha as the last
+    alpha = tf.cond(channels > colours, lambda: image[..., colours:] / 255, lambda: tf.ones_like(image[..., :1]))
+    return image[..., :colours] * alpha + 255 * (1 - alpha)
+
+
+def _coloured(image: Any, channels: int) -> Any:
+    grey = tf.equal(tf.shape(image)[2], 1)
+    if channels == 3:
+        return tf.ensure_shape(tf.cond(grey, lambda: tf.tile(image, [1, 1, 3]), lambda: image), [None, None, 3])
+    luma = tf.constant([0.299, 0.587, 0.114])
+    mixed = tf.cond(grey, lambda: image, lambda: tf.reduce_sum(image * luma, axis=2, keepdims=True))
+    return tf.ensure_shape(mixed, [None, None, 1])
 
 
 def _resize(image: Any, schema: ImageRecords) -> Any:
-    size = tf.constant([schema.height, schema.width])
+    size = tf.constant([schema.height, schema.width], tf.float32)
+    given = tf.cast(tf.shape(image)[:2], tf.float32)
+    scale = size / given
+    if schema.resize == "crop":
+        scale = tf.fill([2], tf.reduce_max(scale))
     if schema.resize == "pad":
-        resized = tf.image.resize_with_pad(image, schema.height, schema.width, antialias=True)
-    elif schema.resize == "stretch":
-        resized = tf.image.resize(image, size, antialias=True)
+        inner = tf.maximum(1.0, tf.round(given * tf.reduce_min(scale)))
+        scale, offset = inner / given, tf.floor((size - inner) / 2)
     else:
-        given = tf.cast(tf.shape(image)[:2], tf.float64)
-        scale = tf.reduce_max(tf.cast(size, tf.float64) / given)
-        covering = tf.maximum(tf.cast(tf.round(given * scale), tf.int32), size)
-        resized = tf.image.resize(image, covering, antialias=True)
-        resized = tf.image.resize_with_crop_or_pad(resized, schema.height, schema.width)
-    rounded = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
-    return tf.ensure_shape(rounded, [schema.height, schema.width, schema.channels])
+        offset = (size - given * scale) / 2
+    return tf.raw_ops.ScaleAndTranslate(
+        images=image[None],
+        size=[schema.height, schema.width],
+        scale=scale,
+        translation=offset,
+        kernel_type="keyscubic",
+        antialias=True,
+    )[0]
 
 
 def _without_clock(path: Path) -> None:
-    """Write a `.keras` archive again without the times in it."""
+    """Write a `.keras` archive again without the times and memory addresses in it."""
     with zipfile.ZipFile(path) as archive:
         contents = {name: archive.read(name) for name in sorted(archive.namelist())}
     metadata = json.loads(contents["metadata.json"])
     metadata.pop("date_saved", None)
     contents["metadata.json"] = json.dumps(metadata).encode()
+    contents["config.json"] = _renumbered(contents["config.json"])
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in contents.items():
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+
+
+def _renumbered(config: bytes) -> bytes:
+    """Keras marks what layers share by its memory address: count instead."""
+    numbers: dict[bytes, int] = {}
+    return re.sub(
+        rb'("shared_object_id": )(\d+)',
+        lambda match: match[1] + str(numbers.setdefault(match[2], len(numbers) + 1)).encode(),
+        config,
+    )

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from millrace.components.train.checkpoint import Arrays, State, restore, save, values
 from millrace.components.train.data import Data, training_batches
 from millrace.components.train.events import EventWriter
@@ -52,7 +54,9 @@ class Run:
     @property
     def variables(self) -> list[Any]:
         """All that a step changes: weights, seeds of dropout, optimizer and running figures."""
-        return [*self.model.variables, *self.model.optimizer.variables, *self.model.metrics_variables]
+        model = self.model
+        every = (*model.variables, *model.optimizer.variables, *model.metrics_variables)
+        return list({id(variable): variable for variable in every}.values())
 
     @property
     def finished(self) -> bool:
@@ -68,9 +72,7 @@ def fit(run: Run, logs: Path) -> None:
         TaskFailedError: When the loss is no longer a finite number.
         SystemExit: With 143 after SIGTERM; a checkpoint was written.
     """
-    run.model.optimizer.build(run.model.trainable_variables)
-    run.model.make_train_function()
-    run.model.make_test_function()
+    _build(run)
     run.state, run.best = restore(
         run.context.checkpoints, run.state.fingerprint, run.variables, run.context.log
     )
@@ -99,6 +101,15 @@ def score(run: Run, batches: Any) -> dict[str, float]:
         figures = test(iterator)
         _leave_when_told(run)
     return {name: float(value) for name, value in figures.items()}
+
+
+def _build(run: Run) -> None:
+    """Make every variable and function now, so that a checkpoint finds its place."""
+    run.model.optimizer.build(run.model.trainable_variables)
+    nothing = tf.zeros([1, len(run.data.schema.classes)])
+    run.model.compute_metrics(x=None, y=nothing, y_pred=nothing)
+    run.model.make_train_function()
+    run.model.make_test_function()
 
 
 def _train_epoch(run: Run, batches: Iterator[Any]) -> dict[str, float]:

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import toys
-from toys import Play, SplitParameters, WorkParameters, WriteParameters
 
 from millrace.runners.local import LocalRunner, run_pipeline
 from millrace.runners.record import PipelineRun, RunState, TaskState
 from millrace.specs import PipelineSpec, Resources, pipeline
+from tests import toys
+from tests.toys import Play, SplitParameters, WorkParameters, WriteParameters
 
 
 @pytest.fixture(autouse=True)
 def importable_by_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(toys.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(toys.__file__).parents[1]))
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ class TestARun:
         record = run(runner)
         assert record.state is RunState.SUCCEEDED, record.reason
         last = record.tasks["last"].output_path("words")
-        assert [file.read_text() for file in sorted(last.iterdir())] == "TO BE OR NOT TO BE".split()
+        assert [file.read_text() for file in sorted(last.iterdir())] == ["TO", "BE", "OR", "NOT", "TO", "BE"]
         assert record.tasks["write"].metrics == {"length": 6}
 
     def test_is_recorded_in_a_file_that_reads_back(self, runner: LocalRunner) -> None:

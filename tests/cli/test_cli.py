@@ -1,0 +1,265 @@
+"""The command line as a person types it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import toys
+
+ROOT = Path(__file__).parents[2]
+
+
+def millrace(
+    *words: str, cwd: Path, path: Path | None = None, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    folders = [str(Path(toys.__file__).parents[1]), *([str(path)] if path else [])]
+    return subprocess.run(
+        [sys.executable, "-m", "millrace", *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders), "COLUMNS": "200", **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "my_config" / "pipeline"
+    folder.mkdir(parents=True)
+    (folder / "play.yaml").write_text("# @package _global_\npipeline: {name: play, function: 'tests.toys:play'}\n")
+    return tmp_path
+
+
+def play(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return millrace("run", "--config-dir", "my_config", "pipeline=play", *words, cwd=project)
+
+
+class TestRun:
+    def test_runs_a_pipeline_of_the_users_own(self, project: Path) -> None:
+        answer = play(project)
+        assert answer.returncode == 0, answer.stderr
+        assert re.search(r"^report: .*report\.html$", answer.stdout, re.MULTILINE)
+        assert "play: succeeded in" in answer.stdout
+        assert "write.length" in answer.stdout
+
+    def test_overrides_any_key_of_the_model(self, project: Path) -> None:
+        answer = play(project, "least=0.9")
+        assert "judge.score >= 0.9 does not hold" in answer.stdout
+
+    @pytest.mark.parametrize(
+        ("override", "message"),
+        [
+            ("work.secnods=1", "work.secnods: unknown key: did you mean 'seconds'? allowed: behaviour, journal"),
+            ("wrok.seconds=1", "wrok: unknown key: did you mean 'work'? allowed: again, judge, least"),
+            ("work.seconds=-1", "work.seconds: Input should be greater than or equal to 0 (given: -1)"),
+            ("work.behaviour=badly", "work.behaviour: Input should be 'well', 'user'"),
+            ("runner.coers=3", "runner.coers: unknown key: did you mean 'cores'?"),
+            ("runner.cores=0", "runner.cores: Input should be greater than or equal to 1 (given: 0)"),
+        ],
+    )
+    def test_explains_a_wrong_override(self, project: Path, override: str, message: str) -> None:
+        answer = play(project, override)
+        assert answer.returncode == 2
+        assert f"error: {message}" in answer.stderr
+        assert "Traceback" not in answer.stderr
+
+    def test_explains_an_unknown_pipeline(self, project: Path) -> None:
+        answer = millrace("run", "pipeline=digitz", cwd=project)
+        assert answer.returncode == 2
+        assert "Could not find 'pipeline/digitz'" in answer.stderr
+        assert "digits" in answer.stderr
+        assert "Traceback" not in answer.stderr
+
+    def test_explains_an_override_that_can_not_be_parsed(self, project: Path) -> None:
+        answer = play(project, "work.seconds=[1")
+        assert answer.returncode == 2
+        assert "Traceback" not in answer.stderr
+
+    @pytest.mark.parametrize(("behaviour", "code"), [("user", 2), ("crash", 1)])
+    def test_tells_a_mistake_from_a_failure_by_the_exit_code(self, project: Path, behaviour: str, code: int) -> None:
+        answer = play(project, f"work.behaviour={behaviour}")
+        assert answer.returncode == code
+        assert "work failed; the end of" in answer.stdout
+        assert ("tobe" if behaviour == "user" else "boom") in answer.stdout
+
+    def test_shows_the_whole_configuration(self, project: Path) -> None:
+        answer = millrace("run", "pipeline=digits", "--cfg", "job", cwd=project)
+        assert answer.returncode == 0, answer.stderr
+        assert "epochs:" in answer.stdout
+        assert "cores: null" in answer.stdout
+
+    def test_shows_hydras_information(self, project: Path) -> None:
+        answer = millrace("run", "--info", "defaults", cwd=project)
+        assert answer.returncode == 0, answer.stderr
+        assert "pipeline/digits" in answer.stdout
+
+    def test_runs_each_combination(self, project: Path) -> None:
+        answer = play(project, "--multirun", "judge.score=0.1,0.7")
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stdout.count("play: succeeded in") == 2
+        assert len(list((project / ".millrace" / "runs").iterdir())) == 2
+
+    def test_of_several_combinations_the_worst_decides(self, project: Path) -> None:
+        answer = play(project, "--multirun", "work.behaviour=well,crash")
+        assert answer.returncode == 1
+
+    def test_leaves_nothing_but_its_own_folder(self, project: Path) -> None:
+        play(project)
+        assert sorted(item.name for item in project.iterdir()) == [".millrace", "my_config"]
+
+
+class TestCompletion:
+    def complete(self, project: Path, line: str) -> list[str]:
+        answer = millrace(
+            "-sc", "query=bash", cwd=project, environment={"COMP_LINE": line, "COMP_POINT": str(len(line))}
+        )
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout.split()
+
+    def test_of_commands(self, project: Path) -> None:
+        assert self.complete(project, "millrace des") == ["describe"]
+
+    def test_of_keys(self, project: Path) -> None:
+        assert "train.epochs=" in self.complete(project, "millrace run train.ep")
+
+    def test_of_groups(self, project: Path) -> None:
+        assert self.complete(project, "millrace run pipeline=dig") == ["pipeline=digits"]
+
+    def test_prints_what_the_shell_evaluates(self, project: Path) -> None:
+        answer = millrace("-sc", "install=bash", cwd=project)
+        assert "hydra_bash_completion" in answer.stdout
+
+
+class TestTheLibrary:
+    def test_is_listed_without_heavy_imports(self, project: Path) -> None:
+        script = (
+            "import sys; from millrace.cli import main; code = main(['components']);"
+            "heavy = {'tensorflow', 'keras', 'kfp', 'sagemaker', 'boto3', 'numpy', 'polars'} & set(sys.modules);"
+            "print('HEAVY', sorted(heavy)); sys.exit(code)"
+        )
+        answer = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=project
+        )
+        assert answer.returncode == 0, answer.stderr
+        assert "HEAVY []" in answer.stdout
+        for name in ("manifest", "shard", "preprocess", "train", "tune", "evaluate", "quantize", "deploy"):
+            assert re.search(rf"^{name}\s", answer.stdout, re.MULTILINE)
+
+    def test_describes_a_component(self, project: Path) -> None:
+        answer = millrace("describe", "shard", cwd=project)
+        assert answer.returncode == 0, answer.stderr
+        assert "parameters" in answer.stdout
+        assert "Manifest" in answer.stdout
+
+    def test_describes_a_pipeline(self, project: Path) -> None:
+        answer = millrace("describe", "digits", "--config-dir", "my_config", cwd=project)
+        assert answer.returncode == 0, answer.stderr
+
+    def test_suggests_the_nearest_name(self, project: Path) -> None:
+        answer = millrace("describe", "trian", cwd=project)
+        assert answer.returncode == 2
+        assert "did you mean 'train'?" in answer.stderr
+
+    def test_takes_components_of_a_config_directory(self, project: Path) -> None:
+        folder = project / "my_config" / "component"
+        folder.mkdir()
+        (folder / "judge.yaml").write_text("entry: tests.toys:judge\n")
+        listed = millrace("components", "--config-dir", "my_config", cwd=project)
+        assert re.search(r"^judge\s", listed.stdout, re.MULTILINE)
+        assert "Give a score." in millrace("describe", "judge", "--config-dir", "my_config", cwd=project).stdout
+
+    def test_explains_a_component_file_without_an_entry(self, project: Path) -> None:
+        folder = project / "my_config" / "component"
+        folder.mkdir()
+        (folder / "judge.yaml").write_text("tests.toys:judge\n")
+        answer = millrace("components", "--config-dir", "my_config", cwd=project)
+        assert answer.returncode == 2
+        assert "it needs one line such as `entry:" in answer.stderr
+
+    def test_takes_components_and_pipelines_of_installed_packages(self, project: Path) -> None:
+        package = project / "site" / "extra-1.0.dist-info"
+        package.mkdir(parents=True)
+        (package / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
+        (package / "entry_points.txt").write_text(
+            "[millrace.components]\njudge = tests.toys:judge\n[millrace.pipelines]\nplay = tests.toys:play\n"
+        )
+        listed = millrace("components", cwd=project, path=project / "site")
+        assert re.search(r"^judge\s", listed.stdout, re.MULTILINE)
+        described = millrace("describe", "play", cwd=project, path=project / "site")
+        assert "work.behaviour" in described.stdout
+
+
+class TestOtherCommands:
+    def test_without_words_shows_the_overview(self, project: Path) -> None:
+        answer = millrace(cwd=project)
+        assert answer.returncode == 2
+        assert "usage: millrace COMMAND" in answer.stdout
+
+    @pytest.mark.parametrize("command", ["run", "compile", "components", "describe", "doctor", "exec", "submit"])
+    def test_help_has_an_example(self, project: Path, command: str) -> None:
+        answer = millrace(command, "--help", cwd=project)
+        assert answer.returncode == 0
+        assert f"  millrace {command}" in answer.stdout
+
+    def test_unknown_command(self, project: Path) -> None:
+        answer = millrace("rnu", cwd=project)
+        assert answer.returncode == 2
+        assert "error: unknown command 'rnu': did you mean 'run'?" in answer.stderr
+
+    @pytest.mark.parametrize("command", ["compile", "rehearse", "upload", "submit", "schedule", "status"])
+    def test_of_a_target_says_that_it_is_not_there_yet(self, project: Path, command: str) -> None:
+        answer = millrace(command, "pipeline=digits", "target=kubeflow", cwd=project)
+        assert answer.returncode == 2
+        assert "millrace[kubeflow]" in answer.stderr
+
+    def test_doctor_finds_this_machine_well(self, project: Path) -> None:
+        answer = millrace("doctor", cwd=project)
+        assert answer.returncode == 0, answer.stdout
+        assert "ok       packages of the 'train' containers" in answer.stdout
+
+    def test_doctor_names_what_is_missing_and_what_mends_it(self, project: Path) -> None:
+        blocker = project / "blocked"
+        blocker.mkdir()
+        (blocker / "sitecustomize.py").write_text(
+            "import sys\n"
+            "class Block:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            "        if name == 'polars':\n"
+            "            raise ModuleNotFoundError(name)\n"
+            "sys.meta_path.insert(0, Block())\n"
+        )
+        answer = millrace("doctor", "target=local", cwd=project, path=blocker)
+        assert answer.returncode == 1
+        assert "no polars" in answer.stdout
+        assert "mend it: pip install 'millrace[data]'" in answer.stdout
+
+    def test_doctor_of_an_unknown_target(self, project: Path) -> None:
+        answer = millrace("doctor", "target=kubefow", cwd=project)
+        assert answer.returncode == 2
+        assert "did you mean 'kubeflow'?" in answer.stderr
+
+    def test_exec_of_something_that_is_no_task(self, project: Path) -> None:
+        assert millrace("exec", "--task", str(project / "nowhere"), cwd=project).returncode == 2
+        answer = millrace("exec", "--task", str(project), cwd=project)
+        assert answer.returncode == 2
+        assert "is not a task directory" in answer.stderr
+
+    def test_debug_shows_the_traceback(self, project: Path) -> None:
+        answer = millrace("describe", "trian", "--debug", cwd=project)
+        assert "Traceback" in answer.stderr
+
+
+def test_importing_the_command_line_is_light(project: Path) -> None:
+    script = (
+        "import sys; import millrace.cli; print(len(sys.modules), 'pydantic' in sys.modules, 'hydra' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=project)
+    assert answer.stdout.split()[1:] == ["True", "False"]
