@@ -1,0 +1,226 @@
+"""Stream each shard's objects through the decoder into a record file."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars
+from pydantic import BaseModel
+
+from millrace.components.preprocess.spec import ImageData, PreprocessInputs, PreprocessOutputs, PreprocessParameters
+from millrace.errors import DataError, UserError
+from millrace.runtime.context import Context, Result
+from millrace.runtime.images import ImageRejected, decode_image, encode_image
+from millrace.runtime.records import ImageRecord, RecordWriter, pack
+from millrace.runtime.schemas import CHANNELS, Channel, ImageRecords, ShardCounts, read_json_model
+from millrace.runtime.storage import process_many
+from millrace.runtime.task import write_atomically
+
+__all__ = ["main"]
+
+_COLUMNS = ["uri", "label", "content"]
+_REJECTS = {"uri": polars.String, "reason": polars.String, "detail": polars.String}
+_SHOWN = 5
+
+
+class _Plan(BaseModel):
+    """What is needed of `plan.json`."""
+
+    classes: tuple[str, ...]
+
+
+class _Converted(NamedTuple):
+    content: str
+    """SHA-256 of the object's bytes."""
+    image: bytes | ImageRejected
+
+
+class _Reject(NamedTuple):
+    uri: str
+    reason: str
+    detail: str
+
+
+_Process = Callable[[Iterable[str]], Iterator[tuple[str, _Converted | Exception]]]
+
+
+class _Tally:
+    """Counts over the worker's whole share, and the end of its patience."""
+
+    def __init__(self, total: int, max_error_rate: float) -> None:
+        self.total = total
+        self.seen = 0
+        self.rejected = 0
+        self._reasons: Counter[str] = Counter()
+        self._first: list[_Reject] = []
+        self._rate = max_error_rate
+        self._allowed = ceil(max_error_rate * total)
+
+    def reject(self, reject: _Reject) -> None:
+        """Count one.
+
+        Raises:
+            DataError: When it is one too many.
+        """
+        self.rejected += 1
+        self._reasons[reject.reason] += 1
+        if len(self._first) < _SHOWN:
+            self._first.append(reject)
+        if self.rejected <= self._allowed:
+            return
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common())
+        first = "\n".join(f"  {item.uri}: {item.reason}: {item.detail}" for item in self._first)
+        raise DataError(
+            f"{self.rejected} of the first {self.seen} objects were rejected ({reasons}); max_error_rate="
+            f"{self._rate:g} allows {self._allowed} of this worker's {self.total}. Remove or mend them, or raise "
+            f"max_error_rate. The log names each; the first:\n{first}"
+        )
+
+
+def main(
+    parameters: PreprocessParameters, inputs: PreprocessInputs, outputs: PreprocessOutputs, context: Context
+) -> Result:
+    """Make the record files of this worker's share of the shards.
+
+    Finished shards are kept among the checkpoints, so that a later attempt goes on after them.
+    """
+    source = inputs.shards.path
+    files = sorted((source / "shards").glob("*.parquet"))
+    if not files:
+        raise DataError(f"{source / 'shards'} has no shard files; expected CHANNEL-IIIII-of-NNNNN.parquet")
+    mine = files[context.share.index :: context.share.count]
+    schema = _schema(parameters, read_json_model(source / "plan.json", _Plan).classes)
+    write_atomically(outputs.records.path / "schema.json", schema.model_dump_json(indent=2) + "\n")
+    tally = _Tally(sum(_rows(file) for file in mine), parameters.max_error_rate)
+    # many threads read, few decode: decoded pictures are large, and so is what malloc keeps for each thread
+    with ThreadPoolExecutor(context.cores, thread_name_prefix="decode") as decoders:
+
+        def process(uris: Iterable[str]) -> Iterator[tuple[str, _Converted | Exception]]:
+            def convert(data: bytes) -> _Converted:
+                return decoders.submit(_convert, data, schema, parameters.data).result()
+
+            return process_many(uris, convert, concurrency=parameters.concurrency)
+
+        for file in mine:
+            kept = context.checkpoints / _fingerprint(file, schema, parameters)
+            if kept.exists():
+                _recount(kept, file.stem, tally)
+            else:
+                _convert_shard(file, kept, process, tally, context, schema.classes)
+            _publish(kept, outputs)
+    context.log.info("%d shards, %d objects, %d of them rejected", len(mine), tally.total, tally.rejected)
+    return Result()
+
+
+def _schema(parameters: PreprocessParameters, classes: tuple[str, ...]) -> ImageRecords:
+    shared = parameters.data.model_dump(include=set(ImageRecords.model_fields))
+    return ImageRecords(**shared, classes=classes)
+
+
+def _convert(data: bytes, schema: ImageRecords, form: ImageData) -> _Converted:
+    content = hashlib.sha256(data).hexdigest()
+    try:
+        pixels = decode_image(data, schema, max_pixels=form.max_pixels)
+    except ImageRejected as error:
+        return _Converted(content, error)
+    return _Converted(content, encode_image(pixels, schema, quality=form.quality))
+
+
+def _fingerprint(file: Path, schema: ImageRecords, parameters: PreprocessParameters) -> str:
+    """A folder name that changes with whatever the shard's record file depends on."""
+    given = hashlib.sha256(file.read_bytes())
+    given.update(schema.model_dump_json().encode())
+    given.update(parameters.data.model_dump_json().encode())
+    return f"{file.stem}-{given.hexdigest()[:16]}"
+
+
+def _rows(file: Path) -> int:
+    return int(polars.scan_parquet(file).select(polars.len()).collect().item())
+
+
+def _convert_shard(
+    file: Path, kept: Path, process: _Process, tally: _Tally, context: Context, classes: tuple[str, ...]
+) -> None:
+    """Make one shard's files in a folder that gets the name `kept` when it is whole."""
+    name = file.stem
+    folder = kept.with_name(f".{kept.name}.partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    rows = polars.read_parquet(file, columns=_COLUMNS)
+    rejects: list[_Reject] = []
+    labels: Counter[int] = Counter()
+    with RecordWriter(folder / f"{name}.tfrecord") as writer:
+        for row, (_, result) in zip(rows.iter_rows(named=True), process(rows["uri"]), strict=True):
+            tally.seen += 1
+            image = _usable(row, result)
+            if isinstance(image, _Reject):
+                context.log.warning("rejected %s: %s: %s", *image)
+                rejects.append(image)
+                tally.reject(image)
+            else:
+                writer.write(pack(ImageRecord(image=image, label=row["label"], uri=row["uri"])))
+                labels[row["label"]] += 1
+            context.progress(tally.seen, tally.total, "images")
+    polars.DataFrame(rejects, schema=_REJECTS, orient="row").write_parquet(folder / f"rejects-{name}.parquet")
+    counted = ShardCounts(
+        file=f"{name}.tfrecord",
+        channel=_channel(file),
+        records=writer.records,
+        bytes=writer.bytes,
+        rejected=len(rejects),
+        by_class={classes[label]: labels[label] for label in sorted(labels)},
+    )
+    (folder / f"{name}.json").write_text(counted.model_dump_json(indent=2) + "\n")
+    folder.replace(kept)
+
+
+def _channel(file: Path) -> Channel:
+    for channel in CHANNELS:
+        if file.name.startswith(f"{channel}-"):
+            return channel
+    raise DataError(f"{file}: the name of a shard begins with its channel, one of {', '.join(CHANNELS)}")
+
+
+def _usable(row: dict[str, Any], result: _Converted | Exception) -> bytes | _Reject:
+    """The encoded picture, or why there is none.
+
+    Raises:
+        Exception: What is no fault of the object's.
+    """
+    uri: str = row["uri"]
+    if isinstance(result, DataError):
+        return _Reject(uri, "missing", str(result))
+    if isinstance(result, UserError):
+        return _Reject(uri, "unreadable", str(result))
+    if isinstance(result, Exception):
+        raise result
+    if row["content"] and result.content != row["content"]:
+        detail = f"its SHA-256 was {row['content'][:12]}... when it was listed and is {result.content[:12]}... now"
+        return _Reject(uri, "changed", detail)
+    if isinstance(result.image, ImageRejected):
+        return _Reject(uri, result.image.reason, result.image.detail)
+    return result.image
+
+
+def _recount(kept: Path, name: str, tally: _Tally) -> None:
+    """Count a shard that an earlier attempt finished."""
+    tally.seen += read_json_model(kept / f"{name}.json", ShardCounts).records
+    for row in polars.read_parquet(kept / f"rejects-{name}.parquet").iter_rows():
+        tally.seen += 1
+        tally.reject(_Reject(*row))
+
+
+def _publish(kept: Path, outputs: PreprocessOutputs) -> None:
+    for file in sorted(kept.iterdir()):
+        folder = outputs.rejects.path if file.suffix == ".parquet" else outputs.records.path
+        try:
+            (folder / file.name).hardlink_to(file)
+        except OSError:  # the checkpoints are on another file system, or it has no links
+            shutil.copyfile(file, folder / file.name)
