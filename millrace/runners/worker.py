@@ -84,8 +84,8 @@ class Worker:
         free = shutil.disk_usage(self.directory).free
         if free < 2**20:
             return Failure(kind="disk_full", message=f"the disk of {self.directory} is full ({free} bytes free)")
-        if code < 0:
-            name = signal.Signals(-code).name
+        if code < 0 or code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            name = signal.Signals(-code if code < 0 else code - 128).name
             hint = "; most often the machine ran out of memory" if name == "SIGKILL" else ""
             return Failure(kind="error", message=f"the worker vanished: it was ended by {name}{hint}")
         return Failure(kind="error", message=f"the worker ended with exit code {code} and no explanation")
