@@ -1,0 +1,184 @@
+"""List objects once: labels, channels, lineage, and what was set aside."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from millrace.specs import (
+    Dataset,
+    Inputs,
+    Manifest,
+    Metric,
+    Metrics,
+    Outputs,
+    Parameters,
+    Rejects,
+    Resources,
+    component,
+)
+
+__all__ = [
+    "CsvLabels",
+    "ImageFormat",
+    "Labels",
+    "ManifestInputs",
+    "ManifestOutputs",
+    "ManifestParameters",
+    "PrefixLabels",
+    "RegexLabels",
+    "Split",
+    "manifest",
+]
+
+ImageFormat = Literal["bmp", "gif", "jpeg", "png", "webp"]
+
+
+class PrefixLabels(Parameters):
+    """The class is the last folder above the object: `cats` for `2024/cats/7.jpg`."""
+
+    kind: Literal["prefix"] = "prefix"
+
+
+class RegexLabels(Parameters):
+    """The class is what a pattern finds in the object's key."""
+
+    kind: Literal["regex"] = "regex"
+    pattern: str
+    r"""Regular expression with a group called `label`, searched in the key below the source:
+    `(?P<label>[a-z]+)_\d+\.jpg$` for one."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _has_label(cls, pattern: str) -> str:
+        return _with_group(pattern, "label")
+
+
+class CsvLabels(Parameters):
+    """The class is in a table: a CSV file with a header, UTF-8, separated by commas."""
+
+    kind: Literal["csv"] = "csv"
+    path: str
+    """Key below the source, path or URI of the table. With the input `dataset` it must be a key."""
+    object_column: str = "key"
+    """Column with the object: its key below the source, or its whole URI."""
+    label_column: str = "label"
+    """Column with the class."""
+
+
+Labels = Annotated[PrefixLabels | RegexLabels | CsvLabels, Field(discriminator="kind")]
+
+
+class Split(Parameters):
+    """How objects are divided among train, validation and test.
+
+    By a hash of the contents (or of the group): the same data gives the same split wherever it lies,
+    equal contents are never in two channels, and no object changes its channel when others are added.
+    The one exception is what `minimum` moves for a class that is too small.
+    """
+
+    train: float = Field(default=0.8, gt=0, le=1)
+    """Fraction of each class for training."""
+    validation: float = Field(default=0.1, ge=0, lt=1)
+    """Fraction of each class for early stopping and tuning."""
+    test: float = Field(default=0.1, ge=0, lt=1)
+    """Fraction of each class for the final evaluation."""
+    seed: int = Field(default=0, ge=0)
+    """Another seed gives another split."""
+    group: str | None = Field(default=None)
+    r"""Regular expression with a group called `group`, searched in the key: objects for which it finds the
+    same text stay in one channel. `^(?P<group>patient\d+)/` for one."""
+    minimum: int = Field(default=1, ge=0)
+    """Fewest objects of each class in each channel whose fraction is not 0. Where the hash gives fewer,
+    those with the nearest hashes are moved; it is an error when the class has too few."""
+    folders: Literal["auto", "ignore"] = "auto"
+    """auto: `train`, `training`, `val`, `valid`, `validation`, `test`, `testing` (in any case) at the first
+    level below the source are channels; one that is missing is split off train. ignore: they are folders
+    as any other."""
+
+    @field_validator("group")
+    @classmethod
+    def _has_group(cls, pattern: str | None) -> str | None:
+        return pattern if pattern is None else _with_group(pattern, "group")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Split:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train, validation and test must add up to 1, they add up to {total:g}")
+        return self
+
+
+class ManifestParameters(Parameters):
+    """What to list and how to label and divide it."""
+
+    source: str | None = Field(default=None, min_length=1)
+    """A folder, `s3://bucket/prefix` or `gs://bucket/prefix`. Not together with the input `dataset`."""
+    labels: Labels = Field(default=PrefixLabels())
+    """Where an object's class comes from."""
+    split: Split = Field(default=Split())
+    """How objects are divided among the channels."""
+    include: tuple[str, ...] = ("*",)
+    """Keys to take: shell patterns against the whole key, where `*` also stands for `/`."""
+    exclude: tuple[str, ...] = ()
+    """Keys to leave out, as `include`; they are not counted as rejected."""
+    formats: tuple[ImageFormat, ...] = Field(default=("bmp", "gif", "jpeg", "png", "webp"))
+    """Image formats to take, by content whatever the name says. With none given every content is taken."""
+    max_megabytes: float = Field(default=256, gt=0)
+    """Larger objects are rejected unread."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """Objects with the same contents and class: keep all (in one channel), or only the first by key."""
+    concurrency: int = Field(default=16, ge=1, le=256)
+    """Objects read at a time."""
+
+
+class ManifestInputs(Inputs):
+    """Nothing, or a dataset made by an earlier task."""
+
+    dataset: Dataset | None = None
+    """What to list, in place of `source`."""
+
+
+class ManifestOutputs(Outputs):
+    """The lineage table and what was set aside."""
+
+    manifest: Manifest
+    """`index.parquet` (a row an object), `classes.json`, and `CHANNEL.manifest` in S3 form."""
+    rejects: Rejects
+    """`rejects.parquet`: uri, reason, detail."""
+    metrics: Metrics
+    """The numbers below, `repaired` (moved for `split.minimum`) and the objects of each channel."""
+    objects: Metric
+    """Number of objects taken."""
+    classes: Metric
+    """Number of classes."""
+    rejected: Metric
+    """Number of objects set aside."""
+    duplicates: Metric
+    """Number of readable objects with the contents of another one before them."""
+
+
+manifest = component(
+    name="manifest",
+    version="1",
+    description="List a folder or prefix once: labels, channels and lineage of every object.",
+    parameters=ManifestParameters,
+    inputs=ManifestInputs,
+    outputs=ManifestOutputs,
+    main="millrace.components.manifest.main:main",
+    image="data",
+    resources=Resources(cpus=2, memory_gib=4),
+    uncached_when=("source",),
+)
+
+
+def _with_group(pattern: str, group: str) -> str:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    if group not in compiled.groupindex:
+        raise ValueError(f"the pattern needs a group called {group!r}: (?P<{group}>...)")
+    return pattern
