@@ -125,7 +125,7 @@ def _routes() -> list[Route]:
 
 async def _page(request: Request) -> Response:
     service = _service(request)
-    source = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    source = files("millrace.components.deploy").joinpath("page.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True).from_string(source)
     return HTMLResponse(
         page.render(name=service.name, card=service.card, url=str(request.base_url).rstrip("/")),
@@ -298,7 +298,9 @@ async def _within_limits(request: Request) -> AsyncIterator[None]:
     except ModelError as error:
         raise HTTPException(500, str(error)) from error
     except TimeoutError as error:
-        raise HTTPException(504, f"no answer within {service.limits.timeout_seconds:g} s") from error
+        message = f"no answer within {service.limits.timeout_seconds:g} s"
+        # The rest of a slow body may never come: don't wait for it.
+        raise HTTPException(504, message, headers={"Connection": "close"}) from error
 
 
 async def _body(request: Request, read: Callable[[bytes], ResultT]) -> ResultT:

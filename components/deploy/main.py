@@ -16,7 +16,7 @@ from millrace.errors import DataError, TaskFailedError
 from millrace.runtime.context import Context, Result
 from millrace.runtime.datasets import load_arrays
 from millrace.runtime.records import counts
-from millrace.runtime.schemas import ImageRecords, read_records_schema
+from millrace.runtime.schemas import Channel, ModelCard, read_json_model, read_records_schema
 
 __all__ = ["main"]
 
@@ -29,12 +29,14 @@ def main(parameters: DeployParameters, inputs: DeployInputs, outputs: DeployOutp
         DataError: When the records do not fit the model.
         TaskFailedError: When the server does not come up, or answers otherwise than the model.
     """
-    images = _questions(inputs.records.path, parameters.check_records)
+    channel = _channel(inputs.records.path)
+    _check_fit(inputs.model.path, inputs.records.path)
     if url := stop_earlier(context.checkpoints):
         context.log.info("stopped the endpoint at %s that an earlier run of this task left running", url)
     with started(inputs.model.path, parameters, context.checkpoints) as server:
-        predictor = load_predictor(inputs.model.path)  # meanwhile the server loads it as well
-        _check_fit(predictor.card.records, inputs.records.path)
+        # The server loads its model while this process loads the same one and the records.
+        images, _ = load_arrays(inputs.records.path, channel, limit=parameters.check_records)
+        predictor = load_predictor(inputs.model.path)
         server.wait_until_ready(parameters.startup_timeout_seconds)
         context.log.info("the endpoint answers at %s; asking it with %d records", server.url, len(images))
         metrics = _ask(server, parameters, predictor, images)
@@ -52,15 +54,15 @@ def main(parameters: DeployParameters, inputs: DeployInputs, outputs: DeployOutp
     return Result(metrics=metrics, metadata={"endpoint": {"url": server.url, "running": parameters.keep}})
 
 
-def _questions(records: Path, limit: int) -> Images:
+def _channel(records: Path) -> Channel:
     for channel in ("test", "validation", "train"):
         if sum(file.records for file in counts(records, channel)):
-            images, _ = load_arrays(records, channel, limit=limit)
-            return images
+            return channel
     raise DataError(f"{records}: there are no records to ask the endpoint with")
 
 
-def _check_fit(wanted: ImageRecords, records: Path) -> None:
+def _check_fit(model: Path, records: Path) -> None:
+    wanted = read_json_model(model / "model.json", ModelCard).records
     given = read_records_schema(records)
     size, needed = ((one.height, one.width, one.channels) for one in (given, wanted))
     if size != needed:

@@ -83,6 +83,7 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=75,  # longer than load balancers keep idle connections, else they meet closed ones
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     server = uvicorn.Server(config)
@@ -151,10 +152,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _load(folder: Path) -> Predict:
     predictor = load_predictor(folder)
+    predict: Predict = predictor.predict
     schema = predictor.card.records
     # The first call builds what later ones reuse: nobody's request shall wait for it.
-    predictor.predict(np.zeros((1, schema.height, schema.width, schema.channels), np.uint8))
-    return predictor.predict
+    predict(np.zeros((1, schema.height, schema.width, schema.channels), np.uint8))
+    return predict
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -78,9 +78,8 @@ class TestBatcher:
 
         async def ask() -> list[NDArray[np.float32] | BaseException]:
             await until_ready(batcher)
-            return await asyncio.gather(
-                batcher.predict(pictures(3)), batcher.predict(pictures(2)), return_exceptions=True
-            )
+            requests = [pictures(3), pictures(2)]
+            return await asyncio.gather(*map(batcher.predict, requests), return_exceptions=True)
 
         accepted, refused = asyncio.run(ask())
         batcher.stop(5)

@@ -108,8 +108,8 @@ class TestTime:
 
     def test_a_body_that_never_ends(self, strict: httpx.Client) -> None:
         with socket.create_connection((strict.base_url.host, strict.base_url.port or 0), timeout=10) as connection:
-            head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n["
-            connection.sendall(head)
+            lines = (b"POST /invocations HTTP/1.1", b"Host: x", b"Content-Type: application/json", b"Content-Length: 9")
+            connection.sendall(b"\r\n".join(lines) + b"\r\n\r\n[")
             assert b" 504 " in connection.recv(1000)
 
     def test_headers_that_never_end(self, strict: httpx.Client) -> None:

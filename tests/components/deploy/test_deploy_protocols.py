@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jsonschema
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from openapi_schema_validator import OAS30Validator
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -232,7 +232,7 @@ class TestOpenInferenceProtocol:
 class TestOpenInferenceContract:
     """Answers are checked against the schemas of the protocol's own OpenAPI file."""
 
-    REQUESTS = (
+    REQUESTS: tuple[tuple[str, str, str, Any, int], ...] = (
         ("/v2", "GET", "/v2", None, 200),
         ("/v2/models/{model_name}", "GET", "/v2/models/digits", None, 200),
         ("/v2/models/{model_name}", "GET", "/v2/models/cats", None, 404),
@@ -253,7 +253,7 @@ class TestOpenInferenceContract:
         schema = described["content"]["application/json"]["schema"]
         # The file gives tensor data the type `bytes`, which JSON schema does not have: over HTTP it is an array.
         document["components"]["schemas"]["TensorData"] = {"type": "array"}
-        jsonschema.Draft7Validator({**schema, "components": document["components"]}).validate(response.json())
+        OAS30Validator({**schema, "components": document["components"]}).validate(response.json())
 
     def test_the_protocols_own_example_is_understood(self, endpoint: httpx.Client) -> None:
         document = json.loads(CONTRACT.read_text())
