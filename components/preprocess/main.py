@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars
-from pydantic import BaseModel
 
 from millrace.components.preprocess.spec import ImageData, PreprocessInputs, PreprocessOutputs, PreprocessParameters
 from millrace.errors import DataError, UserError
 from millrace.runtime.context import Context, Result
 from millrace.runtime.images import ImageRejected, decode_image, encode_image
 from millrace.runtime.records import ImageRecord, RecordWriter, pack
-from millrace.runtime.schemas import CHANNELS, Channel, ImageRecords, ShardCounts, read_json_model
+from millrace.runtime.schemas import Channel, ImageRecords, ShardCounts, ShardPlan, read_json_model
 from millrace.runtime.storage import process_many
 from millrace.runtime.task import write_atomically
 
@@ -30,10 +29,12 @@ _REJECTS = {"uri": polars.String, "reason": polars.String, "detail": polars.Stri
 _SHOWN = 5
 
 
-class _Plan(BaseModel):
-    """What is needed of `plan.json`."""
+class _Shard(NamedTuple):
+    """One of this worker's shards."""
 
-    classes: tuple[str, ...]
+    channel: Channel
+    file: Path
+    objects: int
 
 
 class _Converted(NamedTuple):
@@ -91,14 +92,11 @@ def main(
 
     Finished shards are kept among the checkpoints, so that a later attempt goes on after them.
     """
-    source = inputs.shards.path
-    files = sorted((source / "shards").glob("*.parquet"))
-    if not files:
-        raise DataError(f"{source / 'shards'} has no shard files; expected CHANNEL-IIIII-of-NNNNN.parquet")
-    mine = files[context.share.index :: context.share.count]
-    schema = _schema(parameters, read_json_model(source / "plan.json", _Plan).classes)
+    plan = read_json_model(inputs.shards.path / "plan.json", ShardPlan)
+    shards = _shards(inputs.shards.path, plan)[context.share.index :: context.share.count]
+    schema = _schema(parameters, plan.classes)
     write_atomically(outputs.records.path / "schema.json", schema.model_dump_json(indent=2) + "\n")
-    tally = _Tally(sum(_rows(file) for file in mine), parameters.max_error_rate)
+    tally = _Tally(sum(shard.objects for shard in shards), parameters.max_error_rate)
     # many threads read, few decode: decoded pictures are large, and so is what malloc keeps for each thread
     with ThreadPoolExecutor(context.cores, thread_name_prefix="decode") as decoders:
 
@@ -108,15 +106,28 @@ def main(
 
             return process_many(uris, convert, concurrency=parameters.concurrency)
 
-        for file in mine:
-            kept = context.checkpoints / _fingerprint(file, schema, parameters)
+        for shard in shards:
+            kept = context.checkpoints / _fingerprint(shard.file, schema, parameters)
             if kept.exists():
-                _recount(kept, file.stem, tally)
+                _recount(kept, shard.file.stem, tally)
             else:
-                _convert_shard(file, kept, process, tally, context, schema.classes)
+                _convert_shard(shard, kept, process, tally, context, schema.classes)
             _publish(kept, outputs)
-    context.log.info("%d shards, %d objects, %d of them rejected", len(mine), tally.total, tally.rejected)
+    context.log.info("%d shards, %d objects, %d of them rejected", len(shards), tally.total, tally.rejected)
     return Result()
+
+
+def _shards(source: Path, plan: ShardPlan) -> list[_Shard]:
+    """The shards that are here, by file name; on some targets a host is given its own ones only."""
+    planned: dict[str, tuple[Channel, int]] = {
+        item.file: (channel, item.objects) for channel, items in plan.shards.items() for item in items
+    }
+    files = sorted((source / "shards").glob("*.parquet"))
+    unknown = [file.name for file in files if file.name not in planned]
+    if unknown or not files:
+        what = f"holds files that plan.json does not name: {unknown[:_SHOWN]}" if unknown else "has no shard files"
+        raise DataError(f"{source / 'shards'} {what}; give the whole output of the shard component")
+    return [_Shard(planned[file.name][0], file, planned[file.name][1]) for file in files]
 
 
 def _schema(parameters: PreprocessParameters, classes: tuple[str, ...]) -> ImageRecords:
@@ -141,19 +152,17 @@ def _fingerprint(file: Path, schema: ImageRecords, parameters: PreprocessParamet
     return f"{file.stem}-{given.hexdigest()[:16]}"
 
 
-def _rows(file: Path) -> int:
-    return int(polars.scan_parquet(file).select(polars.len()).collect().item())
-
-
 def _convert_shard(
-    file: Path, kept: Path, process: _Process, tally: _Tally, context: Context, classes: tuple[str, ...]
+    shard: _Shard, kept: Path, process: _Process, tally: _Tally, context: Context, classes: tuple[str, ...]
 ) -> None:
     """Make one shard's files in a folder that gets the name `kept` when it is whole."""
-    name = file.stem
+    name = shard.file.stem
     folder = kept.with_name(f".{kept.name}.partial")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    rows = polars.read_parquet(file, columns=_COLUMNS)
+    rows = polars.read_parquet(shard.file, columns=_COLUMNS)
+    if rows.height != shard.objects:
+        raise DataError(f"{shard.file} has {rows.height} objects, plan.json says {shard.objects}; run shard again")
     rejects: list[_Reject] = []
     labels: Counter[int] = Counter()
     with RecordWriter(folder / f"{name}.tfrecord") as writer:
@@ -171,7 +180,7 @@ def _convert_shard(
     polars.DataFrame(rejects, schema=_REJECTS, orient="row").write_parquet(folder / f"rejects-{name}.parquet")
     counted = ShardCounts(
         file=f"{name}.tfrecord",
-        channel=_channel(file),
+        channel=shard.channel,
         records=writer.records,
         bytes=writer.bytes,
         rejected=len(rejects),
@@ -179,13 +188,6 @@ def _convert_shard(
     )
     (folder / f"{name}.json").write_text(counted.model_dump_json(indent=2) + "\n")
     folder.replace(kept)
-
-
-def _channel(file: Path) -> Channel:
-    for channel in CHANNELS:
-        if file.name.startswith(f"{channel}-"):
-            return channel
-    raise DataError(f"{file}: the name of a shard begins with its channel, one of {', '.join(CHANNELS)}")
 
 
 def _usable(row: dict[str, Any], result: _Converted | Exception) -> bytes | _Reject:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import signal
 import struct
@@ -28,10 +27,18 @@ from millrace.runtime.context import Share
 from millrace.runtime.datasets import load_arrays
 from millrace.runtime.images import decode_image
 from millrace.runtime.records import counts, read_images
-from millrace.runtime.schemas import ImageRecords, ShardCounts, read_json_model, read_records_schema
+from millrace.runtime.schemas import (
+    CHANNELS,
+    ImageRecords,
+    PlannedShard,
+    ShardCounts,
+    ShardPlan,
+    read_json_model,
+    read_records_schema,
+)
 from millrace.testing import Ran, run_component
 
-CLASSES = ["cat", "dog"]
+CLASSES = ("cat", "dog")
 
 
 class Listed(NamedTuple):
@@ -75,7 +82,11 @@ def make_shards(folder: Path, shards: Mapping[str, Sequence[Listed]]) -> Path:
         polars.DataFrame(table, schema_overrides={"content": polars.String, "label": polars.Int64}).write_parquet(
             folder / "shards" / f"{name}.parquet"
         )
-    (folder / "plan.json").write_text(json.dumps({"classes": CLASSES, "shards": {}}))
+    plan: dict[Any, Any] = {channel: [] for channel in CHANNELS}
+    for name, rows in shards.items():
+        planned = PlannedShard(file=f"{name}.parquet", objects=len(rows), bytes=0)
+        plan[name.partition("-")[0]].append(planned)
+    (folder / "plan.json").write_text(ShardPlan(classes=CLASSES, shards=plan).model_dump_json())
     return folder
 
 
@@ -190,9 +201,18 @@ class TestShares:
         with pytest.raises(DataError, match="has no shard files"):
             run_component(preprocess, small(), tmp_path / "task", shards=make_shards(tmp_path / "in", {}))
 
-    def test_need_a_channel_in_the_name(self, tmp_path: Path) -> None:
-        shards = make_shards(tmp_path / "in", {"holdout-00000-of-00001": []})
-        with pytest.raises(DataError, match="begins with its channel, one of train, validation, test"):
+    def test_need_a_plan_that_names_them(self, tmp_path: Path) -> None:
+        shards = make_shards(tmp_path / "in", {"test-00000-of-00001": pictures(tmp_path / "objects", 2)})
+        file = shards / "shards" / "test-00000-of-00001.parquet"
+        file.rename(file.with_name("test-00000-of-00002.parquet"))
+        with pytest.raises(DataError, match=r"plan.json does not name: \['test-00000-of-00002.parquet'\]"):
+            run_component(preprocess, small(), tmp_path / "task", shards=shards)
+
+    def test_need_as_many_objects_as_the_plan_says(self, tmp_path: Path) -> None:
+        shards = make_shards(tmp_path / "in", {"test-00000-of-00001": pictures(tmp_path / "objects", 2)})
+        file = shards / "shards" / "test-00000-of-00001.parquet"
+        polars.read_parquet(file).head(1).write_parquet(file)
+        with pytest.raises(DataError, match=r"has 1 objects, plan.json says 2; run shard again"):
             run_component(preprocess, small(), tmp_path / "task", shards=shards)
 
 
