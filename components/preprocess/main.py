@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import polars
 
 from millrace.components.preprocess.spec import ImageData, PreprocessInputs, PreprocessOutputs, PreprocessParameters
-from millrace.errors import DataError, UserError
+from millrace.errors import DataError
 from millrace.runtime.context import Context, Result
 from millrace.runtime.images import ImageRejected, decode_image, encode_image
 from millrace.runtime.records import ImageRecord, RecordWriter, pack
@@ -194,13 +194,11 @@ def _usable(row: dict[str, Any], result: _Converted | Exception) -> bytes | _Rej
     """The encoded picture, or why there is none.
 
     Raises:
-        Exception: What is no fault of the object's.
+        Exception: What is no fault of the object's: the store is down, or reading is not allowed any more.
     """
     uri: str = row["uri"]
     if isinstance(result, DataError):
         return _Reject(uri, "missing", str(result))
-    if isinstance(result, UserError):
-        return _Reject(uri, "unreadable", str(result))
     if isinstance(result, Exception):
         raise result
     if row["content"] and result.content != row["content"]:

@@ -90,16 +90,13 @@ def decode_image(data: bytes, schema: ImageRecords, *, max_pixels: int = MAX_PIX
         raise ImageRejected("empty", "it has no bytes")
     try:
         with _open(data, max_pixels) as picture:
-            orientation = _orientation(picture)
-            turned = orientation >= 5
-            size = (schema.height, schema.width) if turned else (schema.width, schema.height)
             if isinstance(picture, JpegImagePlugin.JpegImageFile):
-                picture.draft("L" if schema.channels == 1 else "RGB", _draft_size(picture, size, schema))
+                picture.draft("L" if schema.channels == 1 else "RGB", _draft_size(picture, schema))
             picture.load()
-            resized = _resize(_plain_mode(picture), size, schema)
-            if orientation in _TURNS:
-                resized = resized.transpose(_TURNS[orientation])
-            pixels = np.asarray(_flatten(resized, schema), np.uint8)
+            resized = _resize(_plain_mode(picture), _stored_size(picture, schema), schema)
+            turn = _TURNS.get(_orientation(picture))
+            upright = resized if turn is None else resized.transpose(turn)
+            pixels = np.asarray(_flatten(upright, schema), np.uint8)
             return pixels.reshape(schema.height, schema.width, schema.channels)
     except ImageRejected:
         raise
@@ -145,11 +142,18 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _orientation(picture: Image.Image) -> int:
+    """From the EXIF data; asking a PNG file for them decodes it, so load it first."""
     try:
         value = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # broken EXIF data come in all forms, and the pixels may still be good
         return 1
     return value if isinstance(value, int) else 1
+
+
+def _stored_size(picture: Image.Image, schema: ImageRecords) -> tuple[int, int]:
+    """Width and height that the picture needs before it is turned upright."""
+    turned = _orientation(picture) >= 5
+    return (schema.height, schema.width) if turned else (schema.width, schema.height)
 
 
 def _scale(picture: Image.Image, size: tuple[int, int], schema: ImageRecords) -> tuple[float, float]:
@@ -161,8 +165,8 @@ def _scale(picture: Image.Image, size: tuple[int, int], schema: ImageRecords) ->
     return factor, factor
 
 
-def _draft_size(picture: Image.Image, size: tuple[int, int], schema: ImageRecords) -> tuple[int, int]:
-    across, down = _scale(picture, size, schema)
+def _draft_size(picture: Image.Image, schema: ImageRecords) -> tuple[int, int]:
+    across, down = _scale(picture, _stored_size(picture, schema), schema)
     wanted = (picture.width * across * _REDUCING_GAP, picture.height * down * _REDUCING_GAP)
     return max(1, round(wanted[0])), max(1, round(wanted[1]))
 

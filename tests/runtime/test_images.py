@@ -163,6 +163,14 @@ class TestOrientation:
         assert pixels.shape == (40, 60, 3)
         assert corners(pixels) == QUARTERS
 
+    @pytest.mark.parametrize("encoding", ["PNG", "WEBP"])
+    def test_other_forms_have_exif_too(self, encoding: str) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 8
+        stored = quarters().resize((60, 40)).transpose(Image.Transpose.ROTATE_270)
+        data = saved(stored, encoding, exif=exif, lossless=True)
+        assert corners(decode_image(data, schema(40, 60))) == QUARTERS
+
     def test_broken_exif_does_no_harm(self) -> None:
         for exif in (b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03"):
             assert corners(decode_image(saved(quarters(), "JPEG", exif=exif), schema())) == QUARTERS
