@@ -35,20 +35,56 @@ class Patience:
 
 def bucket_objects(scheme: str, bucket: str, prefix: str, patience: Patience) -> Iterator[ObjectMeta]:
     """All objects below a prefix, in the store's order: by key."""
-    import obstore
-
-    uri = f"{scheme}://{bucket}/{prefix}"
     held: ObjectMeta | None = None
-    try:
-        for chunk in obstore.list(_store(scheme, bucket, patience), prefix=prefix or None):
-            for item in chunk:
-                if held is not None and not _is_marker(held, item["path"], prefix):
-                    yield held
-                held = item
-    except Exception as error:
-        raise _explained(error, uri) from None
+    for item in _listing(scheme, bucket, prefix, patience):
+        if held is not None and not _is_marker(held, item["path"], prefix):
+            yield held
+        held = item
     if held is not None and not _is_marker(held, "", prefix):
         yield held
+
+
+def _listing(scheme: str, bucket: str, prefix: str, patience: Patience) -> Iterator[ObjectMeta]:
+    """List, going on after the last object when the connection breaks off in the middle of a page."""
+    import obstore
+
+    store = _store(scheme, bucket, patience)
+    attempts = _Attempts(patience)
+    last: str | None = None
+    while True:
+        try:
+            for page in obstore.list(store, prefix=prefix or None, offset=last, chunk_size=1000):
+                for item in page:
+                    if item["path"] != last:
+                        yield item
+                    last = item["path"]
+                attempts = _Attempts(patience)
+            return
+        except Exception as error:
+            failure = _explained(error, f"{scheme}://{bucket}/{prefix}")
+        attempts.wait_or_raise(failure)
+
+
+class _Attempts:
+    """obstore tries requests again, but not one whose answer breaks off after its headers: this does."""
+
+    def __init__(self, patience: Patience) -> None:
+        self.left = patience.retries
+        self.deadline = time.monotonic() + patience.seconds
+        self.pause = 0.1
+
+    def wait_or_raise(self, failure: MillraceError) -> None:
+        """Wait before another attempt, or raise `failure` when there shall be none."""
+        exhausted = self.left <= 0 or time.monotonic() + self.pause > self.deadline
+        if exhausted or not isinstance(failure, _BrokenOffError):
+            raise failure from None
+        time.sleep(self.pause)
+        self.left -= 1
+        self.pause = min(2 * self.pause, 5)
+
+
+class _BrokenOffError(TransientError):
+    """An answer began and did not arrive whole."""
 
 
 def _is_marker(item: ObjectMeta, following: str, prefix: str) -> bool:
@@ -64,8 +100,9 @@ def read_from_bucket(
 
     uri = f"{scheme}://{bucket}/{key}"
     store = _store(scheme, bucket, patience)
-    deadline = time.monotonic() + patience.seconds
-    for attempt in range(patience.retries + 1):
+    attempts = _Attempts(patience)
+    while True:
+        failure: MillraceError
         try:
             result = obstore.get(store, key, options={"if_match": etag} if etag else None)
             data = bytes(result.bytes())
@@ -75,12 +112,8 @@ def read_from_bucket(
             wanted = result.meta["size"] if size is None else size
             if len(data) == wanted:
                 return data
-            failure = TransientError(f"{uri}: {len(data)} of {wanted} bytes arrived")
-        # obstore retries requests, but not a body that breaks off after its headers
-        if not isinstance(failure, TransientError) or "retries" in str(failure) or time.monotonic() > deadline:
-            break
-        time.sleep(min(0.1 * 2**attempt, 5))
-    raise failure from None
+            failure = _BrokenOffError(f"{uri}: only {len(data)} of {wanted} bytes arrive")
+        attempts.wait_or_raise(failure)
 
 
 def _store(scheme: str, bucket: str, patience: Patience) -> S3Store | GCSStore:
@@ -142,6 +175,7 @@ _CODES: dict[str, str] = {
     "AllAccessDisabled": "access is disabled",
     "AuthorizationHeaderMalformed": "the request was signed for another region; set AWS_REGION to the bucket's",
     "ExpiredToken": "the credentials have expired; renew them",
+    "InvalidObjectState": "the object is archived; restore it, or leave it out",
     "InvalidAccessKeyId": "the access key is unknown there; check AWS_ACCESS_KEY_ID",
     "InvalidToken": "the session token is not valid; check AWS_SESSION_TOKEN",
     "PermanentRedirect": "the bucket is in another region; set AWS_REGION to it",
@@ -188,18 +222,23 @@ def _rights(scheme: str, bucket: str, code: str) -> str:
 
 
 def _unexplained(text: str, code: str, uri: str, scheme: str) -> MillraceError:
-    if re.search(r"169\.254\.169\.254|metadata\.google|AssumeRoleWithWebIdentity|credential", text):
+    if re.search(r"performing \w+ https?://(169\.254\.|\[?fd00:ec2|metadata\.google)|AssumeRoleWith", text):
         needed = {
             "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this host a role "
             "(AWS_SKIP_SIGNATURE=true reads public buckets)",
             "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or give this host a service account",
         }[scheme]
         return UserError(f"{uri}: no credentials were found: {needed}")
+    if "Received redirect" in text:
+        return UserError(f"{uri}: {_CODES['PermanentRedirect']}")
     status = re.search(r"status code: (\d{3})", text)
     number = int(status[1]) if status else 0
     if 400 <= number < 500 and number not in (408, 429) and code not in ("RequestTimeout", "SlowDown"):
         return UserError(f"{uri}: the store refused the request: {number} {code}".rstrip())
-    kind = re.search(r"kind: (\w+)", text)
-    reason = f"{number} {code}".strip() if number else (kind[1] if kind else "no answer")
     retries = re.search(r"after (\d+) retries", text)
-    return TransientError(f"{uri} is out of reach: {reason}" + (f" after {retries[1]} retries" if retries else ""))
+    tried = f" after {retries[1]} retries" if retries else ""
+    if number:
+        return TransientError(f"{uri} is out of reach: {number} {code}".rstrip() + tried)
+    kind = re.search(r"kind: (\w+)", text)
+    reason = f"{uri} is out of reach: {kind[1] if kind else 'no answer'}{tried}"
+    return TransientError(reason) if retries else _BrokenOffError(reason)

@@ -7,6 +7,7 @@ the standard library: obstore's own local store can't list names that are not Un
 from __future__ import annotations
 
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -184,21 +185,31 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
         here = (status.st_dev, status.st_ino)
         if here in above:  # a symbolic link to a folder above
             return
-        entries = sorted((f"{entry.name}/" if entry.is_dir() else entry.name, entry) for entry in _scan(folder))
+        with os.scandir(folder) as scan:
+            entries = sorted(_entries(scan))
     except OSError as error:
         raise _denied(folder, error) from error
-    for name, entry in entries:
+    for name, size, modified in entries:
         if name.endswith("/"):
-            yield from _walk(folder / entry.name, prefix + name, (*above, here))
-        elif entry.is_file():
-            status = entry.stat()
+            yield from _walk(folder / name, prefix + name, (*above, here))
+        else:
             key = os.fsencode(prefix + name).decode("utf-8", "backslashreplace")
-            yield Listed((folder / entry.name).as_uri(), key, status.st_size, status.st_mtime_ns)
+            yield Listed((folder / name).as_uri(), key, size, modified)
 
 
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return list(entries)
+def _entries(scan: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, int, int]]:
+    """Name, size and time of regular files, and of folders, whose names get a slash."""
+    for entry in scan:
+        try:
+            status = entry.stat()
+        except OSError as error:
+            if entry.is_symlink() and not isinstance(error, PermissionError):  # to nothing, or to itself
+                continue
+            raise
+        if stat.S_ISDIR(status.st_mode):
+            yield f"{entry.name}/", 0, 0
+        elif stat.S_ISREG(status.st_mode):
+            yield entry.name, status.st_size, status.st_mtime_ns
 
 
 def _read_file(path: Path, listed: Listed | None) -> bytes:

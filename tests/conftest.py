@@ -1,0 +1,67 @@
+"""Fixtures for all tests: a real S3 server on this machine."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+SECRET_KEY = "test-secret-that-nobody-should-see"
+_bucket_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A fresh bucket on the server."""
+
+    name: str
+    endpoint: str
+    client: Any
+    """A boto3 client."""
+
+    def uri(self, key: str = "") -> str:
+        return f"s3://{self.name}/{key}"
+
+    def put(self, key: str, data: bytes) -> str:
+        self.client.put_object(Bucket=self.name, Key=key, Body=data)
+        return self.uri(key)
+
+    def upload(self, folder: Path, prefix: str) -> str:
+        """Put the files of a folder below a prefix, and give the prefix's URI."""
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                self.put(f"{prefix}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+        return self.uri(prefix)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The endpoint of moto's S3 server."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A fresh bucket, and the environment with which this process and its children reach it."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-access-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    client = boto3.client("s3")
+    name = f"bucket-{next(_bucket_numbers)}"
+    client.create_bucket(Bucket=name)
+    return Bucket(name, s3_server, client)
