@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -26,7 +27,7 @@ from millrace.components.deploy import answers, payloads
 from millrace.components.deploy.batching import Batcher, ModelError, OverloadedError, Predict
 from millrace.components.deploy.limits import Limits
 from millrace.components.deploy.monitoring import Measured, Monitoring
-from millrace.components.deploy.payloads import Images, PayloadError
+from millrace.components.deploy.payloads import Expected, Images, PayloadError
 from millrace.runtime.schemas import ModelCard
 
 __all__ = ["VERSION", "create_app"]
@@ -159,12 +160,11 @@ async def _invocations(request: Request) -> Response:
     service = _service(request)
     kind = _content_type(request)
     accept = _accepted(request)
-    schema, limits = service.card.records, service.limits
-    readers: dict[str, Callable[[bytes], Images]] = {
-        _JSON: lambda body: payloads.from_instances(body, schema, limits, bare=True),
-        _CSV: lambda body: payloads.from_csv(body, schema, limits),
-        _NPY: lambda body: payloads.from_npy(body, schema, limits),
-        "image/*": lambda body: payloads.from_image(body, schema, limits),
+    readers: dict[str, Callable[[bytes, Expected], Images]] = {
+        _JSON: partial(payloads.from_instances, bare=True),
+        _CSV: payloads.from_csv,
+        _NPY: payloads.from_npy,
+        "image/*": payloads.from_image,
     }
     is_image = kind.startswith("image/") or kind == "application/x-image"
     reader = readers.get("image/*" if is_image else kind)
@@ -172,7 +172,7 @@ async def _invocations(request: Request) -> Response:
         raise HTTPException(415, f"content type {kind or 'none'!r}, allowed: {', '.join(readers)}")
     async with _within_limits(request):
         probabilities = await _answer(request, await _body(request, reader))
-    classes = schema.classes
+    classes = service.card.records.classes
     if accept == _CSV:
         return Response(answers.csv_rows(probabilities, classes), media_type=_CSV)
     if accept == _NPY:
@@ -200,7 +200,7 @@ async def _v1_predict(request: Request) -> Response:
     # TensorFlow Serving ignores the content type, and its users send what `curl -d` does.
     _need_json(request, allowed=(_JSON, "", "application/x-www-form-urlencoded"))
     async with _within_limits(request):
-        images = await _body(request, lambda body: payloads.from_instances(body, service.card.records, service.limits))
+        images = await _body(request, payloads.from_instances)
         probabilities = await _answer(request, images)
     return JSONResponse({"predictions": answers.predictions(probabilities, service.card.records.classes)})
 
@@ -230,9 +230,7 @@ async def _v2_infer(request: Request) -> Response:
     if "inference-header-content-length" in request.headers:
         raise HTTPException(400, "tensors in binary form are not supported: send their data as JSON")
     async with _within_limits(request):
-        infer, images = await _body(
-            request, lambda body: payloads.from_infer(body, service.card.records, service.limits)
-        )
+        infer, images = await _body(request, payloads.from_infer)
         probabilities = await _answer(request, images)
     classes = service.card.records.classes
     return JSONResponse(answers.infer_response(infer, service.name, VERSION, probabilities, classes))
@@ -303,13 +301,15 @@ async def _within_limits(request: Request) -> AsyncIterator[None]:
         raise HTTPException(504, message, headers={"Connection": "close"}) from error
 
 
-async def _body(request: Request, read: Callable[[bytes], ResultT]) -> ResultT:
+async def _body(request: Request, read: Callable[[bytes, Expected], ResultT]) -> ResultT:
     """Receive a body and read it, in a thread, so that health checks are answered meanwhile."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise HTTPException(415, f"content encoding {encoding[:100]!r}, allowed: identity")
+    service = _service(request)
+    expected = Expected(service.card.records, service.limits, time.monotonic() + service.limits.timeout_seconds)
     async with _received(request) as body:
-        return await asyncio.get_running_loop().run_in_executor(_service(request).parsers, partial(read, body))
+        return await asyncio.get_running_loop().run_in_executor(service.parsers, read, body, expected)
 
 
 @asynccontextmanager

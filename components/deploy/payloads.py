@@ -6,7 +6,9 @@ import base64
 import binascii
 import io
 import math
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +24,7 @@ from millrace.runtime.schemas import ImageRecords
 __all__ = [
     "INPUT",
     "OUTPUTS",
+    "Expected",
     "Images",
     "InferRequest",
     "PayloadError",
@@ -47,6 +50,16 @@ class PayloadError(Exception):
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What one request may hold."""
+
+    schema: ImageRecords
+    limits: Limits
+    deadline: float = math.inf
+    """On the monotonic clock; after it no further image is decoded: nobody waits for the answer any more."""
 
 
 class _Instances(BaseModel):
@@ -75,35 +88,35 @@ class InferRequest(BaseModel):
     outputs: list[_Wanted] = Field(default_factory=list)
 
 
-def from_instances(body: bytes, schema: ImageRecords, limits: Limits, *, bare: bool = False) -> Images:
+def from_instances(body: bytes, expected: Expected, *, bare: bool = False) -> Images:
     """Images of `{"instances": [...]}`: arrays of pixels or `{"b64": ...}` with an encoded image.
 
     Args:
         body: JSON text.
         schema: The size and the resize policy that the model needs.
-        limits: Limits of the endpoint.
+        expected: Expected of the endpoint.
         bare: Whether an array of instances, or of one image's pixels, will do as well.
 
     Raises:
         PayloadError: When it is anything else.
     """
-    parsed = _parse(body, schema, limits)
+    parsed = _parse(body, expected)
     if bare and isinstance(parsed, list):
         if not _encoded(parsed):
-            return _to_images(_numbers(parsed, "the array"), schema, limits, single=True)
+            return _to_images(_numbers(parsed, "the array"), expected, single=True)
         instances = parsed
     else:
         try:
             instances = _Instances.model_validate(parsed).instances
         except ValidationError as error:
             raise PayloadError(f'{explain_validation(error)}; needed: {{"instances": [...]}}') from error
-    _check_count(len(instances), limits)
+    _check_count(len(instances), expected)
     if not _encoded(instances):
-        return _to_images(_numbers(instances, "instances"), schema, limits)
-    return np.concatenate([_instance(one, index, schema, limits) for index, one in enumerate(instances)])
+        return _to_images(_numbers(instances, "instances"), expected)
+    return np.concatenate([_instance(one, index, expected) for index, one in enumerate(instances)])
 
 
-def from_infer(body: bytes, schema: ImageRecords, limits: Limits) -> tuple[InferRequest, Images]:
+def from_infer(body: bytes, expected: Expected) -> tuple[InferRequest, Images]:
     """The request and images of an Open Inference Protocol body.
 
     Numeric tensors hold whole numbers from 0 to 255; BYTES tensors hold encoded images in base64.
@@ -111,7 +124,7 @@ def from_infer(body: bytes, schema: ImageRecords, limits: Limits) -> tuple[Infer
     Raises:
         PayloadError: When the body is malformed or asks for what the model does not have.
     """
-    parsed = _parse(body, schema, limits)
+    parsed = _parse(body, expected)
     try:
         request = InferRequest.model_validate(parsed)
     except ValidationError as error:
@@ -122,38 +135,38 @@ def from_infer(body: bytes, schema: ImageRecords, limits: Limits) -> tuple[Infer
     if [tensor.name for tensor in request.inputs] != [INPUT]:
         given = ", ".join(repr(tensor.name) for tensor in request.inputs[:8]) or "none"
         raise PayloadError(f"inputs: given {given}, needed: one input {INPUT!r}")
-    return request, _from_tensor(request.inputs[0], schema, limits)
+    return request, _from_tensor(request.inputs[0], expected)
 
 
-def from_image(body: bytes, schema: ImageRecords, limits: Limits) -> Images:
+def from_image(body: bytes, expected: Expected) -> Images:
     """One encoded image, brought to the model's size as preprocessing does.
 
     Raises:
         PayloadError: When it is not an image, is damaged or has too many pixels.
     """
     try:
-        return decode_image(body, schema, max_pixels=limits.max_pixels)[np.newaxis]
+        return decode_image(body, expected.schema, max_pixels=expected.limits.max_pixels)[np.newaxis]
     except ImageRejected as error:
         raise PayloadError(f"the image can't be read: {error}") from error
 
 
-def from_csv(body: bytes, schema: ImageRecords, limits: Limits) -> Images:
+def from_csv(body: bytes, expected: Expected) -> Images:
     """Images of CSV: one row an image, its pixels in row-major height, width, channel order.
 
     Raises:
         PayloadError: When a row has another number of values, or one is not a pixel.
     """
     rows = [line for line in body.splitlines() if line.strip()]
-    _check_count(len(rows), limits)
+    _check_count(len(rows), expected)
     try:
         text = b"\n".join(rows).decode()
         values = np.loadtxt(io.StringIO(text), delimiter=",", comments=None, dtype=np.float64, ndmin=2)
     except ValueError as error:
-        raise PayloadError(f"CSV needs rows of {_pixels(schema)} numbers and no header: {error}") from error
-    return _to_images(values, schema, limits)
+        raise PayloadError(f"CSV needs rows of {_pixels(expected.schema)} numbers and no header: {error}") from error
+    return _to_images(values, expected)
 
 
-def from_npy(body: bytes, schema: ImageRecords, limits: Limits) -> Images:
+def from_npy(body: bytes, expected: Expected) -> Images:
     """Images of a NumPy .npy file; its header is compared with its size before anything is allocated.
 
     Raises:
@@ -170,15 +183,15 @@ def from_npy(body: bytes, schema: ImageRecords, limits: Limits) -> Images:
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != given:
         raise PayloadError(f"the .npy header says {dtype} {list(shape)}, {given} bytes of data follow")
     values = np.frombuffer(body, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
-    return _to_images(values, schema, limits, single=True)
+    return _to_images(values, expected, single=True)
 
 
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def _parse(body: bytes, schema: ImageRecords, limits: Limits) -> Any:
+def _parse(body: bytes, expected: Expected) -> Any:
     """JSON, unless it has more values or brackets than any request that the model could answer."""
-    values = limits.max_instances * _pixels(schema) + 1000
+    values = expected.limits.max_instances * _pixels(expected.schema) + 1000
     if max(body.count(b","), body.count(b"["), body.count(b"{")) > values:
         raise PayloadError(f"the JSON holds more than {values} values or arrays, the most that is needed", status=413)
     try:
@@ -191,46 +204,48 @@ def _encoded(instances: Sequence[Any]) -> bool:
     return any(isinstance(one, dict) for one in instances)
 
 
-def _instance(value: Any, index: int, schema: ImageRecords, limits: Limits) -> Images:
+def _instance(value: Any, index: int, expected: Expected) -> Images:
     where = f"instance {index}"
     if isinstance(value, dict) and set(value) == {INPUT}:
         value = value[INPUT]
     if not isinstance(value, dict):
-        return _to_images(_numbers([value], where), schema, limits)
+        return _to_images(_numbers([value], where), expected)
     if set(value) != {"b64"}:
         given = ", ".join(repr(key) for key in list(value)[:8]) or "no keys"
         raise PayloadError(f'{where}: given an object with {given}, needed: {{"b64": "..."}} or an array of pixels')
-    return _from_base64(value["b64"], where, schema, limits)
+    return _from_base64(value["b64"], where, expected)
 
 
-def _from_tensor(tensor: _Tensor, schema: ImageRecords, limits: Limits) -> Images:
+def _from_tensor(tensor: _Tensor, expected: Expected) -> Images:
     count = math.prod(tensor.shape)
     if tensor.datatype == "BYTES":
         if any(size < 1 for size in tensor.shape) or count != len(tensor.data):
             raise PayloadError(f"{INPUT}: shape {tensor.shape} does not hold {len(tensor.data)} BYTES elements")
-        _check_count(count, limits)
-        images = (_from_base64(one, f"element {at}", schema, limits) for at, one in enumerate(tensor.data))
+        _check_count(count, expected)
+        images = (_from_base64(one, f"element {at}", expected) for at, one in enumerate(tensor.data))
         return np.concatenate(list(images))
     if tensor.datatype not in _NUMERIC:
         raise PayloadError(f"{INPUT}: datatype {tensor.datatype!r}, allowed: {', '.join((*_NUMERIC, 'BYTES'))}")
     values = _numbers(tensor.data, INPUT)
     if any(size < 1 for size in tensor.shape) or count != values.size or values.ndim not in (1, len(tensor.shape)):
         raise PayloadError(f"{INPUT}: shape {tensor.shape} given with data of shape {list(values.shape)}")
-    return _to_images(values.reshape(tensor.shape), schema, limits)
+    return _to_images(values.reshape(tensor.shape), expected)
 
 
 _NUMERIC = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64")
 
 
-def _from_base64(text: object, where: str, schema: ImageRecords, limits: Limits) -> Images:
+def _from_base64(text: object, where: str, expected: Expected) -> Images:
     if not isinstance(text, str):
         raise PayloadError(f"{where}: given {type(text).__name__}, needed: an encoded image as a base64 string")
+    if time.monotonic() > expected.deadline:
+        raise PayloadError(f"{where}: no time left to decode it; send fewer images in one request", status=504)
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise PayloadError(f"{where}: not base64: {error}") from error
     try:
-        return from_image(data, schema, limits)
+        return from_image(data, expected)
     except PayloadError as error:
         raise PayloadError(f"{where}: {error}") from error
 
@@ -244,7 +259,8 @@ def _numbers(values: list[Any], where: str) -> NDArray[np.float64]:
         raise PayloadError(f"{where}: not an array of numbers of one shape: {reason}") from error
 
 
-def _to_images(values: NDArray[Any], schema: ImageRecords, limits: Limits, *, single: bool = False) -> Images:
+def _to_images(values: NDArray[Any], expected: Expected, *, single: bool = False) -> Images:
+    schema = expected.schema
     height, width, channels = schema.height, schema.width, schema.channels
     shapes = [(height, width, channels), (height * width * channels,)]
     if channels == 1:
@@ -254,7 +270,7 @@ def _to_images(values: NDArray[Any], schema: ImageRecords, limits: Limits, *, si
             needed = " or ".join(str(["N", *shape]).replace("'", "") for shape in shapes)
             raise PayloadError(f"given an array of shape {list(values.shape)}, needed: {needed}")
         values = values[np.newaxis]
-    _check_count(len(values), limits)
+    _check_count(len(values), expected)
     if values.dtype != np.uint8:
         wrong = ~((values >= 0) & (values <= 255) & (values == np.trunc(values)))
         if wrong.any():
@@ -263,11 +279,13 @@ def _to_images(values: NDArray[Any], schema: ImageRecords, limits: Limits, *, si
     return np.ascontiguousarray(values.reshape(-1, height, width, channels), dtype=np.uint8)
 
 
-def _check_count(count: int, limits: Limits) -> None:
+def _check_count(count: int, expected: Expected) -> None:
     if count < 1:
         raise PayloadError("no instances given, needed: at least 1")
-    if count > limits.max_instances:
-        raise PayloadError(f"{count} instances given, the limit is {limits.max_instances} a request", status=413)
+    if count > expected.limits.max_instances:
+        raise PayloadError(
+            f"{count} instances given, the limit is {expected.limits.max_instances} a request", status=413
+        )
 
 
 def _pixels(schema: ImageRecords) -> int:

@@ -224,9 +224,10 @@ class TestServer:
         with (
             server(model, "--max-delay-ms=1000", "--max-batch-size=64") as (process, url),
             ThreadPoolExecutor(40) as pool,
+            httpx.Client(timeout=30) as client,
         ):
-            asked = [pool.submit(httpx.post, f"{url}/invocations", json=one.tolist()) for one in pictures(40)]
-            until(lambda: "millrace_waiting_images 40.0" in httpx.get(f"{url}/metrics").text, 5)
+            asked = [pool.submit(client.post, f"{url}/invocations", json=one.tolist()) for one in pictures(40)]
+            until(lambda: "millrace_waiting_images 40.0" in client.get(f"{url}/metrics").text, 5)
             process.terminate()
             own = load_predictor(model).predict(pictures(40))
             for future, expected in zip(asked, own, strict=True):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.components.deploy.conftest import Linear, linear_app, pictures, serving
 
@@ -105,6 +106,16 @@ class TestTime:
             started = time.monotonic()
             refused(httpx.post(f"{url}/invocations", json=pictures(1).tolist()), 504, "within 0.2 s")
             assert time.monotonic() - started < 0.9
+
+    def test_nothing_is_decoded_for_a_request_that_was_given_up(self) -> None:
+        stream = io.BytesIO()
+        Image.new("L", (5000, 5000)).save(stream, "PNG")
+        body = {"instances": [{"b64": base64.b64encode(stream.getvalue()).decode()}] * 200}
+        with serving(linear_app(timeout_seconds=0.3)) as url:
+            for _ in range(2):
+                assert httpx.post(f"{url}/v1/models/digits:predict", json=body).status_code == 504
+            time.sleep(0.3)
+            assert httpx.post(f"{url}/invocations", json=pictures(1).tolist()).status_code == 200
 
     def test_a_body_that_never_ends(self, strict: httpx.Client) -> None:
         with socket.create_connection((strict.base_url.host, strict.base_url.port or 0), timeout=10) as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import httpx
@@ -23,7 +24,10 @@ def test_a_chosen_picture_is_labelled_and_a_broken_one_is_explained(endpoint: ht
     for option in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with webdriver.Chrome(options=options) as browser:
+    driver = shutil.which("chromedriver")
+    if driver is None:
+        pytest.skip("needs chromedriver and Chromium")
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as browser:
         wait = WebDriverWait(browser, 20)
         browser.get(str(endpoint.base_url))
         own = Linear()(images)[0]
@@ -34,7 +38,8 @@ def test_a_chosen_picture_is_labelled_and_a_broken_one_is_explained(endpoint: ht
         rows = browser.find_elements(By.CSS_SELECTOR, "#answer tr")
         assert len(rows) == len(CLASSES)
         assert rows[0].text.endswith(f"{100 * own.max():.1f} %")
-        assert browser.execute("getLog", {"type": "browser"})["value"] == []  # nothing that its own security policy refuses
+        # Nothing that the page's own security policy refuses.
+        assert browser.execute("getLog", {"type": "browser"})["value"] == []
 
         file.send_keys(str(tmp_path / "broken.png"))
         wait.until(lambda _: "can't be read" in status.text)
