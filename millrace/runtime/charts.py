@@ -65,6 +65,8 @@ def _size(chart: Chart) -> tuple[float, float]:
 
 
 def _draw_curves(axes: Axes, chart: Lines | Scatter) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     for index, curve in enumerate(chart.curves):
         colour = _COLOURS[index % len(_COLOURS)]
         if isinstance(chart, Scatter):
@@ -77,12 +79,20 @@ def _draw_curves(axes: Axes, chart: Lines | Scatter) -> None:
         axes.axvline(chart.marked_x, color="#6b7280", linewidth=1, linestyle=":")
     if chart.x_log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(_plain_number))
+    elif all(x.is_integer() for curve in chart.curves for x in curve.x):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if chart.y_log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(_plain_number))
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     if len(chart.curves) > 1:
         axes.legend(frameon=False, fontsize=8, ncols=1 + len(chart.curves) // 9)
+
+
+def _plain_number(value: float, position: int | None = None) -> str:
+    return f"{value:g}"
 
 
 def _draw_matrix(figure: Figure, axes: Axes, chart: ConfusionMatrix) -> None:

@@ -57,6 +57,12 @@ def test_text_is_data() -> None:
     assert "$x^2$" in text
 
 
+def test_a_logarithmic_axis_has_plain_numbers() -> None:
+    text = render_svg(SCATTER)
+    assert ">0.01</text>" in text
+    assert "mathdefault" not in text
+
+
 def test_ids_of_two_charts_differ() -> None:
     ids = [
         {element.attrib["id"] for element in ElementTree.fromstring(render_svg(chart)).iter() if "id" in element.attrib}  # noqa: S314
