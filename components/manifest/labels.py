@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -72,8 +73,8 @@ def label_by_table(
     Raises:
         DataError: When the table can't be read, or gives two labels to one object.
     """
-    uri = _table_uri(labels.path, rows, source, inside=inside)
-    table = _read_table(uri, labels)
+    uri, data = _find_table(labels.path, source, inside=inside)
+    table = _parse_table(data, labels)
     rows = rows.filter(pl.col("uri") != uri)
     known = pl.concat([rows.select(name=column, uri="uri") for column in ("key", "uri")]).unique()
     resolved = table.join(known, on="name", how="left", maintain_order="left")
@@ -105,19 +106,22 @@ def _labelled(rows: pl.DataFrame, rejected: Rejected, detail: str) -> pl.DataFra
     return rows.with_columns(label.replace(names)) if names else rows
 
 
-def _table_uri(path: str, rows: pl.DataFrame, source: str, *, inside: bool) -> str:
-    beside = rows.filter(pl.col("key") == path)
-    if beside.height:
-        return str(beside["uri"][0])
+def _find_table(path: str, source: str, *, inside: bool) -> tuple[str, bytes]:
+    """URI and bytes of the table: below the source if it is there, else at the path or URI itself."""
+    if "://" not in path and not path.startswith(("/", "~")):
+        scheme, place = parse_source(source)
+        beside = (Path(place) / path).as_uri() if scheme == "file" else f"{scheme}://{place.rstrip('/')}/{path}"
+        with contextlib.suppress(DataError):
+            return beside, read(beside)
     if inside:
         raise DataError(f"labels.path={path!r} is not the key of an object in the dataset")
     scheme, place = parse_source(path)
-    return Path(place).as_uri() if scheme == "file" else path
+    return Path(place).as_uri() if scheme == "file" else path, read(path)
 
 
-def _read_table(uri: str, labels: CsvLabels) -> pl.DataFrame:
+def _parse_table(data: bytes, labels: CsvLabels) -> pl.DataFrame:
     try:
-        table = pl.read_csv(read(uri), infer_schema=False)
+        table = pl.read_csv(data, infer_schema=False)
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         first = str(error).partition("\n")[0]
         raise DataError(

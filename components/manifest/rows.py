@@ -29,12 +29,10 @@ class Rejected:
 
     def take(self, rows: pl.DataFrame, where: pl.Expr, reason: str, detail: str | pl.Expr) -> pl.DataFrame:
         """The rows for which `where` does not hold; the others are set aside."""
-        bad = rows.filter(where)
-        if bad.is_empty():
-            return rows
         told = pl.lit(detail) if isinstance(detail, str) else detail
-        self._parts.append(bad.with_columns(pl.lit(reason).alias("reason"), told.alias("detail")).select(_COLUMNS))
-        return rows.filter(~where)
+        judged = rows.select("key", "uri", bad=where, reason=pl.lit(reason), detail=told)  # before any row is gone
+        self._parts.append(judged.filter("bad").select(_COLUMNS))
+        return rows.filter(~judged["bad"])
 
     def add(self, rows: pl.DataFrame) -> None:
         """Add rows that have the columns key, uri, reason and detail."""
