@@ -1,0 +1,197 @@
+"""A saved model, of whatever format, as one function from pixels to probabilities.
+
+TensorFlow, Keras and LiteRT are imported inside the functions: each format needs only its own runtime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millrace.errors import DataError
+from millrace.runtime.schemas import ModelCard, read_json_model
+
+__all__ = ["MODEL_FILES", "Predictor", "load_predictor"]
+
+MODEL_FILES = {"keras": "model.keras", "litert": "model.tflite"}
+"""The file of a Model artifact that is loaded, by format."""
+
+_BATCH = 256  # bounds the memory of activations, however many images are asked about
+
+_Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A loaded model. It may be called from several threads; LiteRT models answer one after the other."""
+
+    card: ModelCard
+    run: _Run
+    """Answers one batch that was checked."""
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Class probabilities.
+
+        Args:
+            images: Pixels of 0 to 255, uint8 [N, height, width, channels] as in `card.records`.
+
+        Returns:
+            float32 [N, classes].
+
+        Raises:
+            DataError: When the images are of another shape or type.
+        """
+        records = self.card.records
+        wanted = (records.height, records.width, records.channels)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
+            shape = ", ".join(("N", *map(str, wanted)))
+            raise DataError(f"the model needs images as uint8 [{shape}], given: {images.dtype} {list(images.shape)}")
+        answers = [self.run(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+        return np.concatenate(answers) if answers else np.empty((0, len(records.classes)), np.float32)
+
+
+def load_predictor(model: Path, *, threads: int | None = None) -> Predictor:
+    """Load a Model artifact.
+
+    Args:
+        model: Its folder.
+        threads: Processor threads to answer with; all of the machine when None. TensorFlow
+            keeps to the number it was started with.
+
+    Raises:
+        DataError: When a file is missing, cut off or corrupt, or does not fit `model.json`.
+    """
+    card = read_json_model(model / "model.json", ModelCard)
+    path = model / MODEL_FILES[card.format]
+    _check_size(path, card)
+    threads = threads or os.cpu_count() or 1
+    run = _keras(path, card, threads) if card.format == "keras" else _litert(path, card, threads)
+    return Predictor(card=card, run=run)
+
+
+def _check_size(path: Path, card: ModelCard) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    if size != card.bytes:  # LiteRT may crash the process on a file that is cut off
+        raise DataError(f"{path} has {size} bytes, model.json says {card.bytes}: copy or make the model anew")
+
+
+def _check_shapes(path: Path, card: ModelCard, given: tuple[int | None, ...], classes: int | None) -> None:
+    records = card.records
+    wanted = (records.height, records.width, records.channels)
+    fits = len(given) == 3 and all(size in (None, -1, needed) for size, needed in zip(given, wanted, strict=True))
+    if not fits or classes != len(records.classes):
+        raise DataError(
+            f"{path} takes images of height, width, channels {given} and answers with {classes} classes; "
+            f"its model.json says {wanted} and {len(records.classes)} classes"
+        )
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return DataError(f"{path} can't be loaded as a model: {reason}")
+
+
+def _keras(path: Path, card: ModelCard, threads: int) -> _Run:
+    import keras
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started already
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+    try:
+        model: Any = keras.models.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from error
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise DataError(f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs, needed: one of each")
+    _check_shapes(path, card, tuple(model.inputs[0].shape[1:]), model.outputs[0].shape[-1])
+    shape = (card.records.height, card.records.width, card.records.channels)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.uint8)])  # type: ignore[untyped-decorator]
+    def answer(images: Any) -> Any:
+        return tf.cast(model(tf.cast(images, tf.float32), training=False), tf.float32)
+
+    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = answer(tf.constant(images)).numpy()
+        return probabilities
+
+    return run
+
+
+def _litert(path: Path, card: ModelCard, threads: int) -> _Run:
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+    source, target = _ends(path, card, interpreter)
+    given, fixed = int(source["index"]), int(source["shape_signature"][0])
+    lock = threading.Lock()  # an interpreter holds the tensors of one call
+    size = int(source["shape"][0])
+
+    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        nonlocal size
+        with lock:
+            if len(images) != size:
+                interpreter.resize_tensor_input(given, [len(images), *images.shape[1:]], strict=True)
+                interpreter.allocate_tensors()
+                size = len(images)
+            interpreter.set_tensor(given, _quantized(images, source))
+            interpreter.invoke()
+            return _dequantized(interpreter.get_tensor(target["index"]), target)
+
+    return run if fixed == -1 else _in_batches(run, fixed)
+
+
+def _ends(path: Path, card: ModelCard, interpreter: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Details of the pixels' and the probabilities' tensors; a model may answer more than probabilities."""
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    numeric = [detail for detail in outputs if detail["dtype"] in (np.float32, np.int8, np.uint8)]
+    if len(inputs) != 1 or len(numeric) != 1:
+        raise DataError(f"{path} has {len(inputs)} inputs and {len(numeric)} numeric outputs, needed: one of each")
+    given = tuple(int(number) for number in inputs[0]["shape_signature"][1:])
+    _check_shapes(path, card, given, int(numeric[0]["shape_signature"][-1]))
+    return inputs[0], numeric[0]
+
+
+def _quantized(images: NDArray[np.uint8], detail: dict[str, Any]) -> NDArray[Any]:
+    scale, zero = detail["quantization"]
+    dtype = np.dtype(detail["dtype"])
+    if dtype.kind == "f" or not scale or (dtype == np.uint8 and (scale, zero) == (1.0, 0)):
+        return images.astype(dtype, copy=False)
+    limits = np.iinfo(dtype)
+    levels: NDArray[Any] = np.clip(np.rint(images / np.float32(scale)) + zero, limits.min, limits.max)
+    return levels.astype(dtype)
+
+
+def _dequantized(answers: NDArray[Any], detail: dict[str, Any]) -> NDArray[np.float32]:
+    scale, zero = detail["quantization"]
+    if not scale:
+        return answers.astype(np.float32, copy=False)
+    probabilities: NDArray[np.float32] = (answers.astype(np.float32) - np.float32(zero)) * np.float32(scale)
+    return probabilities
+
+
+def _in_batches(run: _Run, size: int) -> _Run:
+    """For models that take batches of one size only: the last batch is filled up with black images."""
+
+    def run_all(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        missing = -len(images) % size
+        filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+        answers = [run(filled[start : start + size]) for start in range(0, len(filled), size)]
+        return np.concatenate(answers)[: len(images)]
+
+    return run_all
