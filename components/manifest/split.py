@@ -59,7 +59,7 @@ def _draw(rows: pl.DataFrame, seed: int, fixed: set[str], ranges: dict[Channel, 
 def _ranges(split: Split, fixed: set[str]) -> dict[Channel, tuple[float, float]]:
     """The part of [0, 1) that belongs to each channel without a folder."""
     fractions = {"train": split.train, "validation": split.validation, "test": split.test}
-    open_channels = [name for name in CHANNELS if name not in fixed and fractions[name] > 0]
+    open_channels: list[Channel] = [name for name in CHANNELS if name not in fixed and fractions[name] > 0]
     total = sum(fractions[name] for name in open_channels)
     ranges: dict[Channel, tuple[float, float]] = {}
     low = 0.0
@@ -117,7 +117,7 @@ def _units_of(rows: pl.DataFrame, label: str, moves: dict[str, str]) -> list[_Un
     counted = movable.join(names, on="unit", how="semi").group_by("unit", "position", "channel", "class_label").len()
     units: dict[str, _Unit] = {}
     for name, position, channel, other, number in counted.sort("unit", "class_label").iter_rows():
-        unit = units.setdefault(name, _Unit(name, position, moves.get(name, channel), {}))
+        unit = units.setdefault(name, _Unit(name, position, moves[name] if name in moves else channel, {}))
         unit.objects[other] = number
     return list(units.values())
 

@@ -22,7 +22,7 @@ __all__ = ["main"]
 def main(parameters: ShardParameters, inputs: ShardInputs, outputs: ShardOutputs, context: Context) -> Result:
     """Deal each channel's objects and write its shards."""
     index, classes = _read(inputs.manifest.path)
-    channels = {name: index.filter(pl.col("channel") == name) for name in CHANNELS}
+    channels: dict[Channel, pl.DataFrame] = {name: index.filter(pl.col("channel") == name) for name in CHANNELS}
     counts = {name: _shards(parameters, name, rows.height) for name, rows in channels.items()}
     for folder in ("manifests", "shards"):
         (outputs.shards.path / folder).mkdir()
