@@ -36,7 +36,7 @@ class AugmentationLayer(keras.layers.Layer):  # type: ignore[misc]  # keras is u
         """
         options = self.options
         images = tf.cast(images, tf.float32)
-        size = tf.shape(images)[0]
+        size: Any = tf.shape(images)[0]
         channels = images.shape[-1]
         draws = tf.random.stateless_uniform([size, 10 + channels], seed, -1.0, 1.0)
         if options.geometric:

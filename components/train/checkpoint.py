@@ -40,17 +40,19 @@ def values(variables: Sequence[Any]) -> Arrays:
 
 def save(folder: Path, state: State, variables: Sequence[Any], best: Arrays | None) -> None:
     """Write a checkpoint in place of the one before."""
-    arrays = {f"variable_{index}": value for index, value in enumerate(values(variables))}
+    arrays: dict[str, Any] = {f"variable_{index}": value for index, value in enumerate(values(variables))}
     arrays |= {f"best_{index}": value for index, value in enumerate(best or ())}
     partial = folder / f".{_FILE}.partial"
     with partial.open("wb") as stream:
         np.savez(stream, state=np.array(state.model_dump_json()), **arrays)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(partial, folder / _FILE)
+    partial.replace(folder / _FILE)
 
 
-def restore(folder: Path, fingerprint: str, variables: Sequence[Any], log: logging.Logger) -> tuple[State, Arrays | None]:
+def restore(
+    folder: Path, fingerprint: str, variables: Sequence[Any], log: logging.Logger
+) -> tuple[State, Arrays | None]:
     """Put a checkpoint's values into `variables`.
 
     Returns:

@@ -52,9 +52,11 @@ def inspect(records: Path, parameters: TrainParameters) -> Data:
     """
     schema = read_records_schema(records)
     shards = {channel: counts(records, channel) for channel in CHANNELS}
-    sizes = {channel: sum(shard.records for shard in shards[channel]) for channel in CHANNELS}
+    sizes: dict[Channel, int] = {channel: sum(shard.records for shard in shards[channel]) for channel in CHANNELS}
     if not sizes["train"]:
-        raise DataError(f"{records} has no train records: give training data a `train` channel, or let `manifest` split")
+        raise DataError(
+            f"{records} has no train records: give training data a `train` channel, or let `manifest` split"
+        )
     if not sizes["validation"]:
         raise DataError(f"{records} has no validation records: raise the validation share of the split in `manifest`")
     if parameters.test_steps and not sizes["test"]:
@@ -156,9 +158,7 @@ def _streamed(data: Data, parameters: TrainParameters, start: int) -> Any:
     return decode_records(passes.flat_map(one_pass).skip(place), data.schema).batch(batch, drop_remainder=True)
 
 
-def _weights(
-    parameters: TrainParameters, schema: ImageRecords, by_class: Counter[str]
-) -> tuple[float, ...] | None:
+def _weights(parameters: TrainParameters, schema: ImageRecords, by_class: Counter[str]) -> tuple[float, ...] | None:
     chosen = parameters.class_weights
     if chosen == "none":
         return None

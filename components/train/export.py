@@ -45,10 +45,11 @@ def _saved_model(model: Any, schema: ImageRecords, folder: Path) -> None:
     def answer(images: Any) -> dict[str, Any]:
         probabilities = model(images, training=False)
         names = tf.constant(schema.classes)
+        count: Any = tf.shape(probabilities)[0]
         return {
             "labels": tf.gather(names, tf.argmax(probabilities, axis=-1)),
             "probabilities": probabilities,
-            "classes": tf.tile(names[None], [tf.shape(probabilities)[0], 1]),
+            "classes": tf.tile(names[None], [count, 1]),
         }
 
     def pixels(images: Any) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def _saved_model(model: Any, schema: ImageRecords, folder: Path) -> None:
         signature = tf.TensorSpec(shape, tf.uint8)
         return pixels(tf.map_fn(lambda image: _decode(image, schema), images, fn_output_signature=signature))
 
-    module = tf.Module(name=model.name)
+    module: Any = tf.Module(name=model.name)
     # keras.export.ExportArchive orders variables by memory address, so its bytes differ each time
     module.weights = [variable.value for variable in model.variables]
     signatures = {
@@ -85,7 +86,7 @@ def _decode(encoded: Any, schema: ImageRecords) -> Any:
 
 def _opaque(image: Any) -> Any:
     """Grey or RGB; what shows through is white."""
-    channels = tf.shape(image)[2]
+    channels: Any = tf.shape(image)[2]
     colours = channels - (channels + 1) % 2  # an even number of channels has alpha as the last
     alpha = tf.cond(channels > colours, lambda: image[..., colours:] / 255, lambda: tf.ones_like(image[..., :1]))
     return image[..., :colours] * alpha + 255 * (1 - alpha)

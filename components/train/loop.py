@@ -73,9 +73,7 @@ def fit(run: Run, logs: Path) -> None:
         SystemExit: With 143 after SIGTERM; a checkpoint was written.
     """
     _build(run)
-    run.state, run.best = restore(
-        run.context.checkpoints, run.state.fingerprint, run.variables, run.context.log
-    )
+    run.state, run.best = restore(run.context.checkpoints, run.state.fingerprint, run.variables, run.context.log)
     with EventWriter(logs) as events, _terminable(run):
         for row in run.state.history:
             events.write(row)

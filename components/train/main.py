@@ -138,7 +138,7 @@ def _refuse_unsaveable(model: Any, choice: Custom, scratch: Path) -> None:
     except (TypeError, ValueError, NotImplementedError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"model.function={choice.function} gives a model that can't be saved and loaded without its code: {reason}; "
+            f"model.function={choice.function} gives a model that can't be loaded without its code: {reason}; "
             f"build it from stock Keras layers, without Lambda"
         ) from error
 

@@ -43,7 +43,7 @@ def build_model(
         ConfigError: When the network can't take images of this size, or its function can't be used.
     """
     keras.utils.clear_session()  # layer names count up from the same start each time
-    keras.utils.set_random_seed(parameters.seed)
+    keras.utils.set_random_seed(parameters.seed + 1)  # tf.data can't combine a global seed of 0 with its own
     keras.config.set_dtype_policy(policy)
     try:
         inputs = keras.Input((schema.height, schema.width, schema.channels), name="pixels", dtype="float32")
@@ -75,7 +75,8 @@ def _scaled(pixels: Pixels, inputs: Any, statistics: Statistics | None) -> Any:
     scaled = layers.Rescaling(pixels.rescale, name="rescale")(inputs)
     if pixels.normalise == "samplewise":
         # without its own scale and centre this is (image - mean) / deviation
-        return layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False, epsilon=1e-6)(scaled)
+        every: Any = (1, 2, 3)
+        return layers.LayerNormalization(axis=every, center=False, scale=False, epsilon=1e-6)(scaled)
     if pixels.normalise == "featurewise":
         if statistics is None:
             raise ConfigError("pixels.normalise=featurewise needs the statistics of the training images")
@@ -135,7 +136,11 @@ def _application(model: Application, inputs: Any) -> Any:
     backbone.name = _BACKBONE
     backbone.trainable = model.trainable
     family = next(
-        (item for item in vars(keras.applications).values() if hasattr(item, "preprocess_input") and hasattr(item, model.name)),
+        (
+            item
+            for item in vars(keras.applications).values()
+            if hasattr(item, "preprocess_input") and hasattr(item, model.name)
+        ),
         None,
     )  # those without a family module (MobileNetV3) scale inside the backbone
     x = family.preprocess_input(coloured) if family is not None else coloured

@@ -168,7 +168,9 @@ class Augmentation(Parameters):
     def _ordered(self) -> Augmentation:
         for name, (low, high) in (("zoom", self.zoom), ("brightness", self.brightness), ("contrast", self.contrast)):
             if low > high or low < 0 or (name == "zoom" and low == 0):
-                raise ValueError(f"{name} must be (smallest, largest) with 0 < smallest <= largest, given ({low}, {high})")
+                raise ValueError(
+                    f"{name} must be (smallest, largest) with 0 < smallest <= largest, given ({low}, {high})"
+                )
         return self
 
     @property

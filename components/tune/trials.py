@@ -1,0 +1,87 @@
+"""A trial is a task: its directory, its process, what it says on the way and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from millrace.runtime.task import Failure, GivenArtifact, TaskRequest, launch, read_failure, read_result
+
+__all__ = ["Running", "figures", "finish", "outcome", "start", "terminate"]
+
+_GRACE_SECONDS = 10.0
+
+
+@dataclass
+class Running:
+    """A trial on its way."""
+
+    number: int
+    directory: Path
+    process: subprocess.Popen[bytes]
+
+
+def start(
+    number: int, directory: Path, component: str, parameters: dict[str, JsonValue], records: Path, cores: int
+) -> Running:
+    """Start a trial, or let one that was killed go on from its checkpoint.
+
+    The process ends itself when this one is gone: see `launch`.
+    """
+    if not (directory / "task.json").exists():
+        TaskRequest(
+            name=f"trial_{number}",
+            component=component,
+            parameters=parameters,
+            inputs={"records": (GivenArtifact(path=records),)},
+            cores=cores,
+        ).write(directory)
+    return Running(number, directory, launch(directory))
+
+
+def figures(running: Running, name: str) -> dict[int, float]:
+    """The number called `name` for each epoch so far."""
+    try:
+        lines = (running.directory / "checkpoints" / "history.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    rows = [json.loads(line) for line in lines]
+    return {int(row["epoch"]): float(row[name]) for row in rows if name in row}
+
+
+def outcome(running: Running) -> dict[str, float] | Failure:
+    """The metrics of a trial whose process has ended, or why it failed."""
+    result = read_result(running.directory)
+    if result is not None:
+        return result.metrics
+    code = running.process.returncode
+    told = f"its process ended with {code}, see {running.directory / 'log.txt'}"
+    return read_failure(running.directory) or Failure(kind="error", message=told)
+
+
+def terminate(trials: list[Running]) -> None:
+    """End processes and all that they started; first politely, together."""
+    for sent, patience in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, None)):
+        for running in trials:
+            if running.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(running.process.pid, sent)
+        for running in trials:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.process.wait(patience)
+
+
+def finish(running: Running) -> None:
+    """Free what an ended trial holds; its request, result and log stay."""
+    if running.process.stdin is not None:
+        running.process.stdin.close()
+    for name in ("outputs", "partial", "scratch", "checkpoints"):
+        shutil.rmtree(running.directory / name, ignore_errors=True)
