@@ -62,7 +62,7 @@ class _Tally:
         self._reasons: Counter[str] = Counter()
         self._first: list[_Reject] = []
         self._rate = max_error_rate
-        self._allowed = ceil(max_error_rate * total)
+        self._allowed = ceil(max_error_rate * total - 1e-9)  # 0.1 * 30 is a little more than 3
 
     def reject(self, reject: _Reject) -> None:
         """Count one.

@@ -122,7 +122,7 @@ class TestErrorRate:
         ran = run_component(preprocess, small(max_error_rate=rate), tmp_path / "task", shards=shards)
         assert len(rejected(ran)) == broken
 
-    @pytest.mark.parametrize(("rate", "broken", "good"), [(0.01, 2, 8), (0.1, 3, 17), (0, 1, 9)])
+    @pytest.mark.parametrize(("rate", "broken", "good"), [(0.01, 2, 8), (0.1, 3, 17), (0.1, 4, 26), (0, 1, 9)])
     def test_is_exceeded(self, tmp_path: Path, rate: float, broken: int, good: int) -> None:
         shards = self.shards(tmp_path, broken, good)
         with pytest.raises(DataError) as failed:
