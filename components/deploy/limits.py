@@ -6,7 +6,10 @@ from pydantic import Field, model_validator
 
 from millrace.specs import Frozen
 
-__all__ = ["Limits"]
+__all__ = ["NAME", "Limits"]
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+"""What a model may be called: it is part of URLs."""
 
 
 class Limits(Frozen):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import httpx
-from millrace.runtime.models import Predictor, load_predictor
 
 from millrace.components.deploy.asking import agreement, latency_ms, requests_per_second
 from millrace.components.deploy.payloads import Images
@@ -15,6 +15,7 @@ from millrace.components.deploy.spec import DeployInputs, DeployOutputs, DeployP
 from millrace.errors import DataError, TaskFailedError
 from millrace.runtime.context import Context, Result
 from millrace.runtime.datasets import load_arrays
+from millrace.runtime.models import Predictor, load_predictor
 from millrace.runtime.records import counts
 from millrace.runtime.schemas import Channel, ModelCard, read_json_model, read_records_schema
 
@@ -29,6 +30,7 @@ def main(parameters: DeployParameters, inputs: DeployInputs, outputs: DeployOutp
         DataError: When the records do not fit the model.
         TaskFailedError: When the server does not come up, or answers otherwise than the model.
     """
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else it logs each of thousands of requests
     channel = _channel(inputs.records.path)
     _check_fit(inputs.model.path, inputs.records.path)
     if url := stop_earlier(context.checkpoints):

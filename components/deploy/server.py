@@ -9,6 +9,7 @@ import argparse
 import errno
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -18,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import uvicorn
-from millrace.runtime.models import load_predictor
 from pydantic import ValidationError
 
 from millrace.components.deploy.app import create_app
 from millrace.components.deploy.batching import Predict
-from millrace.components.deploy.limits import Limits
+from millrace.components.deploy.limits import NAME, Limits
 from millrace.errors import ConfigError, DataError, MillraceError, UserError, explain_validation
+from millrace.runtime.models import load_predictor
 from millrace.runtime.schemas import ModelCard, read_json_model
 
 __all__ = ["MODEL_FOLDERS", "find_model", "listen", "main", "serve"]
@@ -64,9 +65,11 @@ def serve(
 
     Raises:
         DataError: When the folder holds no model.
-        ConfigError: When the address can't be listened on.
+        ConfigError: When the name can't be part of a URL or the address can't be listened on.
         MillraceError: When the model can't be loaded.
     """
+    if not re.match(NAME, name):
+        raise ConfigError(f"model name {name!r}, allowed: letters, digits, dots, dashes and underscores, at most 63")
     folder = find_model(model)
     card = read_json_model(folder / "model.json", ModelCard)
     failures: list[Exception] = []
@@ -125,6 +128,8 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
+    except OverflowError as error:
+        raise ConfigError(f"port {port}, allowed: 0 to 65535") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(
@@ -152,11 +157,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _load(folder: Path) -> Predict:
     predictor = load_predictor(folder)
-    predict: Predict = predictor.predict
     schema = predictor.card.records
     # The first call builds what later ones reuse: nobody's request shall wait for it.
-    predict(np.zeros((1, schema.height, schema.width, schema.channels), np.uint8))
-    return predict
+    predictor.predict(np.zeros((1, schema.height, schema.width, schema.channels), np.uint8))
+    return predictor.predict
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from millrace.components.deploy.limits import Limits
+from millrace.components.deploy.limits import NAME, Limits
 from millrace.specs import Endpoint, Inputs, Metric, Metrics, Model, Outputs, Parameters, Records, Resources, component
 
 __all__ = ["DeployInputs", "DeployOutputs", "DeployParameters", "deploy"]
@@ -13,7 +13,7 @@ __all__ = ["DeployInputs", "DeployOutputs", "DeployParameters", "deploy"]
 class DeployParameters(Limits, Parameters):
     """Where the endpoint listens, what it accepts and how it is checked."""
 
-    name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    name: str = Field(default="model", pattern=NAME)
     """The model's name in URLs: `/v1/models/NAME:predict`, `/v2/models/NAME/infer`."""
     host: str = Field(default="127.0.0.1", min_length=1)
     """Address to listen on; 0.0.0.0 makes it reachable from other machines."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -25,51 +26,60 @@ from millrace.errors import ConfigError, DataError, TaskFailedError
 from millrace.runtime.images import encode_image
 from millrace.runtime.models import load_predictor
 from millrace.runtime.records import ImageRecord, RecordWriter, pack
-from millrace.runtime.schemas import ImageRecords, ModelCard, ShardCounts
+from millrace.runtime.schemas import Channel, ImageRecords, ModelCard, ShardCounts
 from millrace.runtime.task import GivenArtifact, TaskRequest, launch
 from millrace.testing import run_component
 
 SCHEMA = ImageRecords(height=8, width=8, channels=1, encoding="png", resize="stretch", classes=("a", "b", "c"))
 
 
-def pictures(count: int, seed: int = 0) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
+def pictures(count: int, seed: int = 0, channels: int = 1) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, channels), dtype=np.uint8)
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LiteRT model with random weights: its answers differ from picture to picture."""
+def linear(channels: int) -> Any:
+    """A Keras model with random weights: its answers differ from picture to picture."""
     import keras
-    import tensorflow as tf
 
     keras.utils.set_random_seed(3)
-    network = keras.Sequential(
+    return keras.Sequential(
         [
-            keras.Input((8, 8, 1)),
+            keras.Input((8, 8, channels)),
             keras.layers.Rescaling(1 / 255),
             keras.layers.Flatten(),
             keras.layers.Dense(3, activation="softmax", kernel_initializer="random_normal"),
         ]
     )
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LiteRT model."""
+    import tensorflow as tf
+
     folder = tmp_path_factory.mktemp("model")
-    content = tf.lite.TFLiteConverter.from_keras_model(network).convert()
+    content = tf.lite.TFLiteConverter.from_keras_model(linear(1)).convert()
     (folder / "model.tflite").write_bytes(content)
     card = ModelCard(format="litert", name="linear", records=SCHEMA, parameters=195, bytes=len(content))
     (folder / "model.json").write_text(card.model_dump_json())
     return folder
 
 
+def write_records(folder: Path, images: NDArray[np.uint8], schema: ImageRecords, channel: Channel) -> None:
+    (folder / "schema.json").write_text(schema.model_dump_json())
+    file = folder / f"{channel}-00000-of-00001.tfrecord"
+    with RecordWriter(file) as writer:
+        for index, picture in enumerate(images):
+            writer.write(pack(ImageRecord(encode_image(picture, schema), index % 3, f"file:///{index}.png")))
+    counts = ShardCounts(file=file.name, channel=channel, records=len(images), bytes=file.stat().st_size)
+    file.with_suffix(".json").write_text(counts.model_dump_json())
+
+
 @pytest.fixture(scope="session")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 records of random pictures in the test channel."""
     folder = tmp_path_factory.mktemp("records")
-    (folder / "schema.json").write_text(SCHEMA.model_dump_json())
-    file = folder / "test-00000-of-00001.tfrecord"
-    with RecordWriter(file) as writer:
-        for index, picture in enumerate(pictures(40)):
-            writer.write(pack(ImageRecord(encode_image(picture, SCHEMA), index % 3, f"file:///{index}.png")))
-    counts = ShardCounts(file=file.name, channel="test", records=40, bytes=file.stat().st_size)
-    file.with_suffix(".json").write_text(counts.model_dump_json())
+    write_records(folder, pictures(40), SCHEMA, "test")
     return folder
 
 
@@ -115,8 +125,9 @@ def until(condition: Callable[[], object], seconds: float = 30) -> None:
 
 class TestComponent:
     def test_the_endpoint_agrees_with_the_model_and_is_stopped(
-        self, model: Path, records: Path, tmp_path: Path
+        self, model: Path, records: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
+        caplog.set_level("INFO")
         ran = run_component(deploy, DeployParameters(check_records=12), tmp_path, model=model, records=records)
         assert ran.metrics["agreement"] == 1.0
         assert ran.metrics["latency_ms"] > 0
@@ -125,8 +136,23 @@ class TestComponent:
         assert facts == {"url": facts["url"], "pid": None, "model": "model", "running": False}
         assert ran.metadata["endpoint"] == {"url": facts["url"], "running": False}
         assert not servers(model)
+        assert len(caplog.records) < 20, "the log tells of the endpoint, not of each request"
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{facts['url']}/ping")
+
+    @pytest.mark.slow
+    def test_a_keras_model_of_colour_pictures_with_validation_records_only(self, tmp_path: Path) -> None:
+        from millrace.components.train.export import export
+
+        schema = SCHEMA.model_copy(update={"channels": 3, "encoding": "raw"})
+        folders = tmp_path / "model", tmp_path / "records"
+        for folder in folders:
+            folder.mkdir()
+        card = export(linear(3), "linear", schema, folders[0])
+        (folders[0] / "model.json").write_text(card.model_dump_json())
+        write_records(folders[1], pictures(6, channels=3), schema, "validation")
+        ran = run_component(deploy, DeployParameters(), tmp_path / "task", model=folders[0], records=folders[1])
+        assert ran.metrics["agreement"] == 1.0
 
     def test_a_kept_endpoint_answers_on_and_is_replaced_by_the_next_run(
         self, model: Path, records: Path, tmp_path: Path, reaper: list[int]
@@ -261,6 +287,21 @@ class TestServer:
             for good, error in (client.result(10) for client in clients):
                 assert good > 0
                 assert broken_off not in error
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            (["--port=70000"], "port 70000, allowed: 0 to 65535"),
+            (["--name=a/b"], "model name 'a/b', allowed: letters"),
+            (["--host=256.0.0.1"], "can't listen on 256.0.0.1"),
+            (["--max-queue=1"], "max_queue is 1, less than max_instances (256)"),
+        ],
+    )
+    def test_mistakes_on_the_command_line(self, model: Path, options: list[str], told: str) -> None:
+        command = [sys.executable, "-m", "millrace.components.deploy.server", "--model", str(model), *options]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert (ended.returncode, ended.stderr.count("\n")) == (2, 1), ended.stderr
+        assert told in ended.stderr
 
     def test_a_folder_without_a_model(self, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "millrace.components.deploy.server", "--model", str(tmp_path)]
