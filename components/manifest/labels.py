@@ -15,7 +15,7 @@ from millrace.components.manifest.spec import CsvLabels, PrefixLabels, RegexLabe
 from millrace.errors import DataError
 from millrace.runtime.storage import parse_source, read
 
-__all__ = ["find_channels", "label_by_pattern", "label_by_prefix", "label_by_table", "matched"]
+__all__ = ["channels_below", "find_channels", "label_by_pattern", "label_by_prefix", "label_by_table", "matched"]
 
 _FOLDERS = {
     "train": "train",
@@ -42,6 +42,15 @@ def find_channels(rows: pl.DataFrame, labels: PrefixLabels | RegexLabels | CsvLa
         if deep.is_empty():
             return rows.with_columns(pl.lit(None, dtype=pl.String).alias("folder"))
     return rows
+
+
+def channels_below(rows: pl.DataFrame) -> str | None:
+    """The only folder at the first level, when folders of channels are in it: an archive's own folder, mostly."""
+    parts = pl.col("key").str.split("/")
+    top = rows.select(top=parts.list.first(), second=parts.list.get(1, null_on_oob=True).str.to_lowercase()).unique()
+    if top["top"].n_unique() != 1 or not top["second"].is_in(list(_FOLDERS)).sum() >= 2:
+        return None
+    return str(top["top"][0])
 
 
 def label_by_prefix(rows: pl.DataFrame, rejected: Rejected) -> pl.DataFrame:

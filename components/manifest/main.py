@@ -9,7 +9,13 @@ import polars as pl
 
 from millrace.components.manifest.contents import read_contents
 from millrace.components.manifest.duplicates import tie_together
-from millrace.components.manifest.labels import find_channels, label_by_pattern, label_by_prefix, label_by_table
+from millrace.components.manifest.labels import (
+    channels_below,
+    find_channels,
+    label_by_pattern,
+    label_by_prefix,
+    label_by_table,
+)
 from millrace.components.manifest.listing import list_source
 from millrace.components.manifest.rows import Rejected
 from millrace.components.manifest.spec import (
@@ -47,7 +53,7 @@ def main(parameters: ManifestParameters, inputs: ManifestInputs, outputs: Manife
     source = _source(parameters, inputs)
     rejected = Rejected()
     rows = list_source(source, parameters, rejected, context)
-    rows = _in_channels(rows, parameters, rejected)
+    rows = _in_channels(rows, parameters, rejected, context)
     rows = _labelled(rows, parameters, source, rejected, inside=inputs.dataset is not None)
     rows = read_contents(rows, parameters, rejected, context)
     if rows.is_empty():
@@ -87,12 +93,22 @@ def _source(parameters: ManifestParameters, inputs: ManifestInputs) -> str:
     return parameters.source
 
 
-def _in_channels(rows: pl.DataFrame, parameters: ManifestParameters, rejected: Rejected) -> pl.DataFrame:
+def _in_channels(
+    rows: pl.DataFrame, parameters: ManifestParameters, rejected: Rejected, context: Context
+) -> pl.DataFrame:
     """Add `folder`, the channel an object's folder stands for."""
     if parameters.split.folders == "ignore":
         return rows.with_columns(pl.lit(None, dtype=pl.String).alias("folder"))
     rows = find_channels(rows, parameters.labels)
-    if not rows["folder"].eq("train").any():
+    found = sorted(rows["folder"].drop_nulls().unique().to_list())
+    if found:
+        context.log.info("channels that have folders: %s", ", ".join(found))
+    elif (below := channels_below(rows)) is not None:
+        context.log.warning(
+            "folders of channels are in %s/: they count only directly below the source, set manifest.source there",
+            below,
+        )
+    if "train" not in found:
         return rows
     return rejected.take(
         rows, pl.col("folder").is_null(), "outside_channels", "it lies beside the folders train, validation and test"

@@ -117,7 +117,7 @@ def _units_of(rows: pl.DataFrame, label: str, moves: dict[str, str]) -> list[_Un
     counted = movable.join(names, on="unit", how="semi").group_by("unit", "position", "channel", "class_label").len()
     units: dict[str, _Unit] = {}
     for name, position, channel, other, number in counted.sort("unit", "class_label").iter_rows():
-        unit = units.setdefault(name, _Unit(name, position, moves[name] if name in moves else channel, {}))
+        unit = units.setdefault(name, _Unit(name, position, str(moves.get(name, channel)), {}))
         unit.objects[other] = number
     return list(units.values())
 

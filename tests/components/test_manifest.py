@@ -300,6 +300,10 @@ class TestFolders:
     def test_train_may_be_a_class(self, tmp_path: Path) -> None:
         assert set(column(run(tmp_path, pictures("train", "plane")), "class_label").values()) == {"train", "plane"}
 
+    def test_one_level_too_deep_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        run(tmp_path, pictures("archive/train/cats", "archive/train/dogs", "archive/test/cats", "archive/test/dogs"))
+        assert "folders of channels are in archive/" in caplog.text
+
     def test_they_can_be_ignored(self, tmp_path: Path) -> None:
         files = pictures("train/cats", "train/dogs", "test/cats", "test/dogs", each=30)
         found = column(run(tmp_path, files, split=Split(folders="ignore")), "channel")
