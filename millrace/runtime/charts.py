@@ -1,139 +1,207 @@
-"""Charts drawn as inline SVG, the same bytes for the same chart."""
+"""Charts as inline SVG for pages: no script, no reference to anything outside, the same bytes each time.
+
+Matplotlib is imported when a chart is drawn, without pyplot and its global state.
+"""
 
 from __future__ import annotations
 
-import html
 import io
-import itertools
+import math
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import Any
 
-from millrace.specs.charts import Chart, ConfusionMatrix, Lines, Scatter
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from millrace.specs import Chart, ConfusionMatrix, Lines, Scatter
 
 __all__ = ["render_svg"]
 
-_COLOURS = ("#2563a8", "#d1682b", "#2f8f5b", "#8a4fa3", "#b03a48", "#6b7280", "#0f8b8d", "#a87d0f")
-_MARKS = ("-", "--", "-.", ":")
-_STYLE: Any = {  # the stub lists every known key as a literal
-    "svg.hashsalt": "millrace",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e5e7eb",
-    "axes.edgecolor": "#9ca3af",
-    "axes.axisbelow": True,
-    "text.parse_math": False,
-}
-_NUMBERED_CLASSES = 25
-_LABELLED_CLASSES = 60
+_COLOURS = (
+    "#2563eb",
+    "#ea580c",
+    "#059669",
+    "#c026d3",
+    "#ca8a04",
+    "#0891b2",
+    "#dc2626",
+    "#4f46e5",
+    "#65a30d",
+    "#57534e",
+)
+"""Each at least 3 to 1 against white (WCAG 1.4.11)."""
+_INK, _QUIET, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
+_MOST_NUMBERED = 20
+_MOST_NAMED = 40
+_MOST_IN_LEGEND = 12
+_MOST_INSIDE = 4
+_LONGEST_NAME = 24
 
 
 def render_svg(chart: Chart) -> str:
-    """Draw a chart as an `<svg>` element that needs nothing from outside.
+    """A chart as one `<svg>` element, to be put into a page as it is.
 
-    Text in the chart is data and is escaped. A title and a description make it readable aloud.
+    It scales with the width it is given, has a title and a description for screen readers, and its
+    text is text. Names and labels are escaped. Points that a logarithmic axis can't show are left out.
     """
-    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
+    with _style(chart.name):
         figure = Figure(figsize=_size(chart), layout="constrained")
+        FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         if isinstance(chart, ConfusionMatrix):
-            _draw_matrix(figure, axes, chart)
+            _draw_matrix(axes, chart)
         else:
             _draw_curves(axes, chart)
-        axes.set_title(chart.title, loc="left", fontsize=10, fontweight="bold")
         stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(stream, format="svg", metadata=metadata)
     return _inline(stream.getvalue(), chart)
 
 
+@contextmanager
+def _style(name: str) -> Iterator[None]:
+    import matplotlib as mpl
+
+    settings: dict[str, Any] = {
+        "svg.hashsalt": f"millrace {name}",  # ids are the same each time, and differ between charts of one page
+        "svg.fonttype": "none",
+        "text.parse_math": False,  # a class may be called $x$
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "axes.edgecolor": _QUIET,
+        "axes.labelcolor": _INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.prop_cycle": mpl.cycler(color=_COLOURS),
+        "grid.color": _GRID,
+        "text.color": _INK,
+        "xtick.color": _QUIET,
+        "ytick.color": _QUIET,
+        "xtick.labelcolor": _INK,
+        "ytick.labelcolor": _INK,
+        "legend.frameon": False,
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
 def _size(chart: Chart) -> tuple[float, float]:
+    """Width and height in inches of 72 points."""
     if isinstance(chart, ConfusionMatrix):
-        side = min(9.0, 3.0 + 0.28 * len(chart.labels))
+        side = min(9.0, max(4.2, 2.2 + 0.36 * len(chart.labels)))
         return side + 0.8, side
-    return 5.4, 3.4
+    return 6.4, 4.0
 
 
-def _draw_curves(axes: Axes, chart: Lines | Scatter) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
+def _draw_curves(axes: Any, chart: Lines | Scatter) -> None:
     for index, curve in enumerate(chart.curves):
-        colour = _COLOURS[index % len(_COLOURS)]
+        points = [
+            (x, y)
+            for x, y in zip(curve.x, curve.y, strict=True)
+            if (x > 0 or not chart.x_log) and (y > 0 or not chart.y_log)
+        ]
+        xs, ys = [x for x, _ in points], [y for _, y in points]
+        # matplotlib leaves out labels that start with an underscore
+        named = {"label": _shortened(curve.name).lstrip("_") or " ", "gid": f"curve-{index}"}
         if isinstance(chart, Scatter):
-            axes.scatter(curve.x, curve.y, s=26, color=colour, alpha=0.8, label=curve.name)
+            axes.scatter(xs, ys, s=28, alpha=0.8, linewidths=0, **named)
         else:
-            dash = _MARKS[index // len(_COLOURS) % len(_MARKS)]
-            mark = "o" if len(curve.x) == 1 else ""
-            axes.plot(curve.x, curve.y, dash, marker=mark, color=colour, linewidth=1.6, label=curve.name)
+            lonely = "o" if len(points) == 1 else ""
+            axes.plot(xs, ys, linewidth=1.8, marker=lonely, **named)
+    axes.set_xscale("log" if chart.x_log else "linear")
+    axes.set_yscale("log" if chart.y_log else "linear")
     if chart.marked_x is not None:
-        axes.axvline(chart.marked_x, color="#6b7280", linewidth=1, linestyle=":")
-    if chart.x_log:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(_plain_number))
-    elif all(x.is_integer() for curve in chart.curves for x in curve.x):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if chart.y_log:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(_plain_number))
+        axes.axvline(chart.marked_x, color=_QUIET, linewidth=1, linestyle="--")
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
+    axes.grid(visible=True, linewidth=0.8)
+    axes.set_axisbelow(True)
+    if not chart.x_log and all(x.is_integer() for curve in chart.curves for x in curve.x):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     if len(chart.curves) > 1:
-        axes.legend(frameon=False, fontsize=8, ncols=1 + len(chart.curves) // 9)
+        _legend(axes, len(chart.curves))
 
 
-def _plain_number(value: float, position: int | None = None) -> str:
-    return f"{value:g}"
+def _legend(axes: Any, curves: int) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    shown = labels[:_MOST_IN_LEGEND]
+    if curves > len(shown):
+        shown[-1] = f"{shown[-1]} and {curves - len(shown)} more"
+    if curves > _MOST_INSIDE:
+        axes.figure.legend(handles[: len(shown)], shown, loc="outside right upper", fontsize=9)
+    else:
+        axes.legend(handles, labels, fontsize=9)
 
 
-def _draw_matrix(figure: Figure, axes: Axes, chart: ConfusionMatrix) -> None:
-    totals = [max(1, sum(row)) for row in chart.counts]
-    shares = [[count / total for count in row] for row, total in zip(chart.counts, totals, strict=True)]
+def _draw_matrix(axes: Any, chart: ConfusionMatrix) -> None:
+    """Colour is the share of the true class, so that rare classes can be read; numbers are counts."""
     size = len(chart.labels)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
-    axes.grid(visible=False)
-    ticks = range(size) if size <= _LABELLED_CLASSES else []
-    axes.set_xticks(ticks, [chart.labels[tick] for tick in ticks], rotation=90 if size > 6 else 0)
-    axes.set_yticks(ticks, [chart.labels[tick] for tick in ticks])
+    shares = [[count / (sum(row) or 1) for count in row] for row in chart.counts]
+    picture = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, interpolation="nearest", aspect="equal")
+    picture.set_gid("cells")
+    bar = axes.figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03)
+    bar.set_label("share of the true class")
+    bar.outline.set_visible(False)
+    if size <= _MOST_NUMBERED:
+        _number_cells(axes, chart.counts, shares)
+    step = math.ceil(size / _MOST_NAMED)
+    ticks = list(range(0, size, step))
+    names = [_shortened(chart.labels[tick]) for tick in ticks]
+    upright = max(map(len, names)) > 3 or size > _MOST_NUMBERED
+    small = 9 if size <= _MOST_NUMBERED else 7
+    axes.set_xticks(ticks, names, rotation=90 if upright else 0, fontsize=small)
+    axes.set_yticks(ticks, names, fontsize=small)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    figure.colorbar(image, ax=axes, fraction=0.04, label="share of the true class")
-    if size > _NUMBERED_CLASSES:
-        return
-    for row, column in itertools.product(range(size), repeat=2):
-        if chart.counts[row][column]:
-            colour = "white" if shares[row][column] > 0.5 else "#1f2937"
-            axes.text(column, row, str(chart.counts[row][column]), ha="center", va="center", color=colour, fontsize=7)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
 
 
-def _inline(svg: str, chart: Chart) -> str:
-    """Only the element itself: no XML prologue, no fixed size, ids of this chart's own, and a title."""
-    element = svg[svg.index("<svg") :]
-    head, rest = element.split(">", 1)
-    viewbox = re.search(r'viewBox="[^"]*"', head)
-    prefix = re.sub(r"\W+", "-", chart.name)
-    rest = re.sub(r"<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
-    rest = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", rest)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
-        f'class="chart" {viewbox.group(0) if viewbox else ""}>'
-        f"<title>{html.escape(chart.title)}</title><desc>{html.escape(_description(chart))}</desc>{rest.strip()}"
+def _number_cells(axes: Any, counts: Sequence[Sequence[int]], shares: Sequence[Sequence[float]]) -> None:
+    size = 10 if len(counts) <= 12 else 7
+    for row, (numbers, parts) in enumerate(zip(counts, shares, strict=True)):
+        for column, (number, part) in enumerate(zip(numbers, parts, strict=True)):
+            if number:
+                ink = "white" if part > 0.55 else _INK
+                axes.text(column, row, f"{number}", ha="center", va="center", color=ink, fontsize=size)
+
+
+def _shortened(name: str) -> str:
+    line = "".join(sign if sign.isprintable() else "?" for sign in name)
+    return line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 1]}…"
+
+
+def _inline(document: str, chart: Chart) -> str:
+    """The `<svg>` element of a document: scaled by the page, with a title and a description."""
+    svg = document[document.index("<svg") :]
+    tag, _, rest = svg.partition(">")
+    tag = re.sub(r' (width|height|xmlns:xlink|xmlns|version)="[^"]*"', "", tag)
+    width = re.search(r'viewBox="0 0 ([\d.]+) ', tag)
+    style = f'style="max-width:{float(width[1]) * 4 / 3:.0f}px;width:100%;height:auto"' if width else ""
+    key = re.sub(r"[^A-Za-z0-9]+", "-", chart.name).strip("-") or "chart"
+    head = (
+        f'{tag} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {style} role="img" '
+        f'aria-labelledby="{key}-title {key}-text">\n'
+        f'<title id="{key}-title">{escape(_clean(chart.title))}</title>\n'
+        f'<desc id="{key}-text">{escape(_clean(_description(chart)))}</desc>'
     )
+    return head + re.sub(r"\s*<metadata>.*?</metadata>", "", rest, flags=re.DOTALL).rstrip() + "\n"
+
+
+def _clean(text: str) -> str:
+    """Without what XML does not allow, escaped or not."""
+    return "".join(sign for sign in text if sign.isprintable() or sign == " ")
 
 
 def _description(chart: Chart) -> str:
     if isinstance(chart, ConfusionMatrix):
-        right = sum(chart.counts[index][index] for index in range(len(chart.labels)))
         total = sum(map(sum, chart.counts))
-        return f"{len(chart.labels)} classes; {right} of {total} on the diagonal"
-    names = ", ".join(curve.name for curve in chart.curves)
-    return f"{chart.y_label} over {chart.x_label}: {names}"
+        right = sum(row[index] for index, row in enumerate(chart.counts))
+        return f"{len(chart.labels)} true classes by predicted classes: {right} of {total} on the diagonal"
+    names = ", ".join(curve.name for curve in chart.curves[:_MOST_IN_LEGEND])
+    more = len(chart.curves) - _MOST_IN_LEGEND
+    return f"{chart.y_label} by {chart.x_label}: {names}{f' and {more} more' if more > 0 else ''}"
