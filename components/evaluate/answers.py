@@ -1,0 +1,172 @@
+"""A model's answers to a channel of records, batch after batch."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from PIL import Image
+
+from millrace.errors import DataError, TaskFailedError
+from millrace.runtime.datasets import image_dataset, total_records
+from millrace.runtime.models import Predictor
+from millrace.runtime.schemas import Channel
+
+__all__ = ["Answers", "Mistake", "answer", "latency_ms"]
+
+_THUMBNAIL = 160
+_WARM_UP = 3
+
+
+class Mistake(NamedTuple):
+    """A record that was taken for another class."""
+
+    probability: float
+    """Of the predicted class."""
+    true: int
+    predicted: int
+    uri: str
+    image: NDArray[np.uint8]
+
+    def thumbnail(self) -> bytes:
+        """The image as PNG, at most 160 pixels a side."""
+        picture = Image.fromarray(self.image.squeeze(axis=-1) if self.image.shape[-1] == 1 else self.image)
+        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        stream = io.BytesIO()
+        picture.save(stream, format="png", optimize=True)
+        return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says about every record of a channel, in the records' order."""
+
+    probabilities: NDArray[np.float32]
+    """[N, classes]."""
+    labels: NDArray[np.int64]
+    """True classes [N]."""
+    first: NDArray[np.uint8]
+    """The first image."""
+    mistakes: tuple[Mistake, ...] = field(repr=False)
+    """The most confident mistakes, most confident first."""
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """Predicted classes [N]."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return float((self.predicted == self.labels).mean())
+
+
+def answer(
+    predictor: Predictor,
+    records: Path,
+    channel: Channel,
+    *,
+    batch_size: int,
+    mistakes: int = 0,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Answers:
+    """Ask a model about every record of a channel.
+
+    Memory holds one batch of images, the probabilities of all records and the images of the mistakes asked for.
+
+    Args:
+        predictor: The model.
+        records: A Records artifact of the model's size and classes.
+        channel: The channel, which must have records.
+        batch_size: Images asked about at once.
+        mistakes: How many mistakes to keep.
+        progress: Told the number of images of each batch.
+
+    Raises:
+        DataError: When a record can't be read or has a label that is no class.
+        TaskFailedError: When the model answers with something that is no number.
+    """
+    total, classes = total_records(records, channel), len(predictor.card.records.classes)
+    probabilities = np.empty((total, classes), np.float32)
+    labels = np.empty(total, np.int64)
+    kept: list[Mistake] = []
+    first: NDArray[np.uint8] | None = None
+    start = 0
+    for images, some, uris in _batches(records, channel, batch_size):
+        end = start + len(some)
+        if some.min() < 0 or some.max() >= classes:
+            raise DataError(f"{records}: channel {channel!r} has a label that is none of its {classes} classes")
+        probabilities[start:end] = _finite(predictor.predict(images), predictor)
+        labels[start:end] = some
+        first = images[0] if first is None else first
+        kept = _most_confident(kept, probabilities[start:end], some, images, uris, mistakes)
+        progress(len(some))
+        start = end
+    if first is None:
+        raise DataError(f"{records}: channel {channel!r} has no records")
+    return Answers(probabilities=probabilities, labels=labels, first=first.copy(), mistakes=tuple(kept))
+
+
+def latency_ms(predictor: Predictor, image: NDArray[np.uint8], runs: int) -> float:
+    """Median time of `runs` answers for one image [H, W, C] in milliseconds, after a warm-up."""
+    for _ in range(_WARM_UP):
+        predictor.predict(image[None])
+    times = np.empty(runs)
+    for run in range(runs):
+        started = time.perf_counter()
+        predictor.predict(image[None])
+        times[run] = time.perf_counter() - started
+    return float(np.median(times) * 1000)
+
+
+def _batches(
+    records: Path, channel: Channel, size: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.object_]]]:
+    dataset = image_dataset(records, channel, with_uri=True).batch(size).prefetch(1)
+    try:
+        yield from dataset.as_numpy_iterator()
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        what = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
+        raise DataError(f"{records}: channel {channel!r} can't be read: {what}; make the records anew") from error
+
+
+def _finite(probabilities: NDArray[np.float32], predictor: Predictor) -> NDArray[np.float32]:
+    if not np.isfinite(probabilities).all():
+        raise TaskFailedError(
+            f"model {predictor.card.name!r} answers NaN or infinity as a probability: "
+            f"its weights are broken, train it anew"
+        )
+    return probabilities
+
+
+def _most_confident(
+    kept: list[Mistake],
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    images: NDArray[np.uint8],
+    uris: NDArray[np.object_],
+    limit: int,
+) -> list[Mistake]:
+    """The most confident mistakes of those kept and those of a batch; of equal ones the earlier."""
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]
+    added = [
+        Mistake(
+            probability=float(confidence[index]),
+            true=int(labels[index]),
+            predicted=int(predicted[index]),
+            uri=uris[index].decode("utf-8", "replace"),
+            image=images[index].copy(),
+        )
+        for index in wrong
+    ]
+    return sorted(kept + added, key=lambda mistake: -mistake.probability)[:limit]
