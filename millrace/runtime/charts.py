@@ -13,21 +13,13 @@ from contextlib import contextmanager
 from html import escape
 from typing import Any
 
-from millrace.specs import Chart, ConfusionMatrix, Lines, Scatter
+from millrace.specs import Chart, ConfusionMatrix, Curve, Lines, Scatter
 
 __all__ = ["render_svg"]
 
 _COLOURS = (
-    "#2563eb",
-    "#ea580c",
-    "#059669",
-    "#c026d3",
-    "#ca8a04",
-    "#0891b2",
-    "#dc2626",
-    "#4f46e5",
-    "#65a30d",
-    "#57534e",
+    *("#2563eb", "#ea580c", "#059669", "#c026d3", "#a16207"),
+    *("#0891b2", "#dc2626", "#4f46e5", "#4d7c0f", "#57534e"),
 )
 """Each at least 3 to 1 against white (WCAG 1.4.11)."""
 _INK, _QUIET, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
@@ -48,7 +40,9 @@ def render_svg(chart: Chart) -> str:
     from matplotlib.figure import Figure
 
     with _style(chart.name):
-        figure = Figure(figsize=_size(chart), layout="constrained")
+        figure = Figure(
+            figsize=_size(chart), layout="compressed" if isinstance(chart, ConfusionMatrix) else "constrained"
+        )
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         if isinstance(chart, ConfusionMatrix):
@@ -57,15 +51,16 @@ def render_svg(chart: Chart) -> str:
             _draw_curves(axes, chart)
         stream = io.StringIO()
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(stream, format="svg", metadata=metadata)
+        figure.savefig(stream, format="svg", metadata=metadata, bbox_inches="tight", pad_inches=0.08)
     return _inline(stream.getvalue(), chart)
 
 
 @contextmanager
 def _style(name: str) -> Iterator[None]:
     import matplotlib as mpl
+    from cycler import cycler
 
-    settings: dict[str, Any] = {
+    settings: Any = {
         "svg.hashsalt": f"millrace {name}",  # ids are the same each time, and differ between charts of one page
         "svg.fonttype": "none",
         "text.parse_math": False,  # a class may be called $x$
@@ -75,7 +70,7 @@ def _style(name: str) -> Iterator[None]:
         "axes.labelcolor": _INK,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.prop_cycle": mpl.cycler(color=_COLOURS),
+        "axes.prop_cycle": cycler(color=_COLOURS),
         "grid.color": _GRID,
         "text.color": _INK,
         "xtick.color": _QUIET,
@@ -97,32 +92,48 @@ def _size(chart: Chart) -> tuple[float, float]:
 
 
 def _draw_curves(axes: Any, chart: Lines | Scatter) -> None:
-    for index, curve in enumerate(chart.curves):
-        points = [
-            (x, y)
-            for x, y in zip(curve.x, curve.y, strict=True)
-            if (x > 0 or not chart.x_log) and (y > 0 or not chart.y_log)
-        ]
-        xs, ys = [x for x, _ in points], [y for _, y in points]
-        # matplotlib leaves out labels that start with an underscore
-        named = {"label": _shortened(curve.name).lstrip("_") or " ", "gid": f"curve-{index}"}
-        if isinstance(chart, Scatter):
-            axes.scatter(xs, ys, s=28, alpha=0.8, linewidths=0, **named)
-        else:
-            lonely = "o" if len(points) == 1 else ""
-            axes.plot(xs, ys, linewidth=1.8, marker=lonely, **named)
-    axes.set_xscale("log" if chart.x_log else "linear")
-    axes.set_yscale("log" if chart.y_log else "linear")
-    if chart.marked_x is not None:
-        axes.axvline(chart.marked_x, color=_QUIET, linewidth=1, linestyle="--")
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     axes.grid(visible=True, linewidth=0.8)
     axes.set_axisbelow(True)
+    axes.set_xscale("log" if chart.x_log else "linear")
+    axes.set_yscale("log" if chart.y_log else "linear")
     if not chart.x_log and all(x.is_integer() for curve in chart.curves for x in curve.x):
         axes.xaxis.get_major_locator().set_params(integer=True)
+    for index, curve in enumerate(chart.curves):
+        _draw_curve(axes, chart, curve, index)
+    if chart.marked_x is not None:
+        axes.axvline(chart.marked_x, color=_QUIET, linewidth=1, linestyle="--")
+    for axis, log in ((axes.xaxis, chart.x_log), (axes.yaxis, chart.y_log)):
+        if log:
+            _label_decades(axis)
     if len(chart.curves) > 1:
         _legend(axes, len(chart.curves))
+
+
+def _draw_curve(axes: Any, chart: Lines | Scatter, curve: Curve, index: int) -> None:
+    pairs = zip(curve.x, curve.y, strict=True)
+    points = [(x, y) for x, y in pairs if (x > 0 or not chart.x_log) and (y > 0 or not chart.y_log)]
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    # matplotlib leaves out labels that start with an underscore
+    named = {"label": _shortened(curve.name).lstrip("_") or " ", "gid": f"curve-{index}"}
+    if isinstance(chart, Scatter):
+        axes.scatter(xs, ys, s=28, alpha=0.8, linewidths=0, **named)
+    else:
+        axes.plot(xs, ys, linewidth=1.8, marker="o" if len(points) == 1 else "", **named)
+
+
+def _label_decades(axis: Any) -> None:
+    """Plain numbers on a logarithmic axis; where it spans little, steps within a decade have them as well."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    if high / low < 20:
+        axis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        axis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+    else:
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _legend(axes: Any, curves: int) -> None:
