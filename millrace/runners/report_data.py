@@ -123,7 +123,7 @@ def _drawn(chart: Chart) -> Drawing:
 
         return Drawing(chart.title, svg=render_svg(chart))
     except ImportError as error:
-        return Drawing(chart.title, problem=_needs(error.name or "matplotlib", "train"))
+        return Drawing(chart.title, problem=_needs((error.name or "matplotlib").partition(".")[0], "train"))
     except Exception as error:  # a chart that can't be drawn must not cost the report
         return Drawing(chart.title, problem=f"it can't be drawn: {type(error).__name__}: {error}")
 
