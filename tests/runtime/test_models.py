@@ -24,7 +24,8 @@ def pictures(count: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (count, 6, 8, 3), dtype=np.uint8)
 
 
-def new_network() -> Any:
+@pytest.fixture(scope="module")
+def network() -> Any:
     keras.utils.set_random_seed(5)
     return keras.Sequential(
         [
@@ -36,11 +37,6 @@ def new_network() -> Any:
             keras.layers.Dense(4, activation="softmax"),
         ]
     )
-
-
-@pytest.fixture(scope="module")
-def network() -> Any:
-    return new_network()
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +115,8 @@ class TestAnswers:
     def test_of_a_model_with_a_fixed_batch_size(
         self, network: Any, expected: NDArray[np.float32], tmp_path: Path
     ) -> None:
-        function = tf.function(lambda images: network(images, training=False))
-        concrete = function.get_concrete_function(tf.TensorSpec([4, 6, 8, 3], tf.float32))
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], network)
-        (tmp_path / "model.tflite").write_bytes(converter.convert())
-        answers = load_predictor(save_card(tmp_path, "model.tflite")).predict(pictures(300)[:11])
+        of_four = keras.Sequential([keras.Input(batch_shape=(4, 6, 8, 3)), *network.layers])
+        answers = load_predictor(as_litert(of_four, tmp_path)).predict(pictures(300)[:11])
         np.testing.assert_allclose(answers, expected[:11], atol=1e-5)
 
 
