@@ -11,7 +11,7 @@ from typing import NamedTuple
 import polars as pl
 from PIL import Image
 
-from millrace.components.manifest.rows import LISTED, Rejected
+from millrace.components.manifest.rows import Rejected
 from millrace.components.manifest.spec import ManifestParameters
 from millrace.errors import DataError
 from millrace.runtime.context import Context
@@ -32,7 +32,7 @@ def read_contents(
 
     Only digests are kept: memory does not grow with the size of the objects.
     """
-    items = (Listed(*row) for row in rows.select(*LISTED.keys()).select(*Listed._fields).iter_rows())
+    items = (Listed(*row) for row in rows.select(Listed._fields).iter_rows())
     digests: list[str | None] = []
     reasons: list[str | None] = []
     details: list[str | None] = []

@@ -119,14 +119,19 @@ def read_from_bucket(
 def _store(scheme: str, bucket: str, patience: Patience) -> S3Store | GCSStore:
     """A store for the environment as it is now."""
     settings = frozenset(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_")))
-    return _opened(scheme, bucket, patience, hash(settings))
+    try:
+        return _opened(scheme, bucket, patience, hash(settings))
+    except Exception as error:
+        failure = _explained(error, f"{scheme}://{bucket}")
+    raise failure from None
 
 
 @lru_cache(maxsize=16)
 def _opened(scheme: str, bucket: str, patience: Patience, settings: int) -> S3Store | GCSStore:
     from obstore.store import GCSStore, S3Store
 
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    named = ("GOOGLE_BASE_URL",) if scheme == "gs" else ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    endpoint = next((os.environ[name] for name in named if os.environ.get(name)), "")
     client: ClientConfig = {
         "allow_http": endpoint.startswith("http://"),
         "connect_timeout": timedelta(seconds=min(10, patience.stall_seconds)),
@@ -139,9 +144,11 @@ def _opened(scheme: str, bucket: str, patience: Patience, settings: int) -> S3St
         "retry_timeout": timedelta(seconds=patience.seconds),
         "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=10), "base": 2},
     }
-    if scheme == "gs":
-        return GCSStore(bucket, client_options=client, retry_config=retry)
     config: dict[str, Any] = {}
+    if scheme == "gs":
+        if endpoint:
+            config["base_url"] = endpoint
+        return GCSStore(bucket, client_options=client, retry_config=retry, **config)
     if not endpoint and "." not in bucket:  # a dot would not match the certificate of *.s3.amazonaws.com
         config["virtual_hosted_style_request"] = True
     if profile := _profile_credentials():
@@ -184,6 +191,11 @@ _CODES: dict[str, str] = {
 }
 
 
+_NO_CREDENTIALS = (
+    r"performing \w+ https?://(169\.254\.|\[?fd00:ec2|metadata\.google)|AssumeRoleWithWebIdentity|: Missing \w+"
+)
+
+
 def _explained(error: Exception, uri: str) -> MillraceError:
     """The error in our terms. The store's own text is never passed on: it may quote keys and signatures."""
     from obstore import exceptions
@@ -222,11 +234,14 @@ def _rights(scheme: str, bucket: str, code: str) -> str:
 
 
 def _unexplained(text: str, code: str, uri: str, scheme: str) -> MillraceError:
-    if re.search(r"performing \w+ https?://(169\.254\.|\[?fd00:ec2|metadata\.google)|AssumeRoleWith", text):
+    if re.search(
+        r"performing \w+ https?://(169\.254\.|\[?fd00:ec2|metadata\.google)|AssumeRoleWith|: Missing \w+", text
+    ):
         needed = {
-            "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this host a role "
+            "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give this host a role "
             "(AWS_SKIP_SIGNATURE=true reads public buckets)",
-            "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or give this host a service account",
+            "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or give this host a service account "
+            "(GOOGLE_SKIP_SIGNATURE=true reads public buckets)",
         }[scheme]
         return UserError(f"{uri}: no credentials were found: {needed}")
     if "Received redirect" in text:

@@ -208,6 +208,28 @@ class TestS3:
             keys(s3.uri("p"))
 
 
+class TestGoogle:
+    """The XML interface of Google Cloud Storage is S3's: obstore's Google client talks to the same server."""
+
+    @pytest.fixture(autouse=True)
+    def environment(self, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("GOOGLE_BASE_URL", s3.endpoint)
+        monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
+
+    def test_list_and_read(self, s3: Bucket) -> None:
+        for key in ("p/a b%.png", "p/é/1.png", "q/x.png"):
+            s3.client.put_object(Bucket=s3.name, Key=key, Body=key.encode(), ACL="public-read")
+        found = contents(f"gs://{s3.name}/p")
+        assert found == {"a b%.png": b"p/a b%.png", "é/1.png": "p/é/1.png".encode()}
+
+    def test_what_is_missing_or_private(self, s3: Bucket) -> None:
+        s3.put("private", b"x")
+        with pytest.raises(DataError, match="no bucket"):
+            keys("gs://nobody-has-this/x")
+        with pytest.raises(UserError, match="Storage Object Viewer"):
+            read(f"gs://{s3.name}/private")
+
+
 class TestFaults:
     @pytest.mark.parametrize("fault", [SLOW_DOWN, "drop", "break_off", "short", "slow", "stall"])
     def test_every_other_request_fails_and_all_arrives(
@@ -273,6 +295,11 @@ class TestCredentials:
                 assert SECRET_KEY not in shown
                 assert "test-access-key" not in shown
         assert any("test-access-key" in item for item in proxy.authorizations)  # it could have leaked
+
+    def test_half_of_a_key(self, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        with pytest.raises(UserError, match="no credentials were found: set AWS_ACCESS_KEY_ID"):
+            read(s3.uri("x"))
 
     def test_a_profile_is_used(self, s3: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         s3.put("x", b"x")
