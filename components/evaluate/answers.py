@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -60,7 +60,8 @@ class Answers:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """Predicted classes [N]."""
-        return self.probabilities.argmax(axis=1)
+        predicted: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return predicted
 
     @property
     def accuracy(self) -> float:
@@ -128,7 +129,7 @@ def latency_ms(predictor: Predictor, image: NDArray[np.uint8], runs: int) -> flo
 
 def _batches(
     records: Path, channel: Channel, size: int
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.object_]]]:
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64], Sequence[bytes]]]:
     dataset = image_dataset(records, channel, with_uri=True).batch(size).prefetch(1)
     try:
         yield from dataset.as_numpy_iterator()
@@ -151,7 +152,7 @@ def _most_confident(
     probabilities: NDArray[np.float32],
     labels: NDArray[np.int64],
     images: NDArray[np.uint8],
-    uris: NDArray[np.object_],
+    uris: Sequence[bytes],
     limit: int,
 ) -> list[Mistake]:
     """The most confident mistakes of those kept and those of a batch; of equal ones the earlier."""

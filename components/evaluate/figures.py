@@ -95,7 +95,7 @@ def charts(found: Figures, answers: Answers, classes: Sequence[str]) -> tuple[Ch
     counts = tuple(tuple(row) for row in found.confusion.tolist())
     matrix = ConfusionMatrix(name="confusion_matrix", title="Confusion matrix", labels=tuple(classes), counts=counts)
     curves = _roc_curves(found, answers, classes)
-    filled = found.bins.count > 0
+    filled = found.bins.records > 0
     calibration = Lines(
         name="calibration",
         title="Calibration",
@@ -127,7 +127,7 @@ def _roc_curves(found: Figures, answers: Answers, classes: Sequence[str]) -> tup
         return ()
     curves = [Curve(name="macro average", x=_values(macro[0]), y=_values(macro[1]))]
     if len(classes) <= _CURVES:
-        for label in np.flatnonzero(~np.isnan(found.auc)):
+        for label in np.flatnonzero(~np.isnan(found.auc)).tolist():
             false, true = roc_curve(answers.probabilities[:, label], answers.labels == label)
             # equal steps along the curve: where it is steep it matters most
             steps = np.searchsorted(false + true, np.linspace(0, 2, _CURVE_POINTS))

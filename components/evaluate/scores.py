@@ -48,7 +48,8 @@ class Reliability(NamedTuple):
     """Mean confidence."""
     accuracy: NDArray[np.float64]
     """Share of right answers."""
-    count: Ints
+    records: Ints
+    """Number of records."""
 
 
 def confusion_counts(labels: Ints, predicted: Ints, classes: int) -> Ints:
@@ -139,7 +140,7 @@ def reliability(confidence: Floats, right: NDArray[np.bool_], bins: int) -> Reli
     return Reliability(
         confidence=_divided(np.bincount(index, weights=confidence, minlength=bins), count),
         accuracy=_divided(np.bincount(index, weights=right, minlength=bins), count),
-        count=count,
+        records=count,
     )
 
 
@@ -148,7 +149,7 @@ def calibration_error(bins: Reliability) -> float:
 
     Source: Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017, equation 3.
     """
-    return float(np.nansum(np.abs(bins.accuracy - bins.confidence) * bins.count) / bins.count.sum())
+    return float(np.nansum(np.abs(bins.accuracy - bins.confidence) * bins.records) / bins.records.sum())
 
 
 def mean_defined(values: NDArray[np.float64]) -> float:
@@ -160,8 +161,8 @@ def mean_defined(values: NDArray[np.float64]) -> float:
 def _by_score(scores: Floats, positive: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Numbers of positive and negative records with each distinct score, lowest score first."""
     _, index, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    positives = np.bincount(index, weights=positive, minlength=len(counts))
-    return positives, counts - positives
+    positives = np.bincount(index, weights=positive, minlength=len(counts)).astype(np.float64)
+    return positives, counts.astype(np.float64) - positives
 
 
 def _divided(dividend: NDArray[np.generic], divisor: Ints) -> NDArray[np.float64]:
