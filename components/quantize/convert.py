@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -20,15 +20,14 @@ __all__ = ["Scheme", "convert"]
 Scheme = Literal["none", "dynamic", "float16", "int8"]
 
 
-def convert(model: Any, scheme: Scheme, calibration: NDArray[np.uint8] | None, log: logging.Logger) -> bytes:
+def convert(model: Any, scheme: Scheme, calibration: NDArray[np.uint8] | None = None) -> bytes:
     """A Keras model as a LiteRT file.
 
     Args:
         model: Takes pixels of 0 to 255 as float32 [N, height, width, channels].
         scheme: How to quantize.
-        calibration: Images, uint8 [N, height, width, channels]; needed for int8 only, which then takes uint8
-            pixels, the other schemes float32.
-        log: Is told when a part stays in float.
+        calibration: Images, uint8 [N, height, width, channels], for int8 only. The model then takes uint8
+            pixels; an operation without an 8-bit form stays in float.
 
     Raises:
         TaskFailedError: When LiteRT lacks an operation that the model needs.
@@ -38,17 +37,17 @@ def convert(model: Any, scheme: Scheme, calibration: NDArray[np.uint8] | None, l
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if scheme == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if calibration is None:
-        return _converted(converter, scheme)
-    converter.representative_dataset = lambda: _samples(calibration)
-    converter.inference_input_type = tf.uint8
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    try:
-        return _converted(converter, scheme)
-    except TaskFailedError as error:
-        log.warning("operations that LiteRT has no 8-bit form of stay in float: %s", error)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
-    return _converted(converter, scheme)
+    if calibration is not None:
+        converter.representative_dataset = lambda: _samples(calibration)
+        converter.inference_input_type = tf.uint8
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.filterwarnings("ignore", "Statistics for quantized inputs", UserWarning)  # pixels need none
+        try:
+            content: bytes = converter.convert()
+        except Exception as error:  # the converter's own errors and many others
+            raise TaskFailedError(f"the model can't be converted to LiteRT: {_reason(error)}") from error
+    return content
 
 
 def _samples(images: NDArray[np.uint8]) -> Iterator[list[NDArray[np.float32]]]:
@@ -56,12 +55,8 @@ def _samples(images: NDArray[np.uint8]) -> Iterator[list[NDArray[np.float32]]]:
         yield [image[None].astype(np.float32)]
 
 
-def _converted(converter: Any, scheme: Scheme) -> bytes:
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.filterwarnings("ignore", "Statistics for quantized inputs", UserWarning)  # pixels need none
-        try:
-            content: bytes = converter.convert()
-        except Exception as error:  # the converter's own errors and many others
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise TaskFailedError(f"the model can't be converted to LiteRT with scheme={scheme}: {reason}") from error
-    return content
+def _reason(error: Exception) -> str:
+    lacking = sorted(set(re.findall(r"'(tf\.\w+)' op is neither", str(error))))
+    if lacking:
+        return f"it has no {', '.join(lacking)}; build the model without, or deploy it as it is"
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -43,10 +43,8 @@ def main(parameters: QuantizeParameters, inputs: QuantizeInputs, outputs: Quanti
     given = load_predictor(source, threads=context.cores)
     model = keras.models.load_model(source / MODEL_FILES["keras"], compile=False)
     calibration = _calibration(records, parameters, context) if parameters.scheme == "int8" else None
-    plain = _save(convert(model, "none", None, context.log), card, "none", context.scratch / "float32")
-    small = _save(
-        convert(model, parameters.scheme, calibration, context.log), card, parameters.scheme, outputs.model.path
-    )
+    plain = _save(convert(model, "none"), card, "none", context.scratch / "float32")
+    small = _save(convert(model, parameters.scheme, calibration), card, parameters.scheme, outputs.model.path)
     context.log.info("%s: %d bytes, %d in float32", parameters.scheme, small.bytes, plain.bytes)
     quantized = load_predictor(outputs.model.path, threads=context.cores)
     score = _compare(given, quantized, _batches(image_dataset(records, parameters.channel), records), total, context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -46,7 +46,7 @@ def expected(network: Any) -> NDArray[np.float32]:
 
 
 def save_card(folder: Path, file: str, **changes: Any) -> Path:
-    form = "keras" if file == "model.keras" else "litert"
+    form: Literal["keras", "litert"] = "keras" if file == "model.keras" else "litert"
     card = ModelCard(format=form, name="cnn", records=SCHEMA, parameters=500, bytes=(folder / file).stat().st_size)
     (folder / "model.json").write_text(card.model_copy(update=changes).model_dump_json())
     return folder
