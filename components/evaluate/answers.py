@@ -168,6 +168,6 @@ def _most_confident(
             uri=uris[index].decode("utf-8", "replace"),
             image=images[index].copy(),
         )
-        for index in wrong
+        for index in wrong.tolist()
     ]
     return sorted(kept + added, key=lambda mistake: -mistake.probability)[:limit]

@@ -100,7 +100,7 @@ def _metric_rows(findings: Findings) -> list[tuple[str, str, str]]:
         (
             metric.name,
             "undefined" if metric.name in findings.undefined else formats.get(metric.name, _share)(value),
-            metric.description,
+            metric.description.replace("`", ""),
         )
         for metric in evaluate.spec.metrics
         for value in [findings.metrics[metric.name]]
