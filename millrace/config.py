@@ -101,12 +101,13 @@ def compose_and_call(command: str, arguments: Sequence[str], job: Job) -> int:
         except MillraceError as error:
             codes.append(_report(error))
 
-    _prepare_hydra(arguments)
+    broken = _prepare_hydra(arguments)
     sys.argv = [f"millrace {command}", *_forced(arguments)]
     try:
         hydra.main(version_base="1.3", config_path="pkg://millrace.conf", config_name="config")(call)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(str(error).strip()) from error
+        missing = str(getattr(error, "missing_cfg_file", None)).removeprefix("defaults/")
+        raise broken.get(missing) or ConfigError(str(error).strip()) from error
     return max(codes, default=0)
 
 
@@ -169,15 +170,21 @@ def _report(error: MillraceError) -> int:
     return error.exit_code
 
 
-def _prepare_hydra(arguments: Sequence[str]) -> None:
+def _prepare_hydra(arguments: Sequence[str]) -> dict[str, ConfigError]:
+    """Give Hydra the defaults of every pipeline; those that can't be imported are returned with the reason."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors here instead of printing them
     add_import_paths(arguments)
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
+    store.store(group="runner", name="local", node=_defaults(LocalRunner))
+    broken = {}
     for name in pipelines():
-        store.store(group="defaults", name=name, node=_defaults(load_pipeline(name).config))
-    store.store(group="defaults", name="runner", node={"runner": _defaults(LocalRunner)})
+        try:
+            store.store(group="defaults", name=name, node=_defaults(load_pipeline(name).config))
+        except ConfigError as error:
+            broken[name] = error
+    return broken
 
 
 def _defaults(model: type[BaseModel]) -> dict[str, Any]:
@@ -211,7 +218,7 @@ def _config_dirs(arguments: Sequence[str]) -> list[Path]:
 
 def _forced(arguments: Sequence[str]) -> list[str]:
     """Overrides of values as `++key=value`: unknown keys then reach pydantic, which knows what is allowed."""
-    groups = {"hydra"}
+    groups = {"hydra", "runner"}
     for folder in (Path(str(files("millrace.conf"))), *_config_dirs(arguments)):
         if folder.is_dir():
             groups.update(item.name for item in folder.iterdir() if item.is_dir())

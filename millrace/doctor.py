@@ -19,10 +19,9 @@ from millrace.errors import UserError, did_you_mean
 __all__ = ["Finding", "examine", "examine_local"]
 
 _MODULES = {
-    "data": ("google_crc32c", "obstore", "PIL", "polars", "google.protobuf"),
+    "data": ("google_crc32c", "google.protobuf", "numpy", "obstore", "PIL", "polars", "sklearn"),
     "train": ("keras", "matplotlib", "optuna", "tensorflow"),
-    "serve": ("ai_edge_litert", "prometheus_client", "starlette", "uvicorn"),
-    "demo": ("sklearn",),
+    "serve": ("ai_edge_litert", "httpx", "prometheus_client", "starlette", "uvicorn"),
 }
 
 

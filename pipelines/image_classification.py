@@ -33,6 +33,7 @@ class ImageClassification(PipelineConfig):
     workers: int = Field(default=2, ge=1)
     """Workers that preprocess side by side, each with its share of the shards."""
     tune: TuneParameters = TuneParameters()
+    """Nothing is searched, and there is no such task, while `space` is empty."""
     train: TrainParameters = TrainParameters()
     evaluate: EvaluateParameters = EvaluateParameters()
     gate: Gate = Gate()
@@ -56,8 +57,8 @@ def classify(config: ImageClassification, pictures: Dataset | None = None) -> No
     listing = manifest(config.manifest, dataset=pictures)
     plan = shard(config.shard, manifest=listing.manifest)
     records = preprocess.with_options(shares=config.workers)(config.preprocess, shards=plan.shards)
-    study = tune(config.tune.of(train, config.train), records=records.records)
-    trained = train(config.train, records=records.records, study=study.study)
+    study = tune(config.tune.of(train, config.train), records=records.records).study if config.tune.space else None
+    trained = train(config.train, records=records.records, study=study)
     report = evaluate(config.evaluate, model=trained.model, records=records.records)
     with when(report.accuracy >= config.gate.accuracy):
         small = quantize(config.quantize, model=trained.model, records=records.records)

@@ -302,9 +302,10 @@ def run_pipeline(
     directory = runner.root.absolute() / "runs" / run.id
     directory.mkdir(parents=True)
     execution = _Execution(spec, runner, run, directory, watch)
-    with _cancel_on_signal(execution.cancel), contextlib.ExitStack() as claims:
-        claims.callback(lambda: [lock.release() for lock in execution.claims])
+    with _cancel_on_signal(execution.cancel):
         execution.drive()
+    for claim in execution.claims:
+        claim.release()
     _settle(run, cancelled=execution.cancel.is_set())
     run.write(directory)
     watch(run)

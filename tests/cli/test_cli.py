@@ -78,6 +78,20 @@ class TestRun:
         assert "digits" in answer.stderr
         assert "Traceback" not in answer.stderr
 
+    def test_of_one_pipeline_does_not_need_the_others(self, project: Path) -> None:
+        package = project / "site" / "extra-1.0.dist-info"
+        package.mkdir(parents=True)
+        (package / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
+        (package / "entry_points.txt").write_text("[millrace.pipelines]\nbroken = nowhere:broken\n")
+        (project / "my_config" / "pipeline" / "broken.yaml").write_text(
+            "# @package _global_\ndefaults: [/defaults@_global_: broken]\npipeline: {name: broken, function: broken}\n"
+        )
+        words = ("run", "--config-dir", "my_config", "--cfg", "job")
+        assert millrace(*words, "pipeline=play", cwd=project, path=project / "site").returncode == 0
+        answer = millrace(*words, "pipeline=broken", cwd=project, path=project / "site")
+        assert answer.returncode == 2
+        assert "pipeline 'broken': there is no nowhere:broken" in answer.stderr
+
     def test_explains_an_override_that_can_not_be_parsed(self, project: Path) -> None:
         answer = play(project, "work.seconds=[1")
         assert answer.returncode == 2
