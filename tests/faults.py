@@ -52,8 +52,11 @@ class Faults:
 
 
 @contextmanager
-def faulty_proxy(upstream: str, choose: Chooser) -> Iterator[Faults]:
-    """Pass requests on to `upstream` but for the faults chosen, on a free port of 127.0.0.1."""
+def faulty_proxy(upstream: str, choose: Chooser, *, page: int = 1000) -> Iterator[Faults]:
+    """Pass requests on to `upstream` but for the faults chosen, on a free port of 127.0.0.1.
+
+    Listings come in pages of `page` objects.
+    """
     faults, lock = Faults(), threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -66,6 +69,8 @@ def faulty_proxy(upstream: str, choose: Chooser) -> Iterator[Faults]:
                 faults.authorizations.add(self.headers.get("Authorization", ""))
                 if fault:
                     faults.injected.append(fault)
+            if "list-type=2" in self.path:
+                self.path += f"&max-keys={page}"
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             _answer(self, upstream, body, fault)
 

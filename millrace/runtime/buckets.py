@@ -53,7 +53,7 @@ def _listing(scheme: str, bucket: str, prefix: str, patience: Patience) -> Itera
     last: str | None = None
     while True:
         try:
-            for page in obstore.list(store, prefix=prefix or None, offset=last, chunk_size=1000):
+            for page in obstore.list(store, prefix=prefix or None, offset=last, chunk_size=50):
                 for item in page:
                     if item["path"] != last:
                         yield item

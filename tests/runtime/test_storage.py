@@ -166,10 +166,17 @@ class TestS3:
         assert keys(source + "/") == sorted(ODD_NAMES)
         assert contents(source) == contents(str(odd_folder))
 
-    def test_a_whole_bucket_of_many_pages(self, s3: Bucket) -> None:
-        for number in range(1005):
-            s3.put(f"{number:05d}", b"x")
-        assert keys(f"s3://{s3.name}") == [f"{number:05d}" for number in range(1005)]
+    @pytest.mark.parametrize("fault", [None, "break_off"])
+    def test_a_whole_bucket_of_many_pages(
+        self, s3: Bucket, fault: Fault | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wanted = [f"{number:05d}" for number in range(120)]
+        for key in wanted:
+            s3.put(key, b"x")
+        with faulty_proxy(s3.endpoint, lambda number, path: fault if number % 3 == 1 else None, page=50) as proxy:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+            assert keys(f"s3://{s3.name}") == wanted
+        assert proxy.requests >= 3
 
     def test_folder_markers_are_left_out(self, s3: Bucket) -> None:
         s3.put("p/", b"")
