@@ -35,7 +35,7 @@ class State(BaseModel):
 
 def values(variables: Sequence[Any]) -> Arrays:
     """The variables' values, copied."""
-    return [np.array(variable) for variable in variables]
+    return [variable.value.numpy() for variable in variables]
 
 
 def save(folder: Path, state: State, variables: Sequence[Any], best: Arrays | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from millrace.components.train.options import (
     Adam,
@@ -77,11 +77,17 @@ class TrainParameters(Parameters):
     amp: bool = Field(default=False)
     """Mixed precision: float16 with loss scaling on a GPU, bfloat16 on processors."""
     xla: bool = Field(default=False)
-    """Compile the step with XLA."""
+    """Compile the step with XLA; needs `deterministic=false`."""
     deterministic: bool = Field(default=True)
     """Only operations that give the same bits each time; false can be faster on a GPU."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of weights, order, augmentation and dropout."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> TrainParameters:
+        if self.xla and self.deterministic:
+            raise ValueError("xla=true needs deterministic=false: TensorFlow does not compile deterministic steps")
+        return self
 
 
 class TrainInputs(Inputs):
