@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -119,13 +120,18 @@ def charts_of(run: PipelineRun, task: TaskRun) -> list[Drawing]:
 
 def _drawn(chart: Chart) -> Drawing:
     try:
-        from millrace.runtime.charts import render_svg
-
-        return Drawing(chart.title, svg=render_svg(chart))
+        return Drawing(chart.title, svg=_svg(charts_adapter.dump_json((chart,))))
     except ImportError as error:
         return Drawing(chart.title, problem=_needs((error.name or "matplotlib").partition(".")[0], "train"))
     except Exception as error:  # a chart that can't be drawn must not cost the report
         return Drawing(chart.title, problem=f"it can't be drawn: {type(error).__name__}: {error}")
+
+
+@lru_cache(maxsize=256)  # a chart takes a tenth of a second, and a run that goes on is shown again and again
+def _svg(charts: bytes) -> str:
+    from millrace.runtime.charts import render_svg
+
+    return "".join(render_svg(chart) for chart in charts_adapter.validate_json(charts))
 
 
 def lineages(run: PipelineRun) -> list[Lineage]:

@@ -60,7 +60,7 @@ class Picture:
 def picture(run: PipelineRun) -> Picture:
     """Draw the graph of a run."""
     tasks = {task.name: task for task in run.pipeline.tasks}
-    sizes = {name: _size(task) for name, task in tasks.items()}
+    sizes = {name: _size(task, _detail(_record(run, task))) for name, task in tasks.items()}
     layout = lay_out({name: task.upstream() for name, task in tasks.items()}, sizes)
     boxes = []
     for name, task in tasks.items():
@@ -74,10 +74,11 @@ def picture(run: PipelineRun) -> Picture:
     return Picture(layout.size.width, layout.size.height, tuple(boxes), tuple(lines))
 
 
-def _size(task: Task) -> Size:
+def _size(task: Task, detail: str) -> Size:
     letters = min(len(task.name), _LETTERS) + (len(_shares(task)) + 1 if task.for_each else 0)
     condition = min(len(_short(task)), _CONDITION_LETTERS)
-    return Size(max(142.0, 30 + letters * 8.2, 30 + condition * 6.2), 60.0 if task.conditions else 44.0)
+    width = 28 + max(letters * 8.4, len(detail) * 6.8, condition * 6.4)
+    return Size(round(max(128.0, width), 1), 60.0 if task.conditions else 44.0)
 
 
 def _shares(task: Task) -> str:
@@ -90,16 +91,13 @@ def _short(task: Task) -> str:
 
 
 def _box(run: PipelineRun, task: Task, x: float, y: float, size: Size) -> Box:
-    record = run.tasks.get(task.name) or TaskRun(name=task.name, component=task.component, component_version="")
-    took = duration(seconds_of(record))
+    record = _record(run, task)
     notes = [f"{task.name}: {record.state}", *(_judged(run, condition) for condition in _conditions(task))]
     return Box(
         name=task.name,
         label=shorten(task.name, _LETTERS),
         shares=_shares(task),
-        detail=f"{record.state} \N{MIDDLE DOT} {took}"
-        if took and record.state is not TaskState.SKIPPED
-        else record.state,
+        detail=_detail(record),
         condition=shorten(_short(task), _CONDITION_LETTERS),
         state=record.state,
         title="\n".join([*notes, *filter(None, [record.reason])]),
@@ -108,6 +106,16 @@ def _box(run: PipelineRun, task: Task, x: float, y: float, size: Size) -> Box:
         width=size.width,
         height=size.height,
     )
+
+
+def _record(run: PipelineRun, task: Task) -> TaskRun:
+    return run.tasks.get(task.name) or TaskRun(name=task.name, component=task.component, component_version="")
+
+
+def _detail(record: TaskRun) -> str:
+    took = duration(seconds_of(record))
+    shown = took and record.state is not TaskState.SKIPPED
+    return f"{record.state} \N{MIDDLE DOT} {took}" if shown else record.state
 
 
 def _conditions(task: Task) -> list[tuple[str, str, str]]:

@@ -11,6 +11,7 @@ __all__ = ["Layout", "Point", "Size", "lay_out"]
 
 _ROW_GAP = 38.0
 _NODE_GAP = 18.0
+_MARGIN = 6.0
 _BEND = "@"
 """Joins a node and a layer to the name of the point where the node's edges pass that layer."""
 
@@ -62,7 +63,7 @@ def lay_out(upstream: Mapping[str, Collection[str]], sizes: Mapping[str, Size]) 
     rows = _untangled(rows, hops)
     centres_x = _straightened(rows, hops, all_sizes)
     tops, heights = _bands(rows, all_sizes)
-    left = min(centres_x[name] - all_sizes[name].width / 2 for name in level) - 2
+    left = min(centres_x[name] - all_sizes[name].width / 2 for name in level) - _MARGIN
     points = {
         name: Point(centres_x[name] - left, tops[index] + heights[index] / 2)
         for index, row in enumerate(rows)
@@ -71,7 +72,7 @@ def lay_out(upstream: Mapping[str, Collection[str]], sizes: Mapping[str, Size]) 
     right = max(point.x + all_sizes[name].width / 2 for name, point in points.items())
     bands = {name: heights[level[name]] if _BEND in name else sizes[name].height for name in level}
     paths = {edge: _path([(points[name], bands[name]) for name in route]) for edge, route in routes.items()}
-    size = Size(round(right + 2, 1), round(tops[-1] + heights[-1] + 2, 1))
+    size = Size(round(right + _MARGIN, 1), round(tops[-1] + heights[-1] + _MARGIN, 1))
     return Layout(size, {name: points[name] for name in upstream}, paths)
 
 
@@ -166,7 +167,7 @@ def _spread(wanted: Sequence[float], widths: Sequence[float]) -> list[float]:
 
 def _bands(rows: Sequence[Sequence[str]], sizes: Mapping[str, Size]) -> tuple[list[float], list[float]]:
     heights = [max(sizes[name].height for name in row) for row in rows]
-    tops, top = [], 2.0
+    tops, top = [], _MARGIN
     for height in heights:
         tops.append(top)
         top += height + _ROW_GAP

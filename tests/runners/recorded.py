@@ -164,11 +164,11 @@ def recorded_run(root: Path) -> tuple[PipelineRun, Path]:
         "manifest": (TaskState.SUCCEEDED, 0, 4),
         "shard": (TaskState.CACHED, 4, 4),
         "preprocess": (TaskState.SUCCEEDED, 4, 16),
-        "train": (TaskState.SUCCEEDED, 16, 70),
-        "evaluate": (TaskState.SUCCEEDED, 70, 78),
-        "quantize": (TaskState.FAILED, 78, 92),
+        "train": (TaskState.SUCCEEDED, 16, 81),
+        "evaluate": (TaskState.SUCCEEDED, 81, 87),
+        "quantize": (TaskState.FAILED, 87, 92),
         "deploy": (TaskState.SKIPPED, None, 92),
-        "monitor": (TaskState.CANCELLED, 78, 92),
+        "monitor": (TaskState.CANCELLED, 87, 92),
     }
     for name, (state, start, end) in ends.items():
         _end(run.tasks[name], root, state, start, end)

@@ -148,7 +148,7 @@ class TestTheSectionOfATask:
         assert "loss 0.25 seconds_a_step 0.00123" in text
         assert "Loss Trials" in text
         assert f"outputs/model 11 bytes {run.tasks['train'].outputs['model'].digest[:12]}" in text
-        assert "Took 54.0 s Attempts 1 Peak memory 300.0 MiB Cached no" in text
+        assert "Took 1 min 05 s Attempts 1 Peak memory 300.0 MiB Cached no" in text
 
     def test_marks_parameters_that_are_not_at_their_defaults(self, recorded: tuple[PipelineRun, Path]) -> None:
         text = section_of(recorded[1] / "report.html", "train")
@@ -168,7 +168,7 @@ class TestTheSectionOfATask:
     def test_tells_the_other_states(self, recorded: tuple[PipelineRun, Path]) -> None:
         report = recorded[1] / "report.html"
         assert "deploy skipped Does what deploy does. quantize was failed" in section_of(report, "deploy")
-        assert "Cached yes, nothing ran" in section_of(report, "shard")
+        assert "Took when it ran 0 ms Cached yes, nothing ran" in section_of(report, "shard")
         assert "monitor cancelled" in section_of(report, "monitor")
         assert "Runs only if evaluate.accuracy >= 0.9" in section_of(report, "quantize")
 
@@ -186,7 +186,7 @@ class TestTheSectionOfATask:
 class TestTheGraph:
     def test_tells_states_times_conditions_and_shares(self, recorded: tuple[PipelineRun, Path]) -> None:
         boxes = {box.name: box for box in picture(recorded[0]).boxes}
-        assert boxes["train"].detail == "succeeded \N{MIDDLE DOT} 54.0 s"
+        assert boxes["train"].detail == "succeeded \N{MIDDLE DOT} 1 min 05 s"
         assert (boxes["shard"].state, boxes["shard"].detail) == ("cached", "cached")
         assert boxes["preprocess"].shares == "\N{MULTIPLICATION SIGN}2"
         assert boxes["quantize"].condition == "if accuracy >= 0.9"

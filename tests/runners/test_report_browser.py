@@ -207,7 +207,7 @@ class TestTheLayout:
             return [track.left, track.right, bar.left, bar.right]""",
         )
         assert (start - left) / (right - left) == pytest.approx(16 / 95, abs=0.01)
-        assert (end - start) / (right - left) == pytest.approx(54 / 95, abs=0.01)
+        assert (end - start) / (right - left) == pytest.approx(65 / 95, abs=0.01)
 
 
 class TestAccessibility:
