@@ -142,6 +142,8 @@ def _validate(run: Run) -> None:
     }
     if not all(map(math.isfinite, row.values())):
         raise TaskFailedError(_diverged(run, "validation loss", row["validation_loss"]))
+    if not all(bool(tf.reduce_all(tf.math.is_finite(weight.value))) for weight in run.model.trainable_weights):
+        raise TaskFailedError(_diverged(run, "weights", math.nan))  # ReLU can hide them from the loss
     run.state.history.append(row)
     run.state.trained = None
     stopping = run.parameters.early_stopping
@@ -175,7 +177,7 @@ def _diverged(run: Run, what: str, value: float) -> str:
     if run.parameters.amp:
         tries.append("amp=false")
     return (
-        f"the {what} became {value} in epoch {len(run.state.history) + 1}, step {run.state.step} "
+        f"{what} became {value} in epoch {len(run.state.history) + 1}, step {run.state.step} "
         f"at learning rate {rate:g}; try {' or '.join(tries)}"
     )
 

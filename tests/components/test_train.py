@@ -15,7 +15,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from millrace.components.train.options import Augmentation, Cnn, EarlyStopping, Mlp, Pixels, ReduceOnPlateau, Sgd
+from millrace.components.train.options import (
+    Augmentation,
+    Cnn,
+    Custom,
+    EarlyStopping,
+    Mlp,
+    Pixels,
+    ReduceOnPlateau,
+    Sgd,
+)
 from millrace.components.train.spec import TrainParameters, train
 from millrace.errors import ConfigError, DataError, TaskFailedError
 from millrace.runtime.schemas import ModelCard
@@ -155,10 +164,16 @@ class TestKnobs:
         with pytest.raises(DataError, match=r"not the best\.json of a study"):
             run_component(train, parameters, tmp_path / "task3", records=records, study=study)
 
-    def test_a_loss_that_is_no_number_ends_the_run(self, tmp_path: Path) -> None:
-        message = r"loss became nan in epoch 1, step 1 at learning rate 0.001; try a smaller learning_rate \(0.0001\)"
-        with pytest.raises(TaskFailedError, match=message):
-            run(tmp_path, pixels=Pixels(rescale=1e38))
+    @pytest.mark.parametrize(
+        ("model", "message"),
+        [
+            (Custom(function="tests.components.test_train_parts:constant_model"), "loss became nan in epoch 1, step 1"),
+            (SMALL, "weights became nan in epoch 1, step 4"),  # hidden by ReLU
+        ],
+    )
+    def test_numbers_that_are_none_end_the_run(self, tmp_path: Path, model: Any, message: str) -> None:
+        with pytest.raises(TaskFailedError, match=rf"{message} at learning rate 0\.001; try a smaller learning_rate"):
+            run(tmp_path, model=model, pixels=Pixels(rescale=1e38))
 
     @pytest.mark.slow
     @pytest.mark.parametrize(

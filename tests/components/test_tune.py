@@ -153,7 +153,7 @@ class TestSearch:
 
     def test_same_seed_same_trials(self, tmp_path: Path) -> None:
         first, second, other = (
-            [trial["parameters"] for trial in study(run(tmp_path / name, searching(seed=seed)))[1]]
+            [trial["parameters"] for trial in study(run(tmp_path / name, searching(seed=seed, trials=2)))[1]]
             for name, seed in (("a", 1), ("b", 1), ("c", 2))
         )
         assert first == second != other
@@ -213,6 +213,7 @@ class TestFailures:
             run(tmp_path, searching(objective=Objective(metric="hight")))
 
 
+@pytest.mark.slow
 class TestKilled:
     def trials(self, directory: Path) -> list[Path]:
         return sorted((directory / "checkpoints" / "trials").glob("*"))
