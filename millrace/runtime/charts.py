@@ -22,6 +22,7 @@ _COLOURS = (
     *("#0891b2", "#dc2626", "#4f46e5", "#4d7c0f", "#57534e"),
 )
 """Each at least 3 to 1 against white (WCAG 1.4.11)."""
+_DASHES = ("-", "--", "-.", ":")
 _INK, _QUIET, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
 _MOST_NUMBERED = 20
 _MOST_NAMED = 40
@@ -92,8 +93,8 @@ def _size(chart: Chart) -> tuple[float, float]:
 
 
 def _draw_curves(axes: Any, chart: Lines | Scatter) -> None:
-    axes.set_xlabel(chart.x_label)
-    axes.set_ylabel(chart.y_label)
+    axes.set_xlabel(_clean(chart.x_label))
+    axes.set_ylabel(_clean(chart.y_label))
     axes.grid(visible=True, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_xscale("log" if chart.x_log else "linear")
@@ -120,7 +121,8 @@ def _draw_curve(axes: Any, chart: Lines | Scatter, curve: Curve, index: int) -> 
     if isinstance(chart, Scatter):
         axes.scatter(xs, ys, s=28, alpha=0.8, linewidths=0, **named)
     else:
-        axes.plot(xs, ys, linewidth=1.8, marker="o" if len(points) == 1 else "", **named)
+        dash = _DASHES[index // len(_COLOURS) % len(_DASHES)]
+        axes.plot(xs, ys, dash, linewidth=1.8, marker="o" if len(points) == 1 else "", **named)
 
 
 def _label_decades(axis: Any) -> None:
@@ -194,13 +196,15 @@ def _inline(document: str, chart: Chart) -> str:
     width = re.search(r'viewBox="0 0 ([\d.]+) ', tag)
     style = f'style="max-width:{float(width[1]) * 4 / 3:.0f}px;width:100%;height:auto"' if width else ""
     key = re.sub(r"[^A-Za-z0-9]+", "-", chart.name).strip("-") or "chart"
+    rest = re.sub(r"\s*<metadata>.*?</metadata>", "", rest, flags=re.DOTALL).rstrip()
+    rest = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{key}-", rest)  # several charts share a page
     head = (
-        f'{tag} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {style} role="img" '
-        f'aria-labelledby="{key}-title {key}-text">\n'
+        f'{tag} class="chart" xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'{style} role="img" aria-labelledby="{key}-title {key}-text">\n'
         f'<title id="{key}-title">{escape(_clean(chart.title))}</title>\n'
         f'<desc id="{key}-text">{escape(_clean(_description(chart)))}</desc>'
     )
-    return head + re.sub(r"\s*<metadata>.*?</metadata>", "", rest, flags=re.DOTALL).rstrip() + "\n"
+    return f"{head}{rest}\n"
 
 
 def _clean(text: str) -> str:
