@@ -190,8 +190,11 @@ class Sgd(Parameters):
 
     kind: Literal["sgd"] = "sgd"
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Share of the last step that is taken again."""
     nesterov: bool = Field(default=False)
+    """Look ahead along the momentum."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Share of each weight taken away a step, times the learning rate."""
 
 
 class Adam(Parameters):
@@ -199,9 +202,13 @@ class Adam(Parameters):
 
     kind: Literal["adam"] = "adam"
     beta_1: Probability = Field(default=0.9)
+    """Decay of the mean of gradients."""
     beta_2: Probability = Field(default=0.999)
+    """Decay of the mean of squared gradients."""
     epsilon: float = Field(default=1e-7, gt=0)
+    """Keeps divisions away from zero."""
     amsgrad: bool = Field(default=False)
+    """Never let the mean of squared gradients shrink."""
 
 
 class AdamW(Parameters):
@@ -209,9 +216,13 @@ class AdamW(Parameters):
 
     kind: Literal["adamw"] = "adamw"
     beta_1: Probability = Field(default=0.9)
+    """Decay of the mean of gradients."""
     beta_2: Probability = Field(default=0.999)
+    """Decay of the mean of squared gradients."""
     epsilon: float = Field(default=1e-7, gt=0)
+    """Keeps divisions away from zero."""
     weight_decay: float = Field(default=4e-3, ge=0)
+    """Share of each weight taken away a step, times the learning rate."""
 
 
 class Nadam(Parameters):
@@ -219,8 +230,11 @@ class Nadam(Parameters):
 
     kind: Literal["nadam"] = "nadam"
     beta_1: Probability = Field(default=0.9)
+    """Decay of the mean of gradients."""
     beta_2: Probability = Field(default=0.999)
+    """Decay of the mean of squared gradients."""
     epsilon: float = Field(default=1e-7, gt=0)
+    """Keeps divisions away from zero."""
 
 
 class RmsProp(Parameters):
@@ -228,9 +242,13 @@ class RmsProp(Parameters):
 
     kind: Literal["rmsprop"] = "rmsprop"
     rho: Probability = Field(default=0.9)
+    """Decay of the mean of squared gradients."""
     momentum: Probability = Field(default=0.0)
+    """Share of the last step that is taken again."""
     epsilon: float = Field(default=1e-7, gt=0)
+    """Keeps divisions away from zero."""
     centered: bool = Field(default=False)
+    """Divide by the deviation of gradients instead of their size."""
 
 
 class Adagrad(Parameters):
@@ -238,6 +256,7 @@ class Adagrad(Parameters):
 
     kind: Literal["adagrad"] = "adagrad"
     epsilon: float = Field(default=1e-7, gt=0)
+    """Keeps divisions away from zero."""
 
 
 class Lion(Parameters):
@@ -245,8 +264,11 @@ class Lion(Parameters):
 
     kind: Literal["lion"] = "lion"
     beta_1: float = Field(default=0.9, gt=0, le=1)
+    """Decay of the mean of gradients."""
     beta_2: Probability = Field(default=0.99)
+    """Decay of the mean of squared gradients."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Share of each weight taken away a step, times the learning rate."""
 
 
 Optimizer = Annotated[Sgd | Adam | AdamW | Nadam | RmsProp | Adagrad | Lion, Field(discriminator="kind")]
@@ -301,7 +323,9 @@ class ReduceOnPlateau(Parameters):
 
     kind: Literal["reduce_on_plateau"] = "reduce_on_plateau"
     monitor: Monitor = Field(default="validation_loss")
+    """The number to watch."""
     factor: float = Field(default=0.5, gt=0, lt=1)
+    """What the learning rate is multiplied by."""
     patience: int = Field(default=3, ge=1)
     """Epochs without improvement before the learning rate is reduced."""
     min_delta: float = Field(default=1e-4, ge=0)
@@ -317,6 +341,7 @@ class EarlyStopping(Parameters):
     """End before the last epoch when the monitored number stops getting better."""
 
     monitor: Monitor = Field(default="validation_loss")
+    """The number to watch."""
     patience: int = Field(default=10, ge=1)
     """Epochs without improvement before training ends."""
     min_delta: float = Field(default=0.0, ge=0)
