@@ -222,13 +222,17 @@ def _forced(arguments: Sequence[str]) -> list[str]:
     for folder in (Path(str(files("millrace.conf"))), *_config_dirs(arguments)):
         if folder.is_dir():
             groups.update(item.name for item in folder.iterdir() if item.is_dir())
-    forced = []
+    overrides, flags = [], []  # overrides go first: argparse does not take them on both sides of a flag
     for item in arguments:
         key = item.partition("=")[0]
         group = key.partition("@")[0].partition("/")[0]
-        plain = "=" in item and not item.startswith(("-", "+", "~")) and "/" not in key and "@" not in key
-        forced.append(f"++{item}" if plain and group.partition(".")[0] != "hydra" and group not in groups else item)
-    return forced
+        if item.startswith("-") or not ("=" in item or item.startswith("~")):
+            flags.append(item)
+        elif item.startswith(("+", "~")) or "/" in key or "@" in key or key.startswith("hydra.") or group in groups:
+            overrides.append(item)
+        else:
+            overrides.append(f"++{item}")
+    return [*overrides, *flags]
 
 
 def _validated(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from millrace.components.evaluate.spec import EvaluateParameters, evaluate
-from millrace.components.quantize.spec import QuantizeParameters, quantize
-from millrace.components.tune.spec import TuneParameters, tune
 from pydantic import Field
 
 from millrace.components.deploy.spec import DeployParameters, deploy
+from millrace.components.evaluate.spec import EvaluateParameters, evaluate
 from millrace.components.manifest.spec import ManifestParameters, manifest
 from millrace.components.preprocess.spec import PreprocessParameters, preprocess
+from millrace.components.quantize.spec import QuantizeParameters, quantize
 from millrace.components.shard.spec import ShardParameters, shard
 from millrace.components.train.spec import TrainParameters, train
+from millrace.components.tune.spec import TuneParameters, tune
 from millrace.specs import Dataset, Frozen, PipelineConfig, pipeline, when
 
 __all__ = ["Gate", "ImageClassification", "classify", "image_classification"]

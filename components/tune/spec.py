@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from millrace.components.tune.space import Range, check_space
 from millrace.errors import CompositionError, ConfigError
@@ -101,7 +102,7 @@ class TuneParameters(Parameters):
     trial: dict[str, JsonValue] = Field(default_factory=dict)
     """Parameters of every trial; those of the space are put over them."""
     space: dict[str, Range] = Field(default_factory=dict)
-    """What to search, by dotted parameter name, by kind: float, int or categorical."""
+    """What to search, by parameter name, dotted or nested, by kind: float, int or categorical. null: nothing."""
     objective: Objective = Field(default=Objective())
     """What makes a trial good."""
     sampler: Annotated[TpeSampler | RandomSampler, Field(discriminator="kind")] = Field(default=TpeSampler())
@@ -116,6 +117,12 @@ class TuneParameters(Parameters):
     """Trials side by side; they share the task's cores."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of the sampler."""
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _by_dotted_name(cls, space: object) -> object:
+        """`{model: {dropout: RANGE}}`, which overrides can reach into, is `{model.dropout: RANGE}`."""
+        return dict(_dotted(space or {}, "")) if isinstance(space, Mapping | None) else space
 
     def of(self, searched: Component[ParametersT, ..., OutputsT], parameters: ParametersT) -> TuneParameters:
         """These parameters for searching `searched`, checked against what it takes.
@@ -155,6 +162,14 @@ class TuneOutputs(Outputs):
     """Best value of the objective."""
     trials: Metric
     """Trials run."""
+
+
+def _dotted(space: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
+    for name, values in space.items():
+        if isinstance(values, Mapping) and "kind" not in values:
+            yield from _dotted(values, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", values
 
 
 tune = component(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,11 +31,19 @@ _STYLES = {
 }
 
 
+class _Console(Console):
+    """A console that falls silent when nobody reads it any more; the run goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Display:
     """Shows a run while it goes on, and its summary at the end."""
 
     def __init__(self, spec: PipelineSpec) -> None:
-        self._console = Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())
+        self._console = _Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())
         self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
         self._seen: dict[str, TaskState] = {}
         self._name = spec.name
@@ -109,6 +118,8 @@ def _line(task: TaskRun) -> str:
 
 def _seconds(task: TaskRun) -> str:
     if task.started is None or task.state is TaskState.CACHED:
+        return ""
+    if task.ended is None and not sys.stdout.isatty():  # a plain line says that it has started
         return ""
     seconds = ((task.ended or datetime.now(UTC)) - task.started).total_seconds()
     return f"{seconds:.1f} s"

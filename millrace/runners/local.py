@@ -92,15 +92,22 @@ class _Execution:
 
     def drive(self) -> None:
         with ThreadPoolExecutor(max_workers=256) as pool:
-            while True:
-                self._plan()
-                self._start(pool)
-                self._save()
-                if not self.running:
-                    return
-                finished, _ = wait(self.running, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    self._finish(self.running.pop(future), future)
+            try:
+                while self._step(pool):
+                    pass
+            except BaseException:
+                self.cancel.set()  # else leaving the pool would wait for the workers' own end
+                raise
+
+    def _step(self, pool: ThreadPoolExecutor) -> bool:
+        """Start what can be started and take what has ended; whether anything is still running."""
+        self._plan()
+        self._start(pool)
+        self._save()
+        finished, _ = wait(self.running, timeout=0.5, return_when=FIRST_COMPLETED)
+        for future in finished:
+            self._finish(self.running.pop(future), future)
+        return bool(finished or self.running)
 
     def _save(self) -> None:
         self.run.write(self.directory)
@@ -181,6 +188,7 @@ class _Execution:
             alone = not self.running and len(self.waiting) == 1
             self.waiting.remove(unit)
             unit.share.state = self.run.tasks[unit.task.name].state = TaskState.RUNNING
+            unit.share.started = datetime.now(UTC)
             worker = self._worker(unit, int(self.cores if alone else max(1, unit.cores)))
             self.running[pool.submit(_run_worker, worker, unit.share)] = unit
 

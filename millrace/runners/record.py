@@ -59,6 +59,8 @@ class ShareRun(_Record):
     directory: Path | None = None
     """Its task directory, with the log and the outputs."""
     attempts: int = 0
+    started: datetime | None = None
+    """When its worker was started in this run."""
     seconds: float = 0.0
     peak_memory: int = 0
     """Bytes."""

@@ -187,14 +187,13 @@ def _bar(task: TaskRun, start: datetime, whole: float) -> Bar | None:
 
 
 def _share_bars(task: TaskRun, start: datetime, whole: float) -> tuple[tuple[Bar, ...], int]:
-    """Bars as long as each worker worked; when it began is not on record, so all begin with the task."""
+    """Bars from each worker's start, as long as it worked."""
     if len(task.shares) < 2 or task.started is None or task.state is TaskState.CACHED:
         return (), 0
-    left = round(100 * (task.started - start).total_seconds() / whole, 2)
     longest = sorted(task.shares, key=lambda share: (-share.seconds, share.index))[:_SHARE_BARS]
     bars = tuple(
         Bar(
-            left,
+            left := round(100 * ((share.started or task.started) - start).total_seconds() / whole, 2),
             0.0 if share.state is TaskState.CACHED else round(min(100 * share.seconds / whole, 100 - left), 2),
             f"share {share.index} of {task.name}: {share.state}, {duration(share.seconds)} of work",
             share.state,

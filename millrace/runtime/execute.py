@@ -119,8 +119,8 @@ def attempt(directory: Path, request: TaskRequest) -> TaskResult:
     made = {name: _made(component, name, handle.path, result) for name, handle in _artifacts(outputs)}
     partial.replace(directory / "outputs")
     shutil.rmtree(scratch, ignore_errors=True)
-    if result.metrics:
-        context.log.info("%s", summary(result.metrics))
+    if declared := {metric.name: result.metrics[metric.name] for metric in component.spec.metrics}:
+        context.log.info("%s", summary(declared))
     return TaskResult(
         outputs=made,
         metrics=result.metrics,
@@ -213,7 +213,7 @@ def _write_metrics(component: AnyComponent, outputs: Outputs, result: Result) ->
     if not isinstance(handle, Artifact):
         return
     (handle.path / "metrics.json").write_text(json.dumps(result.metrics, indent=2) + "\n")
-    (handle.path / "charts.json").write_bytes(charts_adapter.dump_json(result.charts, indent=2))
+    (handle.path / "charts.json").write_bytes(charts_adapter.dump_json(result.charts))
 
 
 def _made(component: AnyComponent, name: str, path: Path, result: Result) -> MadeArtifact:

@@ -277,3 +277,20 @@ def test_importing_the_command_line_is_light(project: Path) -> None:
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=project)
     assert answer.stdout.split()[1:] == ["True", "False"]
+
+
+def test_a_run_goes_on_when_nobody_reads_its_output_any_more(project: Path) -> None:
+    words = [sys.executable, "-m", "millrace", "run", "--config-dir", "my_config", "pipeline=play"]
+    process = subprocess.Popen(
+        words,
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(Path(toys.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    process.wait(timeout=60)
+    (run,) = (project / ".millrace" / "runs").iterdir()
+    assert '"state": "succeeded"' in (run / "run.json").read_text()
+    assert (run / "report.html").exists()

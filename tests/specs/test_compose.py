@@ -88,8 +88,7 @@ class TestAMistake:
 
     def test_condition_used_as_truth_value(self) -> None:
         def wrong(config: Play) -> None:
-            if write(config.write).length > 3:
-                pass
+            bool(anything(write(config.write).length > 3))
 
         with pytest.raises(CompositionError, match=r"write with when\(\.\.\.\)|with when"):
             pipeline(wrong).compose(Play())
