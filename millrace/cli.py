@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import millrace
-from millrace.errors import MillraceError, UnsupportedError, UserError, did_you_mean
+from millrace.errors import MillraceError, UnsupportedError, UserError, did_you_mean, report
 
 if TYPE_CHECKING:
     from millrace.runners.record import PipelineRun
@@ -25,15 +26,13 @@ class _Command(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 success, 1 a failed run, 2 a mistake."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    if "--debug" in words:
+        os.environ["MILLRACE_DEBUG"] = "1"
+        words.remove("--debug")
     try:
         return _dispatch(words)
     except MillraceError as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return report(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

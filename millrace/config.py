@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
-from millrace.errors import ConfigError, MillraceError, explain_validation
+from millrace.errors import ConfigError, MillraceError, explain_validation, report
 from millrace.registry import AnyPipeline, load_pipeline, pipelines
 from millrace.runners.local import LocalRunner
 from millrace.specs import Frozen, PipelineConfig
@@ -97,9 +97,9 @@ def compose_and_call(command: str, arguments: Sequence[str], job: Job) -> int:
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
             codes.append(job({str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}))
         except OmegaConfBaseException as error:
-            codes.append(_report(ConfigError(str(error))))
+            codes.append(report(ConfigError(str(error))))
         except MillraceError as error:
-            codes.append(_report(error))
+            codes.append(report(error))
 
     broken = _prepare_hydra(arguments)
     sys.argv = [f"millrace {command}", *_forced(arguments)]
@@ -163,11 +163,6 @@ def user_components(arguments: Sequence[str]) -> dict[str, str]:
                 raise ConfigError(f"{file}: it needs one line such as `entry: my_package.blur.spec:blur`")
             found[file.stem] = entry
     return found
-
-
-def _report(error: MillraceError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return error.exit_code
 
 
 def _prepare_hydra(arguments: Sequence[str]) -> dict[str, ConfigError]:

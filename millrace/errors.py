@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
+import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
@@ -19,6 +22,7 @@ __all__ = [
     "UserError",
     "did_you_mean",
     "explain_validation",
+    "report",
 ]
 
 
@@ -69,6 +73,14 @@ class CompositionError(UserError):
         self.message = message
         self.task = task
         self.location = location
+
+
+def report(error: MillraceError) -> int:
+    """Print an error's message, below its traceback when MILLRACE_DEBUG is set, and return its exit code."""
+    if os.environ.get("MILLRACE_DEBUG"):
+        traceback.print_exception(error)
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return error.exit_code
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:

@@ -239,7 +239,8 @@ def _files(path: Path) -> Iterator[Path]:
 
 def _fail(directory: Path, error: Exception) -> int:
     failure, code = _classify(error)
-    if failure.kind == "error" and not isinstance(error, MillraceError):
+    unforeseen = failure.kind == "error" and not isinstance(error, MillraceError)
+    if unforeseen or os.environ.get("MILLRACE_DEBUG"):
         traceback.print_exception(error)
     print(f"error: {failure.message}", file=sys.stderr, flush=True)
     with contextlib.suppress(OSError):  # on a full disk the exit code and the log still tell

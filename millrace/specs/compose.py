@@ -6,10 +6,10 @@ the same is checked again when the pipeline is composed, at the author's own lin
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -221,6 +221,9 @@ class Pipeline(Generic[ConfigT]):
             self.function(config)
         except ValidationError as error:
             raise CompositionError(explain_validation(error), location=_raising_line(error)) from error
+        except CompositionError as error:
+            location = error.location or _raising_line(error)
+            raise CompositionError(error.message, task=error.task, location=location) from error
         finally:
             _composing.reset(token)
         if not composition.tasks:
@@ -314,7 +317,7 @@ def pipeline(function: Callable[[ConfigT], None]) -> Pipeline[ConfigT]:
     return Pipeline(function.__name__, kinds[0], function)
 
 
-@contextmanager
+@contextlib.contextmanager
 def when(condition: Condition) -> Iterator[None]:
     """Tasks made inside run only when the condition holds.
 
@@ -402,7 +405,12 @@ def _checked(model: type[ModelT], **values: object) -> ModelT:
         raise CompositionError(explain_validation(error), location=_author_line()) from error
 
 
-_OWN_FOLDERS = (str(Path(__file__).parent), str(Path(pydantic.__file__).parent), str(Path(inspect.__file__).parent))
+_FRAMEWORK = Path(__file__).parents[1]
+_OWN_FOLDERS = (
+    *(f"{_FRAMEWORK / name}/" for name in ("specs", "components", "runtime")),
+    f"{Path(pydantic.__file__).parent}/",
+    contextlib.__file__,
+)
 
 
 def _author_line() -> str:
