@@ -64,5 +64,13 @@ def _problem(data: bytes, formats: tuple[str, ...]) -> str:
     except Image.DecompressionBombError:
         return ""  # a picture; its size is judged where it is decoded
     except Exception:  # Pillow's parsers raise many things on bad headers
+        begun = next((name for name in formats if name in Image.OPEN and _begins_as(name, data)), None)
+        if begun is not None:
+            return f"it begins as {begun}, but its header is broken or cut off"
         return f"not {', '.join(formats)} by content; it begins with {data[:12]!r}"
     return ""
+
+
+def _begins_as(name: str, data: bytes) -> bool:
+    accept = Image.OPEN[name][1]
+    return accept is not None and accept(data[:16]) is True

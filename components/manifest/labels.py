@@ -47,7 +47,8 @@ def find_channels(rows: pl.DataFrame, labels: PrefixLabels | RegexLabels | CsvLa
 def channels_below(rows: pl.DataFrame) -> str | None:
     """The only folder at the first level, when folders of channels are in it: an archive's own folder, mostly."""
     parts = pl.col("key").str.split("/")
-    top = rows.select(top=parts.list.first(), second=parts.list.get(1, null_on_oob=True).str.to_lowercase()).unique()
+    inside = rows.filter(parts.list.len() > 2)  # a file beside the folder, or in it, changes nothing
+    top = inside.select(top=parts.list.first(), second=parts.list.get(1).str.to_lowercase()).unique()
     if top["top"].n_unique() != 1 or not top["second"].is_in(list(_FOLDERS)).sum() >= 2:
         return None
     return str(top["top"][0])

@@ -66,6 +66,7 @@ def _without_junk(rows: pl.DataFrame, parameters: ManifestParameters, rejected: 
     limit = int(parameters.max_megabytes * 1_000_000)
     rows = rejected.take(rows, key.str.contains(_SYSTEM_FILES), "junk", "a file that operating systems leave behind")
     rows = rejected.take(rows, key.str.contains(r"(^|/)\."), "hidden", "its name or folder begins with a dot")
+    rows = rejected.take(rows, size < 0, "broken_link", "a symbolic link to nothing")
     rows = rejected.take(rows, size == 0, "empty", "0 bytes")
     too_large = pl.format("{} bytes, allowed by max_megabytes: {}", size, pl.lit(limit))
     return rejected.take(rows, size > limit, "too_large", too_large)

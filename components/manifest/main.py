@@ -57,7 +57,10 @@ def main(parameters: ManifestParameters, inputs: ManifestInputs, outputs: Manife
     rows = _labelled(rows, parameters, source, rejected, inside=inputs.dataset is not None)
     rows = read_contents(rows, parameters, rejected, context)
     if rows.is_empty():
-        raise DataError(f"there are no usable objects below {source}; set aside: {rejected.summary()}")
+        raise DataError(
+            f"there are no usable objects below {source}; set aside: {rejected.summary()}; the first of each:\n"
+            f"{rejected.examples()}"
+        )
     duplicates = rows.height - rows["content"].n_unique()
     rows = tie_together(rows, parameters, rejected)
     classes = _classes(rows, source)
@@ -96,7 +99,11 @@ def _source(parameters: ManifestParameters, inputs: ManifestInputs) -> str:
 def _in_channels(
     rows: pl.DataFrame, parameters: ManifestParameters, rejected: Rejected, context: Context
 ) -> pl.DataFrame:
-    """Add `folder`, the channel an object's folder stands for."""
+    """Add `folder`, the channel an object's folder stands for.
+
+    Raises:
+        DataError: When such folders lie one level too deep: to mix them would be a leak that nobody sees.
+    """
     if parameters.split.folders == "ignore":
         return rows.with_columns(pl.lit(None, dtype=pl.String).alias("folder"))
     rows = find_channels(rows, parameters.labels)
@@ -104,9 +111,9 @@ def _in_channels(
     if found:
         context.log.info("channels that have folders: %s", ", ".join(found))
     elif (below := channels_below(rows)) is not None:
-        context.log.warning(
-            "folders of channels are in %s/: they count only directly below the source, set manifest.source there",
-            below,
+        raise DataError(
+            f"folders of channels are in {below}/, they count only directly below the source: set manifest.source to "
+            f"that folder, or manifest.split.folders=ignore to divide all objects anew"
         )
     if "train" not in found:
         return rows

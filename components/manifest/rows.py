@@ -47,3 +47,8 @@ class Rejected:
         """`12 hidden, 3 wrong_type`, the most frequent first."""
         counts = self.table().group_by("reason").len().sort("len", "reason", descending=[True, False])
         return ", ".join(f"{number} {reason}" for reason, number in counts.iter_rows())
+
+    def examples(self) -> str:
+        """A line for the first object of each reason."""
+        first = self.table().unique("reason", keep="first", maintain_order=True)
+        return "\n".join(f"  {uri}: {reason}: {detail}" for _, uri, reason, detail in first.iter_rows())

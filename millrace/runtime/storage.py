@@ -34,7 +34,7 @@ class Listed(NamedTuple):
     key: str
     """Below the source, with `/` between folders."""
     size: int
-    """Bytes."""
+    """Bytes; -1 for a symbolic link to nothing, which can't be read."""
     modified: int
     """Nanoseconds since 1970."""
     etag: str | None = None
@@ -45,8 +45,8 @@ class Listed(NamedTuple):
 def list_objects(source: str, *, patience: Patience = Patience()) -> Iterator[Listed]:
     """Everything below a folder or prefix, by key.
 
-    Symbolic links are followed, but never into a folder that is being listed already; links to nothing,
-    sockets and pipes are left out. Markers of empty folders that consoles leave in buckets are left out.
+    Symbolic links are followed, but never into a folder that is being listed already; sockets and pipes are
+    left out. Markers of empty folders that consoles leave in buckets are left out.
 
     Args:
         source: Path of a folder, `file://`, `s3://bucket/prefix` or `gs://bucket/prefix`.
@@ -204,6 +204,7 @@ def _entries(scan: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, int, int]]
             status = entry.stat()
         except OSError as error:
             if entry.is_symlink() and not isinstance(error, PermissionError):  # to nothing, or to itself
+                yield entry.name, -1, 0
                 continue
             raise
         if stat.S_ISDIR(status.st_mode):

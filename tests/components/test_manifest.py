@@ -198,8 +198,22 @@ class TestJunk:
         assert "cats/huge.png" in keys(ran)
 
     def test_nothing_but_junk(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"no usable objects.*1 empty, 1 wrong_type"):
+        with pytest.raises(DataError, match=r"(?s)no usable objects.*1 empty, 1 wrong_type.*1.png: empty: 0 bytes\n"):
             run(tmp_path, {"cats/1.png": b"", "dogs/1.png": b"text"})
+
+    def test_pictures_in_no_folder_are_told_why(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"2 no_label; the first of each:\n.*/1.png: no_label: it lies in no class"):
+            run(tmp_path, {"1.png": picture(1), "2.png": picture(2)})
+
+    @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+    def test_broken_headers_are_called_that(self, tmp_path: Path, form: str) -> None:
+        ran = run(tmp_path, {**pictures("cats", "dogs"), "cats/cut": picture(999, form)[:16]})
+        assert rejects(ran)["detail"].to_list() == [f"it begins as {form}, but its header is broken or cut off"]
+
+    def test_links_to_nothing(self, tmp_path: Path) -> None:
+        source = write(tmp_path / "source", pictures("cats", "dogs"))
+        (source / "cats" / "moved.png").symlink_to(tmp_path / "gone.png")
+        assert reasons(run(tmp_path, {})) == {"moved.png": "broken_link"}
 
 
 class TestLabels:
@@ -300,9 +314,12 @@ class TestFolders:
     def test_train_may_be_a_class(self, tmp_path: Path) -> None:
         assert set(column(run(tmp_path, pictures("train", "plane")), "class_label").values()) == {"train", "plane"}
 
-    def test_one_level_too_deep_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        run(tmp_path, pictures("archive/train/cats", "archive/train/dogs", "archive/test/cats", "archive/test/dogs"))
-        assert "folders of channels are in archive/" in caplog.text
+    def test_one_level_too_deep_is_refused(self, tmp_path: Path) -> None:
+        files = pictures("archive/train/cats", "archive/train/dogs", "archive/test/cats", "archive/test/dogs")
+        with pytest.raises(DataError, match=r"folders of channels are in archive/.*set manifest.source"):
+            run(tmp_path / "1", {**files, "README.md": b"x"})
+        mixed = run(tmp_path / "2", files, split=Split(folders="ignore"))
+        assert mixed.metrics["objects"] == len(files)
 
     def test_they_can_be_ignored(self, tmp_path: Path) -> None:
         files = pictures("train/cats", "train/dogs", "test/cats", "test/dogs", each=30)
