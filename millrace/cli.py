@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import millrace
-from millrace.errors import MillraceError, UnsupportedError, UserError, did_you_mean, report
+from millrace.errors import (
+    MillraceError,
+    TaskFailedError,
+    UnsupportedError,
+    UserError,
+    did_you_mean,
+    explain_os_error,
+    report,
+)
 
 if TYPE_CHECKING:
     from millrace.runners.record import PipelineRun
@@ -92,9 +100,13 @@ def _run_once(composed: Mapping[str, Any]) -> int:
         run, directory = run_pipeline(
             spec, settings.runner, config=config.model_dump(mode="json"), watch=display.update
         )
-    report = write_report(run, directory)
     display.close(run)
-    print(f"report: {report}")
+    try:
+        print(f"report: {write_report(run, directory)}")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise TaskFailedError(f"the report can't be written: {explain_os_error(error)}") from error
     return {RunState.SUCCEEDED: 0, RunState.CANCELLED: 130}.get(run.state, _failed_code(run))
 
 
@@ -123,7 +135,9 @@ def _doctor(words: Sequence[str]) -> int:
 
 def _exec(words: Sequence[str]) -> int:
     from millrace.runtime.execute import end_with_parent, execute
+    from millrace.runtime.task import append_import_path
 
+    append_import_path()
     rest = [word for word in words if word != "--supervised"]
     if len(rest) != 2 or rest[0] != "--task":
         raise UserError("usage: millrace exec --task DIRECTORY (a folder that holds a task.json)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 import traceback
@@ -21,7 +22,9 @@ __all__ = [
     "UnsupportedError",
     "UserError",
     "did_you_mean",
+    "explain_os_error",
     "explain_validation",
+    "is_disk_full",
     "report",
 ]
 
@@ -91,6 +94,19 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     listed = f"allowed: {', '.join(names)}"
     return f"did you mean {close[0]!r}? {listed}" if close else listed
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether an operation on a file failed for want of space: bytes, inodes or quota."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def explain_os_error(error: OSError) -> str:
+    """Which file an operation failed on and why; on a full disk, what to do."""
+    where = f"{error.filename}: " if error.filename else ""
+    if is_disk_full(error):
+        return f"{where}the disk is full: free some space (or inodes, see df -i), then run the same command again"
+    return f"{where}{error.strerror or error}"
 
 
 def explain_validation(error: ValidationError, model: type[BaseModel] | None = None, prefix: str = "") -> str:

@@ -22,7 +22,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import Field, JsonValue
 
 import millrace
-from millrace.errors import MillraceError, TaskFailedError, UserError
+from millrace.errors import ConfigError, MillraceError, TaskFailedError, UserError, explain_os_error, is_disk_full
 from millrace.runners.cache import reaches_outside, task_key
 from millrace.runners.merge import finished, merge_shares
 from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, TaskState
@@ -110,7 +110,11 @@ class _Execution:
         return bool(finished or self.running)
 
     def _save(self) -> None:
-        self.run.write(self.directory)
+        try:
+            self.run.write(self.directory)
+        except OSError as error:  # a full disk may have room again when the task that filled it has failed
+            if not is_disk_full(error):
+                self.stopped, self.run.reason = True, explain_os_error(error)
         self.watch(self.run)
 
     def _plan(self) -> None:
@@ -128,7 +132,12 @@ class _Execution:
             elif (unmet := self._unmet(task)) is not None:
                 self._end(record, TaskState.SKIPPED, unmet)
             else:
-                self._prepare(task, record)
+                try:
+                    self._prepare(task, record)
+                except OSError as error:
+                    self.waiting = [unit for unit in self.waiting if unit.task is not task]
+                    self._end(record, TaskState.FAILED, explain_os_error(error))
+                    self.stopped = True
 
     def _unmet(self, task: Task) -> str | None:
         for condition in task.conditions:
@@ -230,7 +239,7 @@ class _Execution:
         except MillraceError as error:
             self._fail(share, error)
         except OSError as error:
-            self._fail(share, TaskFailedError(f"{type(error).__name__}: {error}"))
+            self._fail(share, TaskFailedError(explain_os_error(error)))
         else:
             share.state = TaskState.SUCCEEDED
             share.seconds, share.peak_memory = result.seconds, result.peak_memory
@@ -256,8 +265,9 @@ class _Execution:
             try:
                 self._publish(task, record)
             except (MillraceError, OSError) as error:
-                self._fail(record.shares[0], error)
-                self._end(record, TaskState.FAILED, str(error))
+                told = TaskFailedError(explain_os_error(error)) if isinstance(error, OSError) else error
+                self._fail(record.shares[0], told)
+                self._end(record, TaskState.FAILED, str(told))
             else:
                 self._end(record, TaskState.CACHED if cached else TaskState.SUCCEEDED, "")
 
@@ -308,16 +318,31 @@ def run_pipeline(
         tasks={task.name: _pending(spec, task) for task in spec.tasks},
     )
     directory = runner.root.absolute() / "runs" / run.id
-    directory.mkdir(parents=True)
+    _begin(run, runner.root, directory)
     execution = _Execution(spec, runner, run, directory, watch)
     with _cancel_on_signal(execution.cancel):
         execution.drive()
     for claim in execution.claims:
         claim.release()
     _settle(run, cancelled=execution.cancel.is_set())
-    run.write(directory)
     watch(run)
+    try:
+        run.write(directory)
+    except OSError as error:
+        raise TaskFailedError(explain_os_error(error)) from error
     return run, directory
+
+
+def _begin(run: PipelineRun, root: Path, directory: Path) -> None:
+    """Make the folder of a run, with its first record in it."""
+    try:
+        directory.mkdir(parents=True)
+        run.write(directory)
+    except OSError as error:
+        if is_disk_full(error):
+            raise TaskFailedError(explain_os_error(error)) from error
+        told = f"{explain_os_error(error)}; give a folder that can be written"
+        raise ConfigError(f"runner.root={root} can't be used: {told}") from error
 
 
 def _pending(spec: PipelineSpec, task: Task) -> TaskRun:
@@ -337,6 +362,8 @@ def _settle(run: PipelineRun, *, cancelled: bool) -> None:
     run.ended = datetime.now(UTC)
     if failed:
         run.state, run.reason = RunState.FAILED, f"task {failed[0].name!r} failed: {failed[0].reason}"
+    elif run.reason:
+        run.state = RunState.FAILED
     elif cancelled:
         run.state, run.reason = RunState.CANCELLED, "it was cancelled"
     else:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from millrace.errors import TaskFailedError, TransientError, UserError
+from millrace.errors import TaskFailedError, TransientError, UserError, explain_os_error
 from millrace.runtime.task import Failure, TaskRequest, TaskResult, launch, read_failure, read_result
 from millrace.specs import Retries
 
@@ -58,7 +58,6 @@ class Worker:
                 raise Cancelled
 
     def _attempt(self) -> Failure | None:
-        (self.directory / "failure.json").unlink(missing_ok=True)
         process = launch(self.directory)
         try:
             code = self._wait(process)
@@ -81,9 +80,10 @@ class Worker:
                     raise _as_error(Failure(kind="error", message=message), self.attempts) from None
 
     def _unexplained(self, code: int) -> Failure:
-        free = shutil.disk_usage(self.directory).free
-        if free < 2**20:
-            return Failure(kind="disk_full", message=f"the disk of {self.directory} is full ({free} bytes free)")
+        disk = os.statvfs(self.directory)
+        if disk.f_bavail * disk.f_frsize < 2**20 or (disk.f_files and not disk.f_favail):
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.directory))
+            return Failure(kind="disk_full", message=explain_os_error(full))
         if code < 0 or code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
             name = signal.Signals(-code if code < 0 else code - 128).name
             hint = "; most often the machine ran out of memory" if name == "SIGKILL" else ""
@@ -106,8 +106,6 @@ def _as_error(failure: Failure, attempts: int) -> Exception:
         return UserError(failure.message)
     if failure.kind == "transient":
         return TransientError(f"{failure.message} (tried {attempts} times)")
-    if failure.kind == "disk_full":
-        return TaskFailedError(f"{failure.message}: free some space, then run the same command again")
     return TaskFailedError(failure.message)
 
 

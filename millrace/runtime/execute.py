@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -25,10 +24,18 @@ from typing import Any, get_args, get_origin
 from filelock import FileLock
 from pydantic import JsonValue, ValidationError
 
-from millrace.errors import ConfigError, MillraceError, TransientError, UserError, explain_validation
+from millrace.errors import (
+    ConfigError,
+    MillraceError,
+    TransientError,
+    UserError,
+    explain_os_error,
+    explain_validation,
+    is_disk_full,
+)
 from millrace.registry import AnyComponent, load_component
 from millrace.runtime.context import Context, Result, summary
-from millrace.runtime.task import Failure, MadeArtifact, TaskRequest, TaskResult, write_atomically
+from millrace.runtime.task import Failure, MadeArtifact, TaskRequest, TaskResult, read_result, write_atomically
 from millrace.specs import Artifact, Inputs, Metric, Outputs, Parameters, TaskOutput
 from millrace.specs.charts import charts_adapter
 
@@ -44,16 +51,24 @@ def execute(directory: Path) -> int:
     its message to stderr, without a traceback when it is a mistake of the user's.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
-    with FileLock(directory / ".lock"):  # an earlier worker may still be ending, another run may be at it
-        if (directory / "result.json").exists():
-            return 0
-        for name in ("failure.json", "progress.json"):
+    try:
+        with FileLock(directory / ".lock"):  # an earlier worker may still be ending, another run may be at it
+            return 0 if read_result(directory) else _execute(directory)
+    except OSError as error:  # of the lock itself
+        return _fail(directory, error)
+
+
+def _execute(directory: Path) -> int:
+    try:
+        for name in ("result.json", "progress.json"):
             (directory / name).unlink(missing_ok=True)
-        try:
-            result = attempt(directory, _read_request(directory))
-            write_atomically(directory / "result.json", result.model_dump_json(indent=2))
-        except Exception as error:  # the boundary of the worker: everything becomes a recorded failure
-            return _fail(directory, error)
+        result = attempt(directory, _read_request(directory))
+        write_atomically(directory / "result.json", result.model_dump_json(indent=2))
+    except Exception as error:  # the boundary of the worker: everything becomes a recorded failure
+        for name in ("partial", "scratch"):  # what failed shall not fill the disk
+            shutil.rmtree(directory / name, ignore_errors=True)
+        return _fail(directory, error)
+    (directory / "failure.json").unlink(missing_ok=True)
     return 0
 
 
@@ -255,8 +270,10 @@ def _classify(error: Exception) -> tuple[Failure, int]:
         return Failure(kind="transient", message=str(error)), TransientError.exit_code
     if isinstance(error, MillraceError):
         return Failure(kind="error", message=str(error)), MillraceError.exit_code
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Failure(kind="disk_full", message=f"the disk is full: {error.filename or error}"), 1
+    if isinstance(error, OSError) and is_disk_full(error):
+        return Failure(kind="disk_full", message=explain_os_error(error)), 1
+    if isinstance(error, MemoryError):
+        return Failure(kind="error", message="memory ran out"), 1
     if isinstance(error, (ConnectionError, TimeoutError)):
         return Failure(kind="transient", message=f"{type(error).__name__}: {error}"), TransientError.exit_code
     return Failure(kind="error", message=f"{type(error).__name__}: {error}"), 1

@@ -24,17 +24,21 @@ from millrace.runtime.context import Share
 from millrace.specs import Frozen
 
 __all__ = [
+    "IMPORT_PATH",
     "Failure",
     "GivenArtifact",
     "MadeArtifact",
     "TaskRequest",
     "TaskResult",
+    "append_import_path",
     "launch",
     "read_failure",
     "read_result",
     "write_atomically",
 ]
 
+IMPORT_PATH = "MILLRACE_IMPORT_PATH"
+"""Environment variable: folders with modules of the user's own. PYTHONPATH would put them before all others."""
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -94,8 +98,12 @@ class Failure(Frozen):
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that it is seen whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def launch(directory: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -104,15 +112,23 @@ def launch(directory: Path, environment: Mapping[str, str] | None = None) -> sub
     The worker ends itself when its standard input, a pipe, is closed: by the caller, or by the kernel
     when the caller dies.
     """
+    (directory / "failure.json").unlink(missing_ok=True)
     with (directory / "log.txt").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "millrace", "exec", "--supervised", "--task", str(directory)],
+            [sys.executable, "-P", "-m", "millrace", "exec", "--supervised", "--task", str(directory)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
         )
+
+
+def append_import_path() -> None:
+    """Make the user's modules importable, after all others: in the folders of `IMPORT_PATH`, or in the current one."""
+    for folder in os.environ.get(IMPORT_PATH, str(Path.cwd())).split(os.pathsep):
+        if folder not in sys.path:
+            sys.path.append(folder)
 
 
 def read_result(directory: Path) -> TaskResult | None:

@@ -50,6 +50,25 @@ class TestRun:
         assert "play: succeeded in" in answer.stdout
         assert "write.length" in answer.stdout
 
+    def test_imports_modules_beside_the_config_directory_from_anywhere(self, project: Path, tmp_path: Path) -> None:
+        (project / "beside.py").write_text("from tests.toys import play\n")
+        (project / "my_config" / "pipeline" / "own.yaml").write_text(
+            "# @package _global_\npipeline: {name: own, function: 'beside:play'}\n"
+        )
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        answer = millrace("run", "--config-dir", str(project / "my_config"), "pipeline=own", cwd=elsewhere)
+        assert answer.returncode == 0, answer.stderr
+
+    def test_files_in_the_current_folder_shadow_nothing(self, project: Path) -> None:
+        for name in ("queue", "numpy", "pydantic"):
+            (project / f"{name}.py").write_text(f"raise RuntimeError('the wrong {name}')\n")
+        command = Path(sys.executable).with_name("millrace")  # `python -m` would itself look here first
+        words = [str(command), "run", "--config-dir", "my_config", "pipeline=play"]
+        environment = {**os.environ, "PYTHONPATH": str(Path(toys.__file__).parents[1])}
+        answer = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=False)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+
     def test_overrides_any_key_of_the_model(self, project: Path) -> None:
         answer = play(project, "least=0.9")
         assert "judge.score >= 0.9 does not hold" in answer.stdout
@@ -103,6 +122,13 @@ class TestRun:
         assert answer.returncode == code
         assert "work failed; the end of" in answer.stdout
         assert ("tobe" if behaviour == "user" else "boom") in answer.stdout
+
+    def test_explains_a_root_that_is_no_folder(self, project: Path) -> None:
+        (project / "file").touch()
+        answer = millrace("run", "--config-dir", "my_config", "pipeline=play", "runner.root=file", cwd=project)
+        assert answer.returncode == 2
+        assert "runner.root=file can't be used" in answer.stderr
+        assert "Traceback" not in answer.stderr
 
     def test_shows_the_whole_configuration(self, project: Path) -> None:
         answer = millrace("run", "pipeline=digits", "--cfg", "job", cwd=project)

@@ -117,6 +117,12 @@ class TestTheCache:
         removed.rmdir()
         assert states(run(runner))["write"] == "succeeded"
 
+    def test_survives_results_that_can_not_be_read(self, runner: LocalRunner) -> None:
+        directory = run(runner).tasks["write"].directory
+        assert directory is not None
+        (directory / "result.json").write_text('{"outputs":')
+        assert states(run(runner))["write"] == "succeeded"
+
     def test_is_shared_by_two_runs_at_the_same_time(self, runner: LocalRunner, journal: Path) -> None:
         config = {"work": WorkParameters(journal=journal, seconds=1)}
         records: list[PipelineRun] = []
@@ -189,6 +195,15 @@ class TestAFailure:
         assert directory is not None
         assert not (directory / "outputs").exists()
         assert not (directory / "result.json").exists()
+        assert not (directory / "partial").exists()
+
+    def test_of_one_task_for_want_of_its_folder_is_recorded(self, runner: LocalRunner) -> None:
+        (runner.root / "tasks").mkdir(parents=True)
+        (runner.root / "tasks" / "work").write_text("a file where a folder must be")
+        record, directory = run_pipeline(toys.play.compose(Play()), runner.model_copy(update={"cache": False}))
+        assert record.state is RunState.FAILED
+        assert str(runner.root / "tasks" / "work") in record.reason
+        assert states(PipelineRun.read(directory))["work"] == "failed"
 
     def test_that_is_transient_is_tried_again(self, runner: LocalRunner) -> None:
         record = run(runner, work=WorkParameters(behaviour="transient_once"))
