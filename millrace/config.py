@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 from millrace.errors import ConfigError, MillraceError, explain_validation, report
 from millrace.registry import AnyPipeline, load_pipeline, pipelines
 from millrace.runners.local import LocalRunner
+from millrace.runtime.task import IMPORT_PATH, append_import_path
 from millrace.specs import Frozen, PipelineConfig
 from millrace.specs.component import Name
 
@@ -133,16 +134,13 @@ def complete(arguments: Sequence[str], commands: Iterable[str]) -> int:
 
 
 def add_import_paths(arguments: Sequence[str]) -> list[Path]:
-    """Make modules in the current folder and in `--config-dir` importable, here and in workers.
+    """Make modules in the current folder, in `--config-dir` and beside it importable, here and in workers.
 
-    They come last, so that they shadow nothing of the library's.
+    They come last, so that they shadow nothing of the library's: a `queue.py` among pictures does no harm.
     """
-    folders = [Path.cwd(), *_config_dirs(arguments)]
-    for folder in map(str, folders):
-        if folder not in sys.path:
-            sys.path.append(folder)
-    earlier = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*filter(None, earlier), *map(str, folders)]))
+    folders = [Path.cwd(), *(place for folder in _config_dirs(arguments) for place in (folder, folder.parent))]
+    os.environ[IMPORT_PATH] = os.pathsep.join(dict.fromkeys(map(str, folders)))
+    append_import_path()
     return folders
 
 

@@ -104,7 +104,7 @@ def started(model: Path, parameters: DeployParameters, folder: Path) -> Iterator
         limits = {name: getattr(parameters, name) for name in Limits.model_fields}
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "millrace.components.deploy.server", "--watch-stdin"),
+                *(sys.executable, "-P", "-m", "millrace.components.deploy.server", "--watch-stdin"),
                 *("--model", str(model.resolve()), "--name", parameters.name, "--fd", str(listener.fileno())),
                 *(f"--{name.replace('_', '-')}={value}" for name, value in limits.items()),
             ],
