@@ -127,7 +127,9 @@ def _watch(tuning: _Tuning, trial: optuna.Trial, running: Running) -> None:
             terminate([running])
             _close(tuning, trial, running, TrialState.PRUNED)
             return
-    if ended:
+    if ended and running.restart():
+        tuning.context.log.warning("trial %d vanished; it goes on from its checkpoint", trial.number)
+    elif ended:
         _settle(tuning, trial, running)
 
 

@@ -18,6 +18,7 @@ from millrace.runtime.task import Failure, GivenArtifact, TaskRequest, launch, r
 __all__ = ["Running", "figures", "finish", "outcome", "start", "terminate"]
 
 _GRACE_SECONDS = 10.0
+_RESTARTS = 2
 
 
 @dataclass
@@ -27,6 +28,21 @@ class Running:
     number: int
     directory: Path
     process: subprocess.Popen[bytes]
+    restarts: int = 0
+
+    def restart(self) -> bool:
+        """Let a trial that vanished go on from its checkpoint; whether it may do so once more.
+
+        Otherwise a kill that has nothing to do with the parameters would change what is found.
+        """
+        vanished = self.process.returncode < 0 and read_failure(self.directory) is None
+        if not vanished or self.restarts == _RESTARTS or read_result(self.directory) is not None:
+            return False
+        self.restarts += 1
+        terminate([self])
+        _close_stdin(self)
+        self.process = launch(self.directory)
+        return True
 
 
 def start(
@@ -36,14 +52,13 @@ def start(
 
     The process ends itself when this one is gone: see `launch`.
     """
-    if not (directory / "task.json").exists():
-        TaskRequest(
-            name=f"trial_{number}",
-            component=component,
-            parameters=parameters,
-            inputs={"records": (GivenArtifact(path=records),)},
-            cores=cores,
-        ).write(directory)
+    TaskRequest(
+        name=f"trial_{number}",
+        component=component,
+        parameters=parameters,
+        inputs={"records": (GivenArtifact(path=records),)},
+        cores=cores,
+    ).write(directory)
     return Running(number, directory, launch(directory))
 
 
@@ -63,7 +78,9 @@ def outcome(running: Running) -> dict[str, float] | Failure:
     if result is not None:
         return result.metrics
     code = running.process.returncode
-    told = f"its process ended with {code}, see {running.directory / 'log.txt'}"
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    hint = "; most often the machine ran out of memory" if code == -signal.SIGKILL else ""
+    told = f"its process {how}{hint}, see {running.directory / 'log.txt'}"
     return read_failure(running.directory) or Failure(kind="error", message=told)
 
 
@@ -81,7 +98,11 @@ def terminate(trials: list[Running]) -> None:
 
 def finish(running: Running) -> None:
     """Free what an ended trial holds; its request, result and log stay."""
-    if running.process.stdin is not None:
-        running.process.stdin.close()
+    _close_stdin(running)
     for name in ("outputs", "partial", "scratch", "checkpoints"):
         shutil.rmtree(running.directory / name, ignore_errors=True)
+
+
+def _close_stdin(running: Running) -> None:
+    if running.process.stdin is not None:
+        running.process.stdin.close()

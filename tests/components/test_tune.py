@@ -69,6 +69,10 @@ def climb(parameters: HillParameters, inputs: HillInputs, outputs: HillOutputs, 
         raise ConfigError("this can never work")
     if parameters.fault == "error":
         raise TaskFailedError("it broke")
+    begun = context.checkpoints / "begun"
+    if parameters.fault == "vanish" or (parameters.fault == "vanish_once" and not begun.exists()):
+        begun.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
     height = parameters.bonus - (parameters.x - 3) ** 2
     lines = ""
     for epoch in range(1, parameters.epochs + 1):
@@ -205,6 +209,14 @@ class TestFailures:
         space = {"fault": {"kind": "categorical", "choices": ["", "error"]}}
         _, trials = study(run(tmp_path, searching(space=space, trials=6, seed=1, sampler=RandomSampler(), parallel=3)))
         assert {trial["state"] for trial in trials} == {"complete", "fail"}
+
+    def test_a_trial_that_was_killed_goes_on(self, tmp_path: Path) -> None:
+        _, trials = study(run(tmp_path, searching(HillParameters(fault="vanish_once"), trials=2)))
+        assert [trial["state"] for trial in trials] == ["complete", "complete"]
+
+    def test_a_trial_that_is_killed_each_time_has_failed(self, tmp_path: Path) -> None:
+        with pytest.raises(TaskFailedError, match=r"ended by SIGKILL; most often the machine ran out of memory"):
+            run(tmp_path, searching(HillParameters(fault="vanish"), trials=1))
 
     def test_unknown_objective(self, tmp_path: Path) -> None:
         with pytest.raises(
