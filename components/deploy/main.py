@@ -15,7 +15,7 @@ from millrace.components.deploy.spec import DeployInputs, DeployOutputs, DeployP
 from millrace.errors import DataError, TaskFailedError
 from millrace.runtime.context import Context, Result
 from millrace.runtime.datasets import load_arrays
-from millrace.runtime.models import Predictor, load_predictor
+from millrace.runtime.models import Predictor, check_fits, load_predictor
 from millrace.runtime.records import counts
 from millrace.runtime.schemas import Channel, ModelCard, read_json_model, read_records_schema
 
@@ -32,7 +32,8 @@ def main(parameters: DeployParameters, inputs: DeployInputs, outputs: DeployOutp
     """
     logging.getLogger("httpx").setLevel(logging.WARNING)  # else it logs each of thousands of requests
     channel = _channel(inputs.records.path)
-    _check_fit(inputs.model.path, inputs.records.path)
+    card = read_json_model(inputs.model.path / "model.json", ModelCard)
+    check_fits("the model", card, read_records_schema(inputs.records.path))
     if url := stop_earlier(context.checkpoints):
         context.log.info("stopped the endpoint at %s that an earlier run of this task left running", url)
     with started(inputs.model.path, parameters, context.checkpoints) as server:
@@ -61,14 +62,6 @@ def _channel(records: Path) -> Channel:
         if sum(file.records for file in counts(records, channel)):
             return channel
     raise DataError(f"{records}: there are no records to ask the endpoint with")
-
-
-def _check_fit(model: Path, records: Path) -> None:
-    wanted = read_json_model(model / "model.json", ModelCard).records
-    given = read_records_schema(records)
-    size, needed = ((one.height, one.width, one.channels) for one in (given, wanted))
-    if size != needed:
-        raise DataError(f"the records are of height, width, channels {size}, the model needs {needed}")
 
 
 def _ask(server: Server, parameters: DeployParameters, predictor: Predictor, images: Images) -> dict[str, float]:

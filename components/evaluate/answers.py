@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
 from millrace.errors import DataError, TaskFailedError
-from millrace.runtime.datasets import image_dataset, total_records
+from millrace.runtime.datasets import damage_explained, image_dataset, total_records
 from millrace.runtime.models import Predictor
 from millrace.runtime.schemas import Channel
 
-__all__ = ["Answers", "Mistake", "answer", "latency_ms"]
+__all__ = ["Answers", "Mistake", "answer"]
 
 _THUMBNAIL = 160
-_WARM_UP = 3
 
 
 class Mistake(NamedTuple):
@@ -115,27 +112,12 @@ def answer(
     return Answers(probabilities=probabilities, labels=labels, first=first.copy(), mistakes=tuple(kept))
 
 
-def latency_ms(predictor: Predictor, image: NDArray[np.uint8], runs: int) -> float:
-    """Median time of `runs` answers for one image [H, W, C] in milliseconds, after a warm-up."""
-    for _ in range(_WARM_UP):
-        predictor.predict(image[None])
-    times = np.empty(runs)
-    for run in range(runs):
-        started = time.perf_counter()
-        predictor.predict(image[None])
-        times[run] = time.perf_counter() - started
-    return float(np.median(times) * 1000)
-
-
 def _batches(
     records: Path, channel: Channel, size: int
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64], Sequence[bytes]]]:
     dataset = image_dataset(records, channel, with_uri=True).batch(size).prefetch(1)
-    try:
+    with damage_explained(records, channel):
         yield from dataset.as_numpy_iterator()
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        what = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
-        raise DataError(f"{records}: channel {channel!r} can't be read: {what}; make the records anew") from error
 
 
 def _finite(probabilities: NDArray[np.float32], predictor: Predictor) -> NDArray[np.float32]:

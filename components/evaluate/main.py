@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from millrace.components.evaluate.answers import Answers, answer, latency_ms
-from millrace.components.evaluate.comparison import Compared, check_fits, simplest
+from millrace.components.evaluate.answers import Answers, answer
+from millrace.components.evaluate.comparison import Compared, simplest
 from millrace.components.evaluate.figures import charts, figures, metrics
 from millrace.components.evaluate.report import Findings, write_report
 from millrace.components.evaluate.spec import EvaluateInputs, EvaluateOutputs, EvaluateParameters
 from millrace.errors import DataError
 from millrace.runtime.context import Context, Result
 from millrace.runtime.datasets import total_records
-from millrace.runtime.models import Predictor, load_predictor
+from millrace.runtime.models import Predictor, check_fits, latency_ms, load_predictor
 from millrace.runtime.schemas import CHANNELS, ImageRecords, ModelCard, read_json_model, read_records_schema
 
 __all__ = ["main"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +9,14 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from millrace.components.quantize.convert import Scheme, convert
 from millrace.components.quantize.spec import QuantizeInputs, QuantizeOutputs, QuantizeParameters
 from millrace.errors import DataError, TaskFailedError
 from millrace.runtime.context import Context, Result
-from millrace.runtime.datasets import decode_records, image_dataset, record_dataset, total_records
-from millrace.runtime.models import MODEL_FILES, Predictor, load_predictor
+from millrace.runtime.datasets import damage_explained, decode_records, image_dataset, record_dataset, total_records
+from millrace.runtime.models import MODEL_FILES, Predictor, check_fits, latency_ms, load_predictor
 from millrace.runtime.schemas import CHANNELS, Channel, ModelCard, read_json_model, read_records_schema
 from millrace.runtime.task import write_atomically
 from millrace.specs import Curve, Scatter
@@ -27,7 +24,6 @@ from millrace.specs import Curve, Scatter
 __all__ = ["main"]
 
 _BATCH = 64
-_WARM_UP = 5
 
 
 def main(parameters: QuantizeParameters, inputs: QuantizeInputs, outputs: QuantizeOutputs, context: Context) -> Result:
@@ -47,7 +43,8 @@ def main(parameters: QuantizeParameters, inputs: QuantizeInputs, outputs: Quanti
     small = _save(convert(model, parameters.scheme, calibration), card, parameters.scheme, outputs.model.path)
     context.log.info("%s: %d bytes, %d in float32", parameters.scheme, small.bytes, plain.bytes)
     quantized = load_predictor(outputs.model.path, threads=context.cores)
-    score = _compare(given, quantized, _batches(image_dataset(records, parameters.channel), records), total, context)
+    batches = _batches(image_dataset(records, parameters.channel), records, parameters.channel)
+    score = _compare(given, quantized, batches, total, context)
     _judge(score, parameters)
     float32 = load_predictor(context.scratch / "float32", threads=context.cores)
     return Result(
@@ -57,18 +54,11 @@ def main(parameters: QuantizeParameters, inputs: QuantizeInputs, outputs: Quanti
             "accuracy_drop": score.given - score.quantized,
             "agreement": score.agreement,
             "size_ratio": small.bytes / plain.bytes,
-            "latency_ms": _latency_ms(quantized, score.image, parameters.latency_runs),
-            "float_latency_ms": _latency_ms(float32, score.image, parameters.latency_runs),
+            "latency_ms": latency_ms(quantized, score.image, parameters.latency_runs),
+            "float_latency_ms": latency_ms(float32, score.image, parameters.latency_runs),
         },
         charts=(_chart(plain, small, score),),
-        metadata={
-            "model": {
-                "format": small.format,
-                "classes": len(small.records.classes),
-                "parameters": small.parameters,
-                "bytes": small.bytes,
-            }
-        },
+        metadata={"model": small.facts()},
     )
 
 
@@ -79,7 +69,7 @@ class _Score:
     quantized: float
     agreement: float
     image: NDArray[np.uint8]
-    """One image as a batch."""
+    """One of the images."""
 
 
 def _check_fit(model: Path, records: Path) -> ModelCard:
@@ -89,21 +79,8 @@ def _check_fit(model: Path, records: Path) -> ModelCard:
             f"the model is in the format {card.format} (quantization: {card.quantization}), needed: keras; "
             "give the model that train made"
         )
-    wanted, found = card.records, read_records_schema(records)
-    size, needed = ((one.height, one.width, one.channels) for one in (found, wanted))
-    if size != needed:
-        raise DataError(f"the records are of height, width, channels {size}, the model needs {needed}")
-    if found.classes != wanted.classes:
-        raise DataError(
-            f"the records' classes are {_listed(found.classes)}, the model's {_listed(wanted.classes)}: "
-            "give the records that the model was trained on"
-        )
+    check_fits("the model", card, read_records_schema(records))
     return card
-
-
-def _listed(classes: tuple[str, ...], limit: int = 10) -> str:
-    more = f" and {len(classes) - limit} more" if len(classes) > limit else ""
-    return ", ".join(map(repr, classes[:limit])) + more
 
 
 def _count(records: Path, channel: Channel, parameter: str) -> int:
@@ -120,18 +97,15 @@ def _calibration(records: Path, parameters: QuantizeParameters, context: Context
     total = _count(records, channel, "calibration_channel")
     wanted = min(parameters.calibration_records, total)
     chosen = record_dataset(records, channel).shard(total // wanted, 0).take(wanted)
-    batches = _batches(decode_records(chosen, read_records_schema(records)), records)
+    batches = _batches(decode_records(chosen, read_records_schema(records)), records, channel)
     images = np.concatenate([images for images, _ in batches])
     context.log.info("calibrating with %d of the %d %s records", len(images), total, channel)
     return images
 
 
-def _batches(dataset: Any, records: Path) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    try:
+def _batches(dataset: Any, records: Path, channel: Channel) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    with damage_explained(records, channel):
         yield from dataset.batch(_BATCH).as_numpy_iterator()
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        reason = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
-        raise DataError(f"{records} can't be read: {reason}; make the records anew") from error
 
 
 def _save(content: bytes, card: ModelCard, scheme: Scheme, folder: Path) -> ModelCard:
@@ -158,7 +132,7 @@ def _compare(
         same += int((answers == own).sum())
         done += len(labels)
         context.progress(done, total, "images")
-    return _Score(given=right / done, quantized=quantized_right / done, agreement=same / done, image=images[:1])
+    return _Score(given=right / done, quantized=quantized_right / done, agreement=same / done, image=images[0])
 
 
 def _judge(score: _Score, parameters: QuantizeParameters) -> None:
@@ -175,15 +149,6 @@ def _judge(score: _Score, parameters: QuantizeParameters) -> None:
         f"{score.given:.4f} before, {score.quantized:.4f} after, a drop of {drop:.4f} with maximum_drop={allowed:g}; "
         f"{advice[parameters.scheme]}"
     )
-
-
-def _latency_ms(predictor: Predictor, image: NDArray[np.uint8], runs: int) -> float:
-    seconds = []
-    for _ in range(_WARM_UP + runs):
-        started = time.perf_counter()
-        predictor.predict(image)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[_WARM_UP:]) * 1000
 
 
 def _chart(plain: ModelCard, small: ModelCard, score: _Score) -> Scatter:

@@ -47,14 +47,7 @@ def main(parameters: TrainParameters, inputs: TrainInputs, outputs: TrainOutputs
     return Result(
         metrics=metrics,
         charts=_charts(history, chosen),
-        metadata={
-            "model": {
-                "format": card.format,
-                "classes": len(data.schema.classes),
-                "parameters": card.parameters,
-                "bytes": card.bytes,
-            }
-        },
+        metadata={"model": card.facts()},
     )
 
 

@@ -5,7 +5,8 @@ TensorFlow is imported inside the functions, so that this module can be imported
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from millrace.errors import DataError, did_you_mean
 from millrace.runtime.records import counts
 from millrace.runtime.schemas import Channel, ImageRecords, ShardCounts, read_records_schema
 
-__all__ = ["decode_records", "image_dataset", "load_arrays", "record_dataset", "total_records"]
+__all__ = [
+    "damage_explained",
+    "decode_records",
+    "image_dataset",
+    "load_arrays",
+    "record_dataset",
+    "total_records",
+]
 
 _READ_BYTES = 8 * 2**20
 
@@ -104,8 +112,6 @@ def load_arrays(
     Raises:
         DataError: When the channel has no records or a record file is damaged.
     """
-    import tensorflow as tf
-
     schema = read_records_schema(records)
     total = total_records(records, channel)
     size = total if limit is None else min(limit, total)
@@ -113,15 +119,24 @@ def load_arrays(
     labels = np.empty(size, np.int64)
     dataset = decode_records(record_dataset(records, channel).take(size), schema).batch(256)
     position = 0
-    try:
+    with damage_explained(records, channel):
         for some_images, some_labels in dataset.as_numpy_iterator():
             end = position + len(some_labels)
             images[position:end], labels[position:end] = some_images, some_labels
             position = end
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+    return images, labels
+
+
+@contextmanager
+def damage_explained(records: Path, channel: Channel) -> Iterator[None]:
+    """Turn TensorFlow's errors about record files, raised while a dataset is read, into a `DataError`."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         what = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
         raise DataError(f"{records}: channel {channel!r} can't be read: {what}; make the records anew") from error
-    return images, labels
 
 
 def _selected(records: Path, channel: Channel, files: Sequence[str] | None) -> tuple[ShardCounts, ...]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import statistics
 import threading
+import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millrace.errors import DataError
-from millrace.runtime.schemas import ModelCard, read_json_model
+from millrace.runtime.schemas import ImageRecords, ModelCard, read_json_model
 
-__all__ = ["MODEL_FILES", "Predictor", "load_predictor"]
+__all__ = ["MODEL_FILES", "Predictor", "check_fits", "latency_ms", "load_predictor"]
 
 MODEL_FILES = {"keras": "model.keras", "litert": "model.tflite"}
 """The file of a Model artifact that is loaded, by format."""
 
 _BATCH = 256  # bounds the memory of activations, however many images are asked about
 
+_WARM_UP = 5
 _Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
@@ -76,6 +79,54 @@ def load_predictor(model: Path, *, threads: int | None = None) -> Predictor:
     threads = threads or os.cpu_count() or 1
     run = _keras(path, card, threads) if card.format == "keras" else _litert(path, card, threads)
     return Predictor(card=card, run=run)
+
+
+def check_fits(title: str, card: ModelCard, schema: ImageRecords) -> None:
+    """Check that a model answers about images of the records' size, with the records' classes.
+
+    Raises:
+        DataError: Saying in what they differ.
+    """
+    given, needed = card.records, schema
+    sizes = [(item.height, item.width, item.channels) for item in (given, needed)]
+    if sizes[0] != sizes[1]:
+        raise DataError(
+            f"{title} ({card.name!r}) takes images of {_size(given)}, the records are {_size(needed)}: "
+            f"use records that were made with the model's size, or train it on these"
+        )
+    if given.classes != needed.classes:
+        raise DataError(
+            f"{title} ({card.name!r}) and the records have different classes: {_difference(given, needed)}: "
+            f"use records with the model's classes, or train it on these"
+        )
+
+
+def _size(schema: ImageRecords) -> str:
+    return f"{schema.height} x {schema.width} pixels with {schema.channels} channel{'s' if schema.channels > 1 else ''}"
+
+
+def _difference(given: ImageRecords, needed: ImageRecords) -> str:
+    unknown = sorted(set(needed.classes) - set(given.classes))
+    lacking = sorted(set(given.classes) - set(needed.classes))
+    if not unknown and not lacking:
+        return "the same names in another order"
+    parts = [(unknown, "only in the records"), (lacking, "only in the model")]
+    return ", ".join(f"{_some(names)} {where}" for names, where in parts if names)
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + rest
+
+
+def latency_ms(predictor: Predictor, image: NDArray[np.uint8], runs: int) -> float:
+    """Median time of `runs` answers for one image [height, width, channels] in milliseconds, after a warm-up."""
+    seconds = []
+    for _ in range(_WARM_UP + runs):
+        started = time.perf_counter()
+        predictor.predict(image[None])
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[_WARM_UP:]) * 1000
 
 
 def _check_size(path: Path, card: ModelCard) -> None:

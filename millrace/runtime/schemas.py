@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from millrace.errors import DataError, explain_validation
 from millrace.specs import Frozen
@@ -86,6 +86,15 @@ class ModelCard(Frozen):
     bytes: int = Field(ge=0)
     """Size of the model file."""
     quantization: Literal["none", "dynamic", "float16", "int8"] = "none"
+
+    def facts(self) -> dict[str, JsonValue]:
+        """The metadata of a Model artifact with this card."""
+        return {
+            "format": self.format,
+            "classes": len(self.records.classes),
+            "parameters": self.parameters,
+            "bytes": self.bytes,
+        }
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

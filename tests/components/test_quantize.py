@@ -244,9 +244,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"width": 9}, r"height, width, channels \(8, 9, 1\), the model needs \(8, 8, 1\)"),
-            ({"channels": 3}, r"height, width, channels \(8, 8, 3\), the model needs \(8, 8, 1\)"),
-            ({"classes": tuple("abcdefghij")}, r"classes are 'a', .*, the model's '0', "),
+            ({"width": 9}, "takes images of 8 x 8 pixels with 1 channel, the records are 8 x 9"),
+            ({"channels": 3}, "with 1 channel, the records are 8 x 8 pixels with 3 channels"),
+            ({"classes": tuple("abcdefghij")}, "'a', 'b', .* only in the records, '0', '1', .* only in the model"),
         ],
         ids=["size", "colours", "classes"],
     )

@@ -195,7 +195,7 @@ class TestComponent:
         wider = SCHEMA.model_copy(update={"width": 16})
         (other / "model.json").write_text(card.model_copy(update={"records": wider}).model_dump_json())
         (other / "model.tflite").write_bytes((model / "model.tflite").read_bytes())
-        with pytest.raises(DataError, match=r"\(8, 8, 1\), the model needs \(8, 16, 1\)"):
+        with pytest.raises(DataError, match="takes images of 8 x 16 pixels with 1 channel, the records are 8 x 8"):
             run_component(deploy, DeployParameters(), tmp_path / "task", model=other, records=records)
         assert not servers(other)
 
