@@ -29,7 +29,18 @@ from millrace.specs import (
     when,
 )
 
-Behaviour = Literal["well", "user", "transient", "transient_once", "crash", "vanish", "disk_full", "nothing", "meet"]
+Behaviour = Literal[
+    "well",
+    "user",
+    "transient",
+    "transient_once",
+    "crash",
+    "vanish",
+    "disk_full",
+    "nothing",
+    "meet",
+    "stubborn",
+]
 
 
 class WriteParameters(Parameters):
@@ -142,6 +153,10 @@ def misbehave(parameters: WorkParameters, again: bool) -> None:
             Path("/dev/full").write_text("x")
         case "nothing":
             os._exit(0)
+        case "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            note(parameters.journal, "stubborn")
+            time.sleep(60)
 
 
 def wait_for_company(folder: Path) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import shutil
-import signal
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from uuid import uuid4
 
 import psutil
@@ -26,6 +22,7 @@ from millrace.errors import ConfigError, MillraceError, TaskFailedError, UserErr
 from millrace.runners.cache import reaches_outside, task_key
 from millrace.runners.merge import finished, merge_shares
 from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, TaskState
+from millrace.runners.stop import Stop, stop_on_signal
 from millrace.runners.worker import Cancelled, Worker
 from millrace.runtime.context import Share
 from millrace.runtime.task import Failure, GivenArtifact, TaskRequest, TaskResult, read_result
@@ -77,7 +74,7 @@ class _Execution:
     run: PipelineRun
     directory: Path
     watch: Watch
-    cancel: threading.Event = field(default_factory=threading.Event)
+    stop: Stop = field(default_factory=Stop)
     waiting: list[_Unit] = field(default_factory=list)
     running: dict[Future[TaskResult], _Unit] = field(default_factory=dict)
     cores: float = field(init=False)
@@ -96,7 +93,7 @@ class _Execution:
                 while self._step(pool):
                     pass
             except BaseException:
-                self.cancel.set()  # else leaving the pool would wait for the workers' own end
+                self.stop.asked.set()  # else leaving the pool would wait for the workers' own end
                 raise
 
     def _step(self, pool: ThreadPoolExecutor) -> bool:
@@ -125,7 +122,7 @@ class _Execution:
             upstream = [self.run.tasks[other] for other in sorted(task.upstream())]
             if record.state is not TaskState.PENDING or record.shares or not all(item.state.final for item in upstream):
                 continue
-            if self.cancel.is_set() or self.stopped:
+            if self.stop.asked.is_set() or self.stopped:
                 self._end(record, TaskState.CANCELLED, "the run was ended before it started")
             elif blocked := [item for item in upstream if not item.state.done]:
                 self._end(record, TaskState.SKIPPED, f"{blocked[0].name} was {blocked[0].state}")
@@ -185,7 +182,7 @@ class _Execution:
 
     def _start(self, pool: ThreadPoolExecutor) -> None:
         """Start waiting units in order while cores and memory are free; one unit always fits."""
-        if self.cancel.is_set() or self.stopped:
+        if self.stop.asked.is_set() or self.stopped:
             self._drop_waiting()
             return
         for unit in list(self.waiting):
@@ -228,7 +225,7 @@ class _Execution:
             cores=cores,
         )
         timeout = unit.task.resources.timeout_minutes * 60
-        return Worker(unit.directory, request, unit.task.retries, timeout, self.cancel)
+        return Worker(unit.directory, request, unit.task.retries, timeout, self.stop)
 
     def _finish(self, unit: _Unit, future: Future[TaskResult]) -> None:
         share, record = unit.share, self.run.tasks[unit.task.name]
@@ -320,11 +317,11 @@ def run_pipeline(
     directory = runner.root.absolute() / "runs" / run.id
     _begin(run, runner.root, directory)
     execution = _Execution(spec, runner, run, directory, watch)
-    with _cancel_on_signal(execution.cancel):
+    with stop_on_signal(execution.stop):
         execution.drive()
     for claim in execution.claims:
         claim.release()
-    _settle(run, cancelled=execution.cancel.is_set())
+    _settle(run, cancelled=execution.stop.asked.is_set())
     watch(run)
     try:
         run.write(directory)
@@ -358,8 +355,11 @@ def _pending(spec: PipelineSpec, task: Task) -> TaskRun:
 
 
 def _settle(run: PipelineRun, *, cancelled: bool) -> None:
-    failed = [task for task in run.tasks.values() if task.state is TaskState.FAILED]
     run.ended = datetime.now(UTC)
+    for task in run.tasks.values():
+        if not task.state.final:
+            task.state, task.reason, task.ended = TaskState.CANCELLED, "the run was ended before it started", run.ended
+    failed = [task for task in run.tasks.values() if task.state is TaskState.FAILED]
     if failed:
         run.state, run.reason = RunState.FAILED, f"task {failed[0].name!r} failed: {failed[0].reason}"
     elif run.reason:
@@ -383,25 +383,6 @@ def _cached(directory: Path) -> TaskResult | None:
         (directory / "result.json").unlink(missing_ok=True)
         return None
     return result
-
-
-@contextlib.contextmanager
-def _cancel_on_signal(cancel: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run in order; a second Ctrl-C ends it at once."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        cancel.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    earlier = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
 
 
 def _revision() -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from millrace.errors import TaskFailedError, TransientError, UserError, explain_os_error
+from millrace.runners.stop import Stop
 from millrace.runtime.task import Failure, TaskRequest, TaskResult, launch, read_failure, read_result
 from millrace.specs import Retries
 
@@ -33,7 +34,7 @@ class Worker:
     request: TaskRequest
     retries: Retries
     timeout_seconds: float
-    cancel: threading.Event
+    stop: Stop
     attempts: int = 0
 
     def run(self) -> TaskResult:
@@ -54,7 +55,7 @@ class Worker:
                 failure = Failure(kind="error", message="the worker ended well but left no result")
             if failure.kind != "transient" or self.attempts > self.retries.limit:
                 raise _as_error(failure, self.attempts)
-            if self.cancel.wait(self.retries.delay(self.attempts)):
+            if self.stop.asked.wait(self.retries.delay(self.attempts)):
                 raise Cancelled
 
     def _attempt(self) -> Failure | None:
@@ -62,7 +63,7 @@ class Worker:
         try:
             code = self._wait(process)
         finally:
-            _end(process)
+            _end(process, self.stop.at_once)
         if code == 0:
             return None
         return read_failure(self.directory) or self._unexplained(code)
@@ -73,7 +74,7 @@ class Worker:
             try:
                 return process.wait(timeout=0.1)
             except subprocess.TimeoutExpired:
-                if self.cancel.is_set():
+                if self.stop.asked.is_set():
                     raise Cancelled from None
                 if time.monotonic() > deadline:
                     message = f"it ran longer than its limit of {self.timeout_seconds / 60:g} minutes and was ended"
@@ -109,14 +110,15 @@ def _as_error(failure: Failure, attempts: int) -> Exception:
     return TaskFailedError(failure.message)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], at_once: threading.Event) -> None:
     """Make sure that nothing of the worker's process group is left."""
     if process.stdin is not None:
         process.stdin.close()
     if process.poll() is None:
         _signal_group(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=_GRACE_SECONDS)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while process.poll() is None and time.monotonic() < deadline and not at_once.wait(0.05):
+            pass
     _signal_group(process.pid, signal.SIGKILL)
     process.wait()
 

@@ -73,7 +73,7 @@ def only_run(project: Path) -> PipelineRun:
     return PipelineRun.read(folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_in_order(project: Path, number: signal.Signals) -> None:
     process = start(project)
     wait_for(project, "work")
@@ -83,6 +83,21 @@ def test_a_signal_ends_the_run_in_order(project: Path, number: signal.Signals) -
     assert "run the same command again to go on from here" in output
     record = only_run(project)
     assert (record.state, record.tasks["work"].state) == ("cancelled", "cancelled")
+    assert_no_worker_is_left(project)
+
+
+def test_a_second_signal_does_not_wait_for_workers(project: Path) -> None:
+    process = start(project, "work.behaviour=stubborn", "work.seconds=0")
+    wait_for(project, "stubborn")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=8)
+    assert process.returncode == 130, output
+    record = only_run(project)
+    assert record.state == "cancelled"
+    assert all(task.state.final for task in record.tasks.values())
     assert_no_worker_is_left(project)
 
 
