@@ -9,7 +9,7 @@ import mkdocs_gen_files
 
 from millrace.registry import COMPONENTS, load_component
 from millrace.specs import ComponentSpec, Port
-from millrace.specs.schema import flatten
+from millrace.specs.schema import parameter_rows
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,7 +25,7 @@ def page(spec: ComponentSpec, readme: str) -> Iterator[str]:
         yield from table("Metrics", ("name", "what"), ((item.name, item.description) for item in spec.metrics))
     rows = (
         (f"`{item.name}`", item.kind, f"`{item.default}`" if item.default else "required", item.description)
-        for item in flatten(spec.parameters)
+        for item in parameter_rows(spec.parameters)
     )
     yield from table("Parameters", ("name", "type", "default", "what"), rows)
 

@@ -11,7 +11,7 @@ from millrace.config import add_import_paths, user_components
 from millrace.errors import ConfigError, UserError, did_you_mean
 from millrace.registry import AnyComponent, AnyPipeline, components, load_component, load_pipeline, pipelines
 from millrace.specs import PipelineConfig, Port
-from millrace.specs.schema import Parameter, flatten
+from millrace.specs.schema import ParameterRow, parameter_rows
 
 __all__ = ["describe", "list_components"]
 
@@ -70,7 +70,7 @@ def _describe_component(component: AnyComponent) -> None:
     spec = component.spec
     console = _console()
     console.print(f"{spec.name} {spec.version}: {spec.description}\n", highlight=False, markup=False)
-    _print_parameters(console, flatten(spec.parameters))
+    _print_parameters(console, parameter_rows(spec.parameters))
     _print_ports(console, "inputs", spec.inputs)
     _print_ports(console, "outputs", spec.outputs)
     if spec.metrics:
@@ -89,7 +89,7 @@ def _describe_component(component: AnyComponent) -> None:
 def _describe_pipeline(pipeline: AnyPipeline) -> None:
     console = _console()
     console.print(f"{pipeline.name}: {pipeline.description}\n", highlight=False, markup=False)
-    _print_parameters(console, flatten(pipeline.config.model_json_schema()))
+    _print_parameters(console, parameter_rows(pipeline.config.model_json_schema()))
     spec = _composed(pipeline.config, pipeline)
     if spec:
         console.print(f"tasks: {' -> '.join(spec)}", highlight=False)
@@ -102,7 +102,7 @@ def _composed(config: type[PipelineConfig], pipeline: AnyPipeline) -> tuple[str,
     return pipeline.compose(config()).order()
 
 
-def _print_parameters(console: Console, parameters: Iterable[Parameter]) -> None:
+def _print_parameters(console: Console, parameters: Iterable[ParameterRow]) -> None:
     table = Table(
         "parameter", "type", "default", "", title="parameters", title_justify="left", box=None, pad_edge=False
     )

@@ -15,7 +15,7 @@ from millrace.runtime.context import Context, Result, Share
 from millrace.runtime.execute import attempt
 from millrace.runtime.task import GivenArtifact, TaskRequest
 from millrace.specs import Component, ComponentSpec, Parameters
-from millrace.specs.schema import flatten
+from millrace.specs.schema import parameter_rows
 
 __all__ = ["ComponentContract", "Ran", "run_component"]
 
@@ -99,7 +99,7 @@ class ComponentContract:
 
     def test_everything_is_described(self) -> None:
         spec = self.component.spec
-        described = {item.name: item.description for item in flatten(spec.parameters)}
+        described = {item.name: item.description for item in parameter_rows(spec.parameters)}
         described |= {port.name: port.description for port in spec.inputs}
         described |= {metric.name: metric.description for metric in spec.metrics}
         assert spec.description.endswith(".")

@@ -67,6 +67,7 @@ class Resources(Frozen):
     memory_gib: float = Field(default=2, gt=0)
     """Memory in GiB."""
     gpus: int = Field(default=0, ge=0)
+    """Whole GPUs. On this machine TensorFlow takes those that it finds."""
     disk_gib: int = Field(default=30, ge=1)
     """Scratch volume in GiB; where a target asks for one."""
     timeout_minutes: float = Field(default=24 * 60, gt=0)
@@ -77,8 +78,11 @@ class Retries(Frozen):
     """How often a task is tried again after a transient error."""
 
     limit: int = Field(default=2, ge=0, le=30)
+    """Attempts after the first."""
     backoff_seconds: float = Field(default=2, ge=0)
+    """Wait before the first of them."""
     factor: float = Field(default=2, ge=1)
+    """By how much each wait is longer than the one before."""
 
     def delay(self, attempt: int) -> float:
         """Seconds to wait before attempt `attempt` (1 is the first retry)."""
@@ -92,6 +96,7 @@ class Distribution(Frozen):
     """single: one worker; shards: independent workers, each with its share of the shards; ranks:
     workers that exchange gradients."""
     hosts: int = Field(default=1, ge=1)
+    """Machines, for ranks."""
     processes: int = Field(default=1, ge=1)
     """Ranks a host."""
 
@@ -108,6 +113,7 @@ class ComponentSpec(Frozen):
     main: str
     """`module:attribute` of the function that does the work in a container."""
     image: str
+    """Name of the image under containers/, or a full reference."""
     parameters: dict[str, JsonValue]
     """JSON schema of the parameters."""
     inputs: tuple[Port, ...] = ()

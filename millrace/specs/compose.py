@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import NoneType
-from typing import Generic, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+from typing import Generic, ParamSpec, TypeVar, get_type_hints
 
-import pydantic
 from pydantic import BaseModel, ValidationError
 
 from millrace.errors import CompositionError, did_you_mean, explain_validation
@@ -25,15 +21,15 @@ from millrace.specs.component import (
     ComponentSpec,
     Distribution,
     Inputs,
-    MetricSpec,
     Outputs,
     Parameters,
-    Port,
     Resources,
     Retries,
 )
 from millrace.specs.frozen import Frozen
+from millrace.specs.locations import author_line, line_of, raising_line
 from millrace.specs.pipeline import ForEach, PipelineSpec, Task, check_condition, check_task
+from millrace.specs.ports import input_ports, output_handles, output_ports, reported_metrics
 from millrace.specs.references import Condition, Metric, TaskOutput
 
 __all__ = ["Component", "Pipeline", "PipelineConfig", "component", "pipeline", "when"]
@@ -103,7 +99,7 @@ class Component(Generic[ParametersT, InputsP, OutputsT]):
         Raises:
             CompositionError: At the caller's line, when the task can't be wired so.
         """
-        location = _author_line()
+        location = author_line()
         composition = _composing.get()
         name = str(self._options.get("name", self.spec.name))
         try:
@@ -191,7 +187,7 @@ class Component(Generic[ParametersT, InputsP, OutputsT]):
 
     def _references(self, task: str) -> OutputsT:
         values = {
-            name: kind(producer=TaskOutput(task=task, port=name)) for name, kind in _handles(self.outputs).items()
+            name: kind(producer=TaskOutput(task=task, port=name)) for name, kind in output_handles(self.outputs).items()
         }
         return self.outputs(**values)
 
@@ -220,14 +216,14 @@ class Pipeline(Generic[ConfigT]):
         try:
             self.function(config)
         except ValidationError as error:
-            raise CompositionError(explain_validation(error), location=_raising_line(error)) from error
+            raise CompositionError(explain_validation(error), location=raising_line(error)) from error
         except CompositionError as error:
-            location = error.location or _raising_line(error)
+            location = error.location or raising_line(error)
             raise CompositionError(error.message, task=error.task, location=location) from error
         finally:
             _composing.reset(token)
         if not composition.tasks:
-            raise CompositionError(f"pipeline {self.name!r} has no tasks", location=_line_of(self.function))
+            raise CompositionError(f"pipeline {self.name!r} has no tasks", location=line_of(self.function))
         try:
             return PipelineSpec(
                 name=self.name,
@@ -236,7 +232,7 @@ class Pipeline(Generic[ConfigT]):
                 tasks=tuple(composition.tasks.values()),
             )
         except CompositionError as error:
-            location = composition.locations.get(error.task, _line_of(self.function))
+            location = composition.locations.get(error.task, line_of(self.function))
             raise CompositionError(error.message, task=error.task, location=location) from error
 
 
@@ -271,7 +267,7 @@ def component(
         distribution: How the work may be divided.
         uncached_when: Parameters that reach outside the pipeline when set.
     """
-    fields = _handles(outputs)
+    fields = output_handles(outputs)
     unknown = [item for item in uncached_when if item not in parameters.model_fields]
     if unknown:
         raise CompositionError(f"component {name!r}: uncached_when names unknown parameters {unknown}")
@@ -285,17 +281,9 @@ def component(
         main=main,
         image=image,
         parameters=parameters.model_json_schema(),
-        inputs=_input_ports(inputs),
-        outputs=tuple(
-            Port(name=port, artifact=kind.artifact_type(), description=outputs.model_fields[port].description or "")
-            for port, kind in fields.items()
-            if issubclass(kind, Artifact)
-        ),
-        metrics=tuple(
-            MetricSpec(name=metric, description=outputs.model_fields[metric].description or "")
-            for metric, kind in fields.items()
-            if issubclass(kind, Metric)
-        ),
+        inputs=input_ports(inputs),
+        outputs=output_ports(outputs),
+        metrics=reported_metrics(outputs),
         resources=resources,
         retries=retries,
         distribution=distribution,
@@ -312,7 +300,7 @@ def pipeline(function: Callable[[ConfigT], None]) -> Pipeline[ConfigT]:
     if len(kinds) != 1 or not issubclass(kinds[0], PipelineConfig):
         raise CompositionError(
             f"pipeline {function.__name__!r} must take one argument, annotated with a PipelineConfig",
-            location=_line_of(function),
+            location=line_of(function),
         )
     return Pipeline(function.__name__, kinds[0], function)
 
@@ -332,48 +320,12 @@ def when(condition: Condition) -> Iterator[None]:
             raise CompositionError("`when` is used outside a @pipeline function")
         check_condition(condition, "when", composition.produced())
     except CompositionError as error:
-        raise CompositionError(error.message, location=_author_line()) from error
+        raise CompositionError(error.message, location=author_line()) from error
     composition.conditions.append(condition)
     try:
         yield
     finally:
         composition.conditions.pop()
-
-
-def _input_ports(inputs: Callable[..., Inputs]) -> tuple[Port, ...]:
-    if not (isinstance(inputs, type) and issubclass(inputs, Inputs)):
-        raise CompositionError(f"inputs must be a subclass of Inputs, given {inputs!r}")
-    ports = []
-    for name, info in inputs.model_fields.items():
-        arguments = [item for item in get_args(info.annotation) if item is not Ellipsis]
-        many = get_origin(info.annotation) is tuple
-        kinds = [item for item in arguments if item is not NoneType] or [info.annotation]
-        kind = kinds[0]
-        if len(kinds) != 1 or not (isinstance(kind, type) and issubclass(kind, Artifact)):
-            raise CompositionError(
-                f"input {name!r} must be an Artifact, an Artifact | None or a tuple[Artifact, ...], "
-                f"not {info.annotation}"
-            )
-        ports.append(
-            Port(
-                name=name,
-                artifact=kind.artifact_type(),
-                description=info.description or "",
-                optional=not info.is_required(),
-                many=many,
-            )
-        )
-    return tuple(ports)
-
-
-def _handles(outputs: type[Outputs]) -> dict[str, type[Artifact] | type[Metric]]:
-    handles: dict[str, type[Artifact] | type[Metric]] = {}
-    for name, info in outputs.model_fields.items():
-        kind = info.annotation
-        if not (isinstance(kind, type) and issubclass(kind, Artifact | Metric)):
-            raise CompositionError(f"output {name!r} must be an Artifact or a Metric, not {kind}")
-        handles[name] = kind
-    return handles
 
 
 def _producer(task: str, port: str, spec: ComponentSpec, handle: object) -> TaskOutput:
@@ -392,7 +344,7 @@ def _task_name(item: Outputs | str) -> str:
     for _, handle in item:
         if isinstance(handle, Artifact | Metric) and handle.producer is not None:
             return handle.producer.task
-    raise CompositionError("`after` takes the outputs of tasks, or their names", location=_author_line())
+    raise CompositionError("`after` takes the outputs of tasks, or their names", location=author_line())
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -402,34 +354,4 @@ def _checked(model: type[ModelT], **values: object) -> ModelT:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise CompositionError(explain_validation(error), location=_author_line()) from error
-
-
-_FRAMEWORK = Path(__file__).parents[1]
-_OWN_FOLDERS = (
-    *(f"{_FRAMEWORK / name}/" for name in ("specs", "components", "runtime")),
-    f"{Path(pydantic.__file__).parent}/",
-    contextlib.__file__,
-)
-
-
-def _author_line() -> str:
-    """`file:line` of the nearest frame that is the author's own."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OWN_FOLDERS):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def _raising_line(error: BaseException) -> str:
-    location = ""
-    trace = error.__traceback__
-    while trace is not None:
-        if not trace.tb_frame.f_code.co_filename.startswith(_OWN_FOLDERS):
-            location = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return location
-
-
-def _line_of(function: Callable[..., object]) -> str:
-    return f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
+        raise CompositionError(explain_validation(error), location=author_line()) from error

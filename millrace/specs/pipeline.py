@@ -20,6 +20,7 @@ class ForEach(Frozen):
     """Run a task once for each share of the shards; the outputs are the union of all shares."""
 
     shares: int = Field(ge=1, le=10_000)
+    """Workers, each with its share of the shards."""
 
 
 class Task(Frozen):
@@ -40,6 +41,7 @@ class Task(Frozen):
     retries: Retries = Retries()
     distribution: Distribution = Distribution()
     cache: bool = True
+    """False runs the task each time."""
 
     def upstream(self) -> frozenset[str]:
         """Names of all tasks that must be finished before this one starts."""

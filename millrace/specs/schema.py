@@ -10,10 +10,10 @@ from pydantic import JsonValue
 
 from millrace.specs.frozen import Frozen
 
-__all__ = ["Parameter", "flatten"]
+__all__ = ["ParameterRow", "parameter_rows"]
 
 
-class Parameter(Frozen):
+class ParameterRow(Frozen):
     """One row of a parameter table."""
 
     name: str
@@ -25,7 +25,7 @@ class Parameter(Frozen):
     description: str
 
 
-def flatten(schema: Mapping[str, JsonValue]) -> list[Parameter]:
+def parameter_rows(schema: Mapping[str, JsonValue]) -> list[ParameterRow]:
     """Rows for every leaf below a JSON schema that pydantic made.
 
     A union's variants are listed one after the other, each key with its variant: `model[cnn].filters`.
@@ -33,7 +33,7 @@ def flatten(schema: Mapping[str, JsonValue]) -> list[Parameter]:
     return list(_rows(schema, schema.get("$defs", {}), ""))
 
 
-def _rows(schema: Any, definitions: Any, prefix: str) -> Iterator[Parameter]:
+def _rows(schema: Any, definitions: Any, prefix: str) -> Iterator[ParameterRow]:
     required = schema.get("required", [])
     for name, item in schema.get("properties", {}).items():
         path = f"{prefix}{name}"
@@ -42,7 +42,7 @@ def _rows(schema: Any, definitions: Any, prefix: str) -> Iterator[Parameter]:
         if variants:
             default = item.get("default")
             kind = default.get("kind", "") if isinstance(default, dict) else ""
-            yield Parameter(
+            yield ParameterRow(
                 name=f"{path}.kind", kind=" | ".join(variants), default=kind, description=item.get("description", "")
             )
             for tag, reference in variants.items():
@@ -54,7 +54,7 @@ def _rows(schema: Any, definitions: Any, prefix: str) -> Iterator[Parameter]:
         else:
             default = "" if name in required else json.dumps(item.get("default"))
             kind = _kind(resolved, definitions)
-            yield Parameter(name=path, kind=kind, default=default, description=item.get("description", ""))
+            yield ParameterRow(name=path, kind=kind, default=default, description=item.get("description", ""))
 
 
 def _resolve(item: Any, definitions: Any) -> Any:
