@@ -39,7 +39,7 @@ fast: $(READY) ## Run the tests that train nothing and start no browser
 	$(BIN)/python -m pytest -m "not slow and not browser and not docker" $(ARGS)
 
 .PHONY: coverage
-coverage: $(READY) ## Run all tests and report line coverage, workers' included
+coverage: $(READY) ## Run all tests and report line and branch coverage, workers' included
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-report=html $(ARGS)
 
 .PHONY: lint
@@ -71,4 +71,5 @@ lock: $(READY) ## Resolve the requirements again, with hashes
 
 .PHONY: clean
 clean: ## Remove what was built (the cache of runs stays: rm -r .millrace)
-	rm -rf build dist site htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf build dist site htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache *.egg-info

@@ -190,10 +190,7 @@ _CODES: dict[str, str] = {
     "SignatureDoesNotMatch": "the secret key does not fit the access key; check AWS_SECRET_ACCESS_KEY",
 }
 
-
-_NO_CREDENTIALS = (
-    r"performing \w+ https?://(169\.254\.|\[?fd00:ec2|metadata\.google)|AssumeRoleWithWebIdentity|: Missing \w+"
-)
+_NO_CREDENTIALS = r"performing \w+ https?://(169\.254\.|\[?fd00:ec2|metadata\.google)|AssumeRoleWith|: Missing \w+"
 
 
 def _explained(error: Exception, uri: str) -> MillraceError:
@@ -234,9 +231,7 @@ def _rights(scheme: str, bucket: str, code: str) -> str:
 
 
 def _unexplained(text: str, code: str, uri: str, scheme: str) -> MillraceError:
-    if re.search(
-        r"performing \w+ https?://(169\.254\.|\[?fd00:ec2|metadata\.google)|AssumeRoleWith|: Missing \w+", text
-    ):
+    if re.search(_NO_CREDENTIALS, text):
         needed = {
             "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give this host a role "
             "(AWS_SKIP_SIGNATURE=true reads public buckets)",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from millrace.specs import Chart, Frozen
 
-__all__ = ["Context", "Progress", "Result", "Share"]
+__all__ = ["Context", "Progress", "Result", "Share", "summary"]
 
 
 class Share(Frozen):
