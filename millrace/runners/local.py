@@ -25,7 +25,7 @@ from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, Ta
 from millrace.runners.stop import Stop, stop_on_signal
 from millrace.runners.worker import Cancelled, Worker
 from millrace.runtime.context import Share
-from millrace.runtime.task import Failure, GivenArtifact, TaskRequest, TaskResult, read_result
+from millrace.runtime.task import Failure, GivenArtifact, TaskRequest, TaskResult, whole_result
 from millrace.specs import ComponentSpec, Frozen, PipelineSpec, Task
 
 __all__ = ["LocalRunner", "run_pipeline"]
@@ -151,19 +151,20 @@ class _Execution:
             for port, outputs in task.inputs.items()
         }
         record.started = datetime.now(UTC)
-        fresh = not (self.runner.cache and task.cache) or reaches_outside(task, component)
+        outside = reaches_outside(task, component)
+        own = not outside and not (self.runner.cache and task.cache)
         for index in range(count):
             key = task_key(task, component, digests, Share(index=index, count=count))
             directory = self.runner.root.absolute() / "tasks" / task.name / key[:20]
-            if fresh and not self._claim(directory):
+            if own or (outside and not self._claim(directory)):
                 directory = directory.with_name(f"{key[:20]}-{self.run.id}")
             share = ShareRun(index=index, key=key, directory=directory)
             record.shares.append(share)
-            result = None if fresh else _cached(directory)
+            result = None if own or outside else whole_result(directory)
             if result is not None:
                 share.state, share.seconds, share.peak_memory = TaskState.CACHED, result.seconds, result.peak_memory
                 continue
-            if fresh:
+            if outside:
                 (directory / "result.json").unlink(missing_ok=True)
             cores, memory = min(task.resources.cpus, self.cores), min(task.resources.memory_gib, self.memory)
             self.waiting.append(_Unit(task, component, share, cores, memory))
@@ -375,14 +376,6 @@ def _run_worker(worker: Worker, share: ShareRun) -> TaskResult:
         return worker.run()
     finally:
         share.attempts = worker.attempts
-
-
-def _cached(directory: Path) -> TaskResult | None:
-    result = read_result(directory)
-    if result is not None and not all((directory / made.path).exists() for made in result.outputs.values()):
-        (directory / "result.json").unlink(missing_ok=True)
-        return None
-    return result
 
 
 def _revision() -> str:

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from millrace.errors import TaskFailedError
 from millrace.runtime.execute import digest
-from millrace.runtime.task import MadeArtifact, TaskResult, read_result, write_atomically
+from millrace.runtime.task import MadeArtifact, TaskResult, read_result, whole_result, write_atomically
 
 __all__ = ["finished", "merge_shares"]
 
@@ -32,7 +32,7 @@ def merge_shares(shares: Sequence[Path]) -> tuple[Path, TaskResult]:
     directory = shares[0].with_name(hashlib.sha256(digests.encode()).hexdigest()[:20])
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / ".lock"):
-        done = read_result(directory)
+        done = whole_result(directory)
         if done is not None:
             return directory, done
         partial = directory / "partial"

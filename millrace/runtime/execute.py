@@ -35,7 +35,7 @@ from millrace.errors import (
 )
 from millrace.registry import AnyComponent, load_component
 from millrace.runtime.context import Context, Result, summary
-from millrace.runtime.task import Failure, MadeArtifact, TaskRequest, TaskResult, read_result, write_atomically
+from millrace.runtime.task import Failure, MadeArtifact, TaskRequest, TaskResult, whole_result, write_atomically
 from millrace.specs import Artifact, Inputs, Metric, Outputs, Parameters, TaskOutput
 from millrace.specs.charts import charts_adapter
 
@@ -53,7 +53,7 @@ def execute(directory: Path) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
     try:
         with FileLock(directory / ".lock"):  # an earlier worker may still be ending, another run may be at it
-            return 0 if read_result(directory) else _execute(directory)
+            return 0 if whole_result(directory) else _execute(directory)
     except OSError as error:  # of the lock itself
         return _fail(directory, error)
 

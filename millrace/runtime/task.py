@@ -34,6 +34,7 @@ __all__ = [
     "launch",
     "read_failure",
     "read_result",
+    "whole_result",
     "write_atomically",
 ]
 
@@ -134,6 +135,23 @@ def append_import_path() -> None:
 def read_result(directory: Path) -> TaskResult | None:
     """The result of a finished task; None when it is not finished or its result can't be read."""
     return _read(directory / "result.json", TaskResult)
+
+
+def whole_result(directory: Path) -> TaskResult | None:
+    """The result of a finished task whose outputs are all there, by their sizes; None when it must run."""
+    result = read_result(directory)
+    try:
+        whole = result and all(_size(directory / made.path) == made.bytes for made in result.outputs.values())
+    except OSError:
+        return None
+    return result if whole else None
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    path.stat()  # an error when it is gone
+    return sum(Path(folder, name).stat().st_size for folder, _, names in os.walk(path) for name in names)
 
 
 def read_failure(directory: Path) -> Failure | None:

@@ -110,6 +110,22 @@ class TestTheCache:
         record = run(runner.model_copy(update={"cache": False}))
         assert set(states(record).values()) == {"succeeded"}
 
+    def test_that_is_switched_off_is_neither_used_nor_changed(self, runner: LocalRunner) -> None:
+        config = {"work": WorkParameters(behaviour="transient_once")}
+        cached = run(runner, **config).tasks["work"]
+        again = run(runner.model_copy(update={"cache": False}), **config).tasks["work"]
+        assert again.shares[0].attempts == 2  # with checkpoints of its own
+        assert again.directory != cached.directory
+        assert states(run(runner, **config))["work"] == "cached"
+
+    def test_notices_a_file_that_somebody_removed(self, runner: LocalRunner) -> None:
+        record = run(runner)
+        next(record.tasks["write"].output_path("words").iterdir()).unlink()
+        next(record.tasks["split"].output_path("parts").glob("*.txt")).unlink()  # merged, the shares have it still
+        record = run(runner)
+        assert states(record)["write"] == "succeeded"
+        assert len(list(record.tasks["split"].output_path("parts").glob("*.txt"))) == 6
+
     def test_notices_outputs_that_somebody_removed(self, runner: LocalRunner) -> None:
         removed = run(runner).tasks["write"].output_path("words")
         for file in removed.iterdir():
