@@ -90,10 +90,8 @@ def serve(
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
     server = uvicorn.Server(config)
-    for number in (
-        signal.SIGTERM,
-        signal.SIGINT,
-    ):  # uvicorn raises them again afterwards; being told to stop is no failure
+    # uvicorn's own handlers raise them again afterwards; being told to stop is no failure
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     with listener or listen(host, port) as own:
         logger.info("model %r from %s on %s", name, folder, _url(own))

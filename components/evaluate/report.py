@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from millrace.components.evaluate.answers import Mistake
@@ -18,6 +18,7 @@ from millrace.components.evaluate.comparison import Compared
 from millrace.components.evaluate.figures import Figures
 from millrace.components.evaluate.spec import EvaluateParameters, evaluate
 from millrace.runtime.charts import render_svg
+from millrace.runtime.pages import page_environment, size
 from millrace.runtime.schemas import ModelCard
 from millrace.specs import Chart
 
@@ -81,21 +82,14 @@ def write_report(path: Path, findings: Findings) -> None:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"share": _share, "number": _number, "size": _size, "milliseconds": _milliseconds}
+    environment = page_environment(Path(__file__).parent)
+    environment.filters |= {"share": _share, "number": _number, "milliseconds": _milliseconds}
     return environment
 
 
 def _metric_rows(findings: Findings) -> list[tuple[str, str, str]]:
     """Name, value and meaning of each declared metric."""
-    formats = {"loss": _number, "latency_ms": _milliseconds, "size_bytes": _size}
+    formats = {"loss": _number, "latency_ms": _milliseconds, "size_bytes": size}
     return [
         (
             metric.name,
@@ -155,14 +149,6 @@ def _number(value: float) -> str:
 
 def _milliseconds(value: float) -> str:
     return f"{value:.3g} ms"
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} GiB"
 
 
 def _data_uri(png: bytes) -> str:

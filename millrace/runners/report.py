@@ -9,13 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from millrace.runners.record import PipelineRun, TaskState
 from millrace.runners.report_data import lineages, links, outputs_of, rejections
 from millrace.runners.report_graph import picture
 from millrace.runners.report_tasks import section, times
-from millrace.runners.report_text import duration, moment, number, relative_link, settings, size
+from millrace.runners.report_text import duration, moment, number, relative_link, settings
+from millrace.runtime.pages import page_environment, size
 from millrace.runtime.task import write_atomically
 from millrace.specs import Report
 
@@ -93,14 +94,8 @@ def _machine(run: PipelineRun) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": duration, "moment": moment, "number": number, "size": size}
+    environment = page_environment(Path(__file__).parent)
+    environment.filters |= {"duration": duration, "moment": moment, "number": number}
     environment.filters |= {"svg_address": _svg_address, "checksum": _checksum}
     return environment
 

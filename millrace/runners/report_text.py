@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from pydantic import JsonValue
 
-__all__ = ["Setting", "duration", "moment", "number", "relative_link", "settings", "shorten", "size"]
+__all__ = ["Setting", "duration", "moment", "number", "relative_link", "settings", "shorten"]
 
 
 class Setting(NamedTuple):
@@ -36,15 +36,6 @@ def duration(seconds: float | None) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
-
-
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} TiB"
 
 
 def number(value: float) -> str:

@@ -18,7 +18,8 @@ import tests
 from millrace.runners.record import PipelineRun, RunState, TaskRun, TaskState
 from millrace.runners.report import write_report
 from millrace.runners.report_graph import picture
-from millrace.runners.report_text import Setting, duration, number, relative_link, settings, size
+from millrace.runners.report_text import Setting, duration, number, relative_link, settings
+from millrace.runtime.pages import size
 from tests.runners.recorded import HOSTILE, START, graph, recorded_run, write_rejects
 
 
