@@ -6,7 +6,9 @@ The defaults are those of the pydantic models. They are handed to Hydra as confi
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
@@ -30,6 +32,7 @@ __all__ = [
     "compose_and_call",
     "read_settings",
     "user_components",
+    "user_pipelines",
 ]
 
 Job = Callable[[Mapping[str, Any]], int]
@@ -167,17 +170,42 @@ def _prepare_hydra(arguments: Sequence[str]) -> dict[str, ConfigError]:
     """Give Hydra the defaults of every pipeline; those that can't be imported are returned with the reason."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors here instead of printing them
     add_import_paths(arguments)
+    _refuse_shadowed(arguments)
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
     store.store(group="runner", name="local", node=_defaults(LocalRunner))
     broken = {}
-    for name in pipelines():
+    for name, entry in (pipelines() | user_pipelines(arguments)).items():
         try:
-            store.store(group="defaults", name=name, node=_defaults(load_pipeline(name).config))
+            store.store(group="defaults", name=name, node=_defaults(load_pipeline(entry).config))
         except ConfigError as error:
             broken[name] = error
     return broken
+
+
+def user_pipelines(arguments: Sequence[str]) -> dict[str, str]:
+    """The functions that files `pipeline/NAME.yaml` in `--config-dir` name as `module:attribute`."""
+    from omegaconf import OmegaConf
+
+    found = {}
+    for folder in _config_dirs(arguments):
+        for file in sorted((folder / "pipeline").glob("*.yaml")):
+            with contextlib.suppress(Exception):  # Hydra tells what is wrong with the file that is chosen
+                function = str(OmegaConf.load(file).pipeline.function)
+                if ":" in function:
+                    found[file.stem] = function
+    return found
+
+
+def _refuse_shadowed(arguments: Sequence[str]) -> None:
+    """Hydra would silently take the library's file instead of the user's of the same name."""
+    library = Path(str(files("millrace.conf")))
+    for folder in _config_dirs(arguments):
+        for file in sorted(folder.glob("**/*.yaml")):
+            name = file.relative_to(folder)
+            if (library / name).is_file() and not (library / name).samefile(file):
+                raise ConfigError(f"{file} has the name of one of the library's own files: rename it")
 
 
 def _defaults(model: type[BaseModel]) -> dict[str, Any]:
@@ -224,8 +252,33 @@ def _forced(arguments: Sequence[str]) -> list[str]:
         elif item.startswith(("+", "~")) or "/" in key or "@" in key or key.startswith("hydra.") or group in groups:
             overrides.append(item)
         else:
-            overrides.append(f"++{item}")
+            overrides.append(_readable(f"++{item}"))
     return [*overrides, *flags]
+
+
+def _readable(override: str) -> str:
+    """The override, its value in quotes if Hydra's grammar has no other way to read it.
+
+    Paths hold accents, brackets, ampersands; nobody expects to quote them twice.
+
+    Raises:
+        ConfigError: When the value begins like a list, a mapping or a quoted text and is none.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, _, value = override.partition("=")
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        if value.startswith(("[", "{", "(", "'", '"')):
+            raise ConfigError(
+                f"{override.removeprefix('++')} can't be read: {str(error).strip()}\nLists are [a, b], mappings "
+                "{a: 1}; text that begins with a bracket or a quote needs quotes of its own: 'key=\"[text\"'"
+            ) from error
+        doubled = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), value)
+        return f"{key}='{doubled}'"
+    return override
 
 
 def _validated(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:

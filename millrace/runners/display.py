@@ -85,14 +85,16 @@ class Display:
         }
         if run.state is RunState.SUCCEEDED:
             for name, value in numbers.items():
-                self._console.print(f"  {name:<28} {value:.6g}", highlight=False)
+                self._console.print(f"  {name:<28} {_number(value, 6)}", highlight=False)
         elapsed = ((run.ended or datetime.now(UTC)) - run.started).total_seconds()
         reason = f": {run.reason}" if run.reason else ""
         self._console.print(
             f"{run.pipeline.name}: {run.state} in {elapsed:.1f} s{reason}", markup=False, highlight=False
         )
         if run.state is not RunState.SUCCEEDED:
-            self._console.print("run the same command again to go on from here", highlight=False)
+            failures = [share.failure for task in run.tasks.values() for share in task.shares if share.failure]
+            mend = "mend that, then " if any(failure.kind == "user" for failure in failures) else ""
+            self._console.print(f"{mend}run the same command again to go on from here", highlight=False)
 
     def _explain(self, task: TaskRun, share: ShareRun) -> None:
         log = (share.directory or Path()) / "log.txt"
@@ -131,7 +133,12 @@ def _detail(task: TaskRun) -> str:
     if task.state is TaskState.RUNNING:
         reports = [text for share in task.shares if (text := _progress(share))]
         return " | ".join(reports)
-    return "  ".join(f"{name} {value:.4g}" for name, value in list(task.metrics.items())[:3])
+    return "  ".join(f"{name} {_number(value, 4)}" for name, value in list(task.metrics.items())[:3])
+
+
+def _number(value: float, digits: int) -> str:
+    """Counts as they are, whatever their size; other numbers to some digits."""
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.{digits}g}"
 
 
 def _progress(share: ShareRun) -> str:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests import toys
 
@@ -49,6 +50,10 @@ class TestRun:
         assert re.search(r"^report: .*report\.html$", answer.stdout, re.MULTILINE)
         assert "play: succeeded in" in answer.stdout
         assert "write.length" in answer.stdout
+
+    def test_counts_are_shown_in_full(self, project: Path) -> None:
+        answer = play(project, f"write.text={'word ' * 12_345}")
+        assert "length 12345" in answer.stdout
 
     def test_imports_modules_beside_the_config_directory_from_anywhere(self, project: Path, tmp_path: Path) -> None:
         (project / "beside.py").write_text("from tests.toys import play\n")
@@ -114,6 +119,15 @@ class TestRun:
     def test_explains_an_override_that_can_not_be_parsed(self, project: Path) -> None:
         answer = play(project, "work.seconds=[1")
         assert answer.returncode == 2
+        assert "work.seconds=[1 can't be read" in answer.stderr
+        assert "needs quotes of its own" in answer.stderr
+
+    @pytest.mark.parametrize("text", ["/Bilder/Blüten (2024) & more!", "it's 日本 #1", "a\\'b=c\\"])
+    def test_takes_any_characters_in_a_value(self, project: Path, text: str) -> None:
+        answer = play(project, f"write.text={text}", "--cfg", "job")
+        assert answer.returncode == 0, answer.stderr
+        shown = yaml.safe_load(answer.stdout)
+        assert shown["write"]["text"] == text
         assert "Traceback" not in answer.stderr
 
     @pytest.mark.parametrize(("behaviour", "code"), [("user", 2), ("crash", 1)])
