@@ -17,8 +17,9 @@ ROOT = Path(__file__).parents[1]
 def page(spec: ComponentSpec, readme: str) -> Iterator[str]:
     """The lines of one component's page."""
     yield readme.rstrip()
-    yield f"\n*Version {spec.version}, image `{spec.image}`, {spec.resources.cpus:g} cores, "
-    yield f"{spec.resources.memory_gib:g} GiB of memory; work is divided as: {spec.distribution.mode}.*\n"
+    needs = spec.resources
+    yield f"\n*Version: {spec.version}; image: `{spec.image}`; cores: {needs.cpus:g}; "
+    yield f"memory: {needs.memory_gib:g} GiB; GPUs: {needs.gpus}; division of work: {spec.distribution.mode}*\n"
     yield from ports("Inputs", spec.inputs)
     yield from ports("Outputs", spec.outputs)
     if spec.metrics:

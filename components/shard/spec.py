@@ -17,8 +17,11 @@ class ChannelShards(Parameters):
     """Another number of shards for each channel."""
 
     train: Count = Field(default=2)
+    """Shards of the training objects."""
     validation: Count = Field(default=1)
+    """Shards of the validation objects."""
     test: Count = Field(default=1)
+    """Shards of the test objects."""
 
 
 class ShardParameters(Parameters):

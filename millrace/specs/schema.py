@@ -28,7 +28,8 @@ class ParameterRow(Frozen):
 def parameter_rows(schema: Mapping[str, JsonValue]) -> list[ParameterRow]:
     """Rows for every leaf below a JSON schema that pydantic made.
 
-    A union's variants are listed one after the other, each key with its variant: `model[cnn].filters`.
+    A union's variants are listed one after the other, each key with its variant: `model[cnn].filters`. Where
+    a value may be a number or an object, the object's keys follow.
     """
     return list(_rows(schema, schema.get("$defs", {}), ""))
 
@@ -55,6 +56,8 @@ def _rows(schema: Any, definitions: Any, prefix: str) -> Iterator[ParameterRow]:
             default = "" if name in required else json.dumps(item.get("default"))
             kind = _kind(resolved, definitions)
             yield ParameterRow(name=path, kind=kind, default=default, description=item.get("description", ""))
+            for choice in resolved.get("anyOf", []):
+                yield from _rows(_resolve(choice, definitions), definitions, f"{path}.")
 
 
 def _resolve(item: Any, definitions: Any) -> Any:
