@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -119,15 +120,34 @@ def explain_validation(error: ValidationError, model: type[BaseModel] | None = N
     """
     lines = []
     for item in error.errors(include_url=False):
-        path = ".".join(str(part) for part in (prefix, *item["loc"]) if part != "")
+        written = list(_as_written(model, item["loc"]))
+        path = ".".join(part for part in (prefix, *written) if part != "")
+        context = item.get("ctx", {})
         if item["type"] == "extra_forbidden":
             hint = f": {did_you_mean(str(item['loc'][-1]), _fields_at(model, item['loc'][:-1]))}" if model else ""
-            lines.append(f"{path}: unknown key{hint}")
+            kind = [part for part in item["loc"][-2:-1] if part not in written]
+            lines.append(f"{path}: unknown key{f' for kind={kind[0]}' if kind else ''}{hint}")
         elif item["type"] == "missing":
             lines.append(f"{path}: a value is required")
+        elif item["type"] == "union_tag_invalid":
+            tags = re.findall("'(.+?)'", context["expected_tags"])
+            lines.append(f"{path}.kind: unknown kind {context['tag']!r}: {did_you_mean(context['tag'], tags)}")
+        elif item["type"] == "value_error" and isinstance(item["input"], Mapping):  # several fields together
+            lines.append(f"{path}: {context['error']}".removeprefix(": "))
         else:
-            lines.append(f"{path}: {item['msg']} (given: {_shorten(item['input'])})")
+            told = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{path}: {told} (given: {_shorten(item['input'])})")
     return "\n".join(lines)
+
+
+def _as_written(model: type[BaseModel] | None, path: tuple[int | str, ...]) -> Iterator[str]:
+    """The parts of pydantic's path that a person writes: those for the variants of unions are left out."""
+    annotation: Any = model
+    for part in path:
+        tags = [found.model_fields["kind"].default for found in _models(annotation) if "kind" in found.model_fields]
+        if part not in tags and not (isinstance(part, str) and re.match(r"(literal|dict|list|tuple)\[", part)):
+            yield str(part)
+        annotation = next(_below(annotation, part), None)
 
 
 def _fields_at(annotation: Any, path: tuple[int | str, ...]) -> list[str]:

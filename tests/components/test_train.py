@@ -158,7 +158,7 @@ class TestKnobs:
         assert ran.metrics["epochs"] == 2
         assert ran.metadata["model"]["parameters"] == 64 * 5 + 5 + 5 * 3 + 3
         (study / "best.json").write_text(json.dumps({"parameters": {"model.filters": [5]}, "value": 1}))
-        with pytest.raises(ConfigError, match=r"model.mlp.filters: unknown key"):
+        with pytest.raises(ConfigError, match=r"model.filters: unknown key for kind=mlp"):
             run_component(train, parameters, tmp_path / "task2", records=records, study=study)
         (study / "best.json").write_text("{}")
         with pytest.raises(DataError, match=r"not the best\.json of a study"):
