@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
-from millrace.config import add_import_paths, user_components
+from millrace.config import add_import_paths, user_components, user_pipelines
 from millrace.errors import ConfigError, UserError, did_you_mean
 from millrace.registry import AnyComponent, AnyPipeline, components, load_component, load_pipeline, pipelines
 from millrace.specs import PipelineConfig, Port
 from millrace.specs.schema import ParameterRow, parameter_rows
 
 __all__ = ["describe", "list_components"]
+
+_TABLE_WIDTH = 120
+"""Narrower terminals get parameters one below the other: a table would cut off their names."""
 
 
 def list_components(words: Sequence[str]) -> int:
@@ -32,7 +37,7 @@ def list_components(words: Sequence[str]) -> int:
 
 
 def describe(words: Sequence[str]) -> int:
-    """Print one component or pipeline.
+    """Print one component or pipeline; both when they share a name.
 
     Raises:
         UserError: When there is none of that name.
@@ -42,13 +47,13 @@ def describe(words: Sequence[str]) -> int:
     if not names:
         raise UserError("which one? example: millrace describe train")
     name = names[0]
+    flows = pipelines() | user_pipelines(words)
+    if name not in components(added) and name not in flows:
+        raise ConfigError(f"unknown component or pipeline {name!r}: {did_you_mean(name, {*components(added), *flows})}")
     if name in components(added):
         _describe_component(load_component(name, added))
-    elif name in pipelines():
-        _describe_pipeline(load_pipeline(name))
-    else:
-        known = [*components(added), *pipelines()]
-        raise ConfigError(f"unknown component or pipeline {name!r}: {did_you_mean(name, known)}")
+    if name in flows:
+        _describe_pipeline(load_pipeline(flows[name]))
     return 0
 
 
@@ -80,8 +85,8 @@ def _describe_component(component: AnyComponent) -> None:
         console.print(table, "")
     needs = spec.resources
     console.print(
-        f"image {spec.image}; needs {needs.cpus:g} cores, {needs.memory_gib:g} GiB, {needs.gpus} GPUs; "
-        f"work is divided as: {spec.distribution.mode}",
+        f"image: {spec.image}; cores: {needs.cpus:g}; memory: {needs.memory_gib:g} GiB; GPUs: {needs.gpus}; "
+        f"division of work: {spec.distribution.mode}",
         highlight=False,
     )
 
@@ -103,11 +108,24 @@ def _composed(config: type[PipelineConfig], pipeline: AnyPipeline) -> tuple[str,
 
 
 def _print_parameters(console: Console, parameters: Iterable[ParameterRow]) -> None:
-    table = Table(
-        "parameter", "type", "default", "", title="parameters", title_justify="left", box=None, pad_edge=False
-    )
-    for item in parameters:
-        table.add_row(item.name, item.kind, item.default, item.description)
+    rows = [
+        (item.name, item.kind, item.default or "required", " ".join(item.description.split())) for item in parameters
+    ]
+    if not rows:
+        return
+    if console.width < _TABLE_WIDTH:
+        console.print("parameters", style="italic")
+        for name, kind, default, description in rows:
+            value = default if default == "required" else f"default {default}"
+            console.print(name, style="bold", highlight=False)
+            console.print(Padding(Text(f"{kind}; {value}\n{description}".rstrip()), (0, 0, 0, 4)))
+        console.print()
+        return
+    table = Table(title="parameters", title_justify="left", box=None, pad_edge=False)
+    for head in ("parameter", "type", "default", ""):
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
     console.print(table, "")
 
 

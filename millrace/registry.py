@@ -7,9 +7,10 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from millrace.errors import ConfigError, did_you_mean
+from millrace.errors import ConfigError, MillraceError, did_you_mean
 from millrace.specs import Component, Parameters, Pipeline, PipelineConfig
 from millrace.specs.component import Outputs
+from millrace.specs.locations import raising_line
 
 __all__ = [
     "COMPONENTS",
@@ -87,9 +88,24 @@ def _load(kind: str, name: str, table: Mapping[str, str]) -> Any:
         raise ConfigError(f"unknown {kind} {name!r}: {did_you_mean(name, table)}")
     module, _, attribute = entry.partition(":")
     try:
-        return getattr(import_module(module), attribute)
-    except (ModuleNotFoundError, AttributeError) as error:
+        imported = import_module(module)
+    except ModuleNotFoundError as error:
         missing = error.name or ""
-        if isinstance(error, ModuleNotFoundError) and not module.startswith(missing):
-            raise ConfigError(f"{kind} {name!r} ({entry}) needs the package {missing!r}: install it first") from error
-        raise ConfigError(f"{kind} {name!r}: there is no {entry}: {error}") from error
+        if f"{module}.".startswith(f"{missing}."):
+            raise ConfigError(f"{kind} {name!r}: there is no {entry}: {error}") from error
+        raise ConfigError(f"{kind} {name!r} ({entry}) needs the package {missing!r}: install it first") from error
+    except Exception as error:
+        raise ConfigError(f"{kind} {name!r}: {module} can't be imported: {_explained(error)}") from error
+    if not hasattr(imported, attribute):
+        made = Component if kind == "component" else Pipeline
+        hint = did_you_mean(attribute, (item for item, value in vars(imported).items() if isinstance(value, made)))
+        raise ConfigError(f"{kind} {name!r}: there is no {entry}: {hint}")
+    return getattr(imported, attribute)
+
+
+def _explained(error: Exception) -> str:
+    if isinstance(error, MillraceError):
+        return str(error)
+    place = f"{error.filename}:{error.lineno}" if isinstance(error, SyntaxError) else raising_line(error)
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{place}: {type(error).__name__}: {message}"
