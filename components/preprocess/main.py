@@ -80,8 +80,8 @@ class _Tally:
         first = "\n".join(f"  {item.uri}: {item.reason}: {item.detail}" for item in self._first)
         raise DataError(
             f"{self.rejected} of the first {self.seen} objects were rejected ({reasons}); max_error_rate="
-            f"{self._rate:g} allows {self._allowed} of this worker's {self.total}. Remove or mend them, or raise "
-            f"max_error_rate. The log names each; the first:\n{first}"
+            f"{self._rate:g} allows {self._allowed} of this worker's {self.total}. Remove or mend them, or set "
+            f"preprocess.max_error_rate higher. The log names each; the first:\n{first}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Literal
 
 import numpy as np
@@ -130,7 +131,9 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(data), formats=_FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageRejected("too_large", f"{_tell(error)}; max_pixels is {max_pixels}") from error
+        counted = re.search(r"\((\d+) pixels\)", str(error))
+        pixels = counted[1] if counted else "its"
+        raise ImageRejected("too_large", f"{pixels} pixels are more than max_pixels, {max_pixels}") from error
     except UnidentifiedImageError as error:
         raise ImageRejected(
             "not_an_image", f"it is no JPEG, PNG, WebP, GIF or BMP picture: it starts with {data[:16]!r}"
