@@ -33,6 +33,9 @@ class _Command(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 success, 1 a failed run, 2 a mistake."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for the life of the process
     words = list(sys.argv[1:] if arguments is None else arguments)
     if "--debug" in words:
         os.environ["MILLRACE_DEBUG"] = "1"

@@ -35,6 +35,7 @@ Behaviour = Literal[
     "transient",
     "transient_once",
     "crash",
+    "verbose",
     "vanish",
     "disk_full",
     "nothing",
@@ -147,6 +148,8 @@ def misbehave(parameters: WorkParameters, again: bool) -> None:
             raise TransientError("503 SlowDown")
         case "crash":
             raise RuntimeError("boom")
+        case "verbose":
+            raise RuntimeError("m" * 1_000_000)
         case "vanish":
             os.kill(os.getpid(), signal.SIGKILL)
         case "disk_full":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.live import Live
@@ -31,19 +33,36 @@ _STYLES = {
 }
 
 
-class _Console(Console):
-    """A console that falls silent when nobody reads it any more; the run goes on."""
+class _Output:
+    """Standard output that falls silent when it can't be written any more; the run goes on."""
 
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    def __init__(self) -> None:
+        self.stream = sys.stdout
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self.stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except OSError:  # nobody reads the pipe, the terminal was closed, the disk of the file is full
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
 
 
 class Display:
     """Shows a run while it goes on, and its summary at the end."""
 
     def __init__(self, spec: PipelineSpec) -> None:
-        self._console = _Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())
+        self._console = Console(file=cast("IO[str]", _Output()), soft_wrap=not sys.stdout.isatty())
         self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
         self._seen: dict[str, TaskState] = {}
         self._name = spec.name
@@ -104,13 +123,18 @@ class Display:
 
 
 def _table(run: PipelineRun) -> Table:
-    table = Table(title=f"{run.pipeline.name}  {run.id}", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title=Text(f"{run.pipeline.name}  {run.id}", style="table.title"),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     table.add_column("task")
     table.add_column("state")
     table.add_column("time", justify="right")
     table.add_column("", overflow="fold")
     for task in run.tasks.values():
-        table.add_row(task.name, Text(task.state, style=_STYLES[task.state]), _seconds(task), _detail(task))
+        table.add_row(task.name, Text(task.state, style=_STYLES[task.state]), _seconds(task), Text(_detail(task)))
     return table
 
 

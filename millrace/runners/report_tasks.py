@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +18,6 @@ __all__ = ["Bar", "Output", "Section", "ShareRow", "Times", "seconds_of", "secti
 _SHARE_ROWS = 200
 _SHARE_BARS = 8
 _LOG_TAILS = 5
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 """What terminals act on and pages can't show."""
 
 
@@ -160,7 +158,7 @@ def _share(share: ShareRun, folder: Path, *, tail: bool) -> ShareRow:
     return ShareRow(
         share,
         log=relative_link(log, folder) if log.is_file() else "",
-        tail=tuple(_CONTROL.sub("", line) for line in shown),
+        tail=tuple(shown),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from millrace.errors import TaskFailedError, TransientError, UserError, explain_os_error
+from millrace.runners.report_text import shorten
 from millrace.runners.stop import Stop
 from millrace.runtime.task import Failure, TaskRequest, TaskResult, launch, read_failure, read_result
 from millrace.specs import Retries
@@ -20,6 +22,8 @@ from millrace.specs import Retries
 __all__ = ["Cancelled", "Worker", "last_lines"]
 
 _GRACE_SECONDS = 20.0
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_LINE = 1000
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error: somebody asked for it
@@ -93,11 +97,12 @@ class Worker:
 
 
 def last_lines(file: Path, count: int = 20) -> list[str]:
-    """The last lines of a log; empty when there is none."""
+    """The last lines of a log, without what moves a terminal's cursor or colours; empty when there is none."""
     try:
         with file.open("rb") as stream:
             stream.seek(max(0, file.stat().st_size - 65_536))
-            return stream.read().decode(errors="replace").splitlines()[-count:]
+            lines = stream.read().decode(errors="replace").splitlines()[-count:]
+            return [shorten(_CONTROL.sub("", line), _LINE) for line in lines]
     except OSError:
         return []
 

@@ -42,6 +42,7 @@ from millrace.specs.charts import charts_adapter
 __all__ = ["attempt", "digest", "end_with_parent", "execute"]
 
 _GRACE_SECONDS = 15.0
+_MESSAGE = 4000
 
 
 def execute(directory: Path) -> int:
@@ -254,6 +255,8 @@ def _files(path: Path) -> Iterator[Path]:
 
 def _fail(directory: Path, error: Exception) -> int:
     failure, code = _classify(error)
+    if len(failure.message) > _MESSAGE:
+        failure = failure.model_copy(update={"message": f"{failure.message[:_MESSAGE]}..."})
     unforeseen = failure.kind == "error" and not isinstance(error, MillraceError)
     if unforeseen or os.environ.get("MILLRACE_DEBUG"):
         traceback.print_exception(error)

@@ -334,3 +334,12 @@ def test_a_run_goes_on_when_nobody_reads_its_output_any_more(project: Path) -> N
     (run,) = (project / ".millrace" / "runs").iterdir()
     assert '"state": "succeeded"' in (run / "run.json").read_text()
     assert (run / "report.html").exists()
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-", ">&- 2>&-"])
+def test_a_run_does_not_need_an_output(project: Path, redirection: str) -> None:
+    words = f"{sys.executable} -m millrace run --config-dir my_config pipeline=play runner.root=root {redirection}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(toys.__file__).parents[1])}
+    answer = subprocess.run(["/bin/sh", "-c", words], cwd=project, env=environment, capture_output=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    assert b"Traceback" not in answer.stderr

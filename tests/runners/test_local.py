@@ -11,6 +11,7 @@ import pytest
 
 from millrace.runners.local import LocalRunner, run_pipeline
 from millrace.runners.record import PipelineRun, RunState, TaskState
+from millrace.runners.worker import last_lines
 from millrace.specs import PipelineSpec, Resources, pipeline
 from tests import toys
 from tests.toys import Play, SplitParameters, WorkParameters, WriteParameters
@@ -191,6 +192,7 @@ class TestAFailure:
             ("user", "the words are spelt wrongly: 'tobe'; allowed: real words", "user", 1),
             ("transient", "503 SlowDown (tried 3 times)", "error", 3),
             ("crash", "RuntimeError: boom", "error", 1),
+            ("verbose", f"RuntimeError: {'m' * 3986}...", "error", 1),
             ("vanish", "the worker vanished: it was ended by SIGKILL; most often the machine ran out", "error", 1),
             ("disk_full", "the disk is full", "error", 1),
             ("nothing", "ended well but left no result", "error", 1),
@@ -247,3 +249,13 @@ class TestAFailure:
 def test_a_spec_read_from_json_runs(runner: LocalRunner) -> None:
     spec = PipelineSpec.from_json(toys.play.compose(Play()).to_json())
     assert run_pipeline(spec, runner)[0].state is RunState.SUCCEEDED
+
+
+def test_the_end_of_a_log_is_safe_to_show(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_bytes(b"\x1b[31mred\x1b[0m \x1b]0;title\x07\n" + b"y" * 100_000)
+    assert [line[:10] for line in last_lines(log)] == ["y" * 10]
+    log.write_bytes(b"\x1b[31mred\x1b[0m\n" + b"y" * 5_000)
+    lines = last_lines(log)
+    assert lines[0] == "red"
+    assert len(lines[1]) == 1000
