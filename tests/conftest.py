@@ -1,9 +1,10 @@
-"""Fixtures for all tests: a real S3 server on this machine."""
+"""Fixtures for all tests: a real S3 server and a real browser on this machine."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,21 @@ from typing import Any
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from selenium import webdriver
 
 SECRET_KEY = "test-secret-that-nobody-should-see"
 _bucket_numbers = itertools.count()
+_BROWSER_OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 @dataclass(frozen=True)
@@ -65,3 +78,21 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     name = f"bucket{next(_bucket_numbers)}"
     client.create_bucket(Bucket=name)
     return Bucket(name, s3_server, client)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """Headless Chromium, one for each module; where there is none the test is skipped, but not in CI."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        reason = "needs chromium and chromedriver: apt-get install chromium chromium-driver"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for option in (*_BROWSER_OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as opened:
+        yield opened

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -403,22 +402,16 @@ class TestPage:
 
     @pytest.mark.browser
     @pytest.mark.parametrize("width", [1280, 390])
-    def test_fits_the_window_and_breaks_no_rule_of_its_own(self, compared: Ran, width: int) -> None:
-        options = webdriver.ChromeOptions()
-        for option in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-            options.add_argument(option)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        driver = shutil.which("chromedriver")
-        if driver is None:
-            pytest.skip("needs chromedriver and Chromium")
+    def test_fits_the_window_and_breaks_no_rule_of_its_own(
+        self, compared: Ran, browser: webdriver.Chrome, width: int
+    ) -> None:
         window = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        with webdriver.Chrome(options, webdriver.ChromeService(driver)) as browser:
-            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
-            browser.get(compared.outputs["report"].as_uri())
-            assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-            broken = "return [...document.images].filter(image => !image.naturalWidth).length"
-            assert (browser.execute_script("return document.images.length"), browser.execute_script(broken)) == (24, 0)
-            assert browser.execute("getLog", {"type": "browser"})["value"] == []
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
+        browser.get(compared.outputs["report"].as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        broken = "return [...document.images].filter(image => !image.naturalWidth).length"
+        assert (browser.execute_script("return document.images.length"), browser.execute_script(broken)) == (24, 0)
+        assert browser.execute("getLog", {"type": "browser"})["value"] == []
 
 
 @pytest.mark.slow
