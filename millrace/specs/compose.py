@@ -15,7 +15,7 @@ from typing import Generic, ParamSpec, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
-from millrace.errors import CompositionError, did_you_mean, explain_validation
+from millrace.errors import CompositionError, MillraceError, did_you_mean, explain_validation
 from millrace.specs.artifacts import Artifact
 from millrace.specs.component import (
     ComponentSpec,
@@ -137,7 +137,7 @@ class Component(Generic[ParametersT, InputsP, OutputsT]):
         given = {
             "name": name,
             "for_each": None if shares is None else _checked(ForEach, shares=shares),
-            "after": tuple(_task_name(item) for item in after) or None,
+            "after": _task_names(after) or None,
             "resources": resources,
             "retries": retries,
             "distribution": distribution,
@@ -176,10 +176,16 @@ class Component(Generic[ParametersT, InputsP, OutputsT]):
 
     def _producers(self, task: str, inputs: Mapping[str, object]) -> dict[str, tuple[TaskOutput, ...]]:
         known = [port.name for port in self.spec.inputs]
+        many = {port.name for port in self.spec.inputs if port.many}
         producers = {}
         for port, given in inputs.items():
             if port not in known:
                 raise CompositionError(f"task {task!r}: unknown input {port!r}: {did_you_mean(port, known)}")
+            if isinstance(given, tuple | list) and port not in many:
+                kind = type(given).__name__
+                raise CompositionError(
+                    f"task {task!r}: input {port!r} takes one artifact, given a {kind} of {len(given)}"
+                )
             handles = given if isinstance(given, tuple | list) else () if given is None else (given,)
             if references := tuple(_producer(task, port, self.spec, handle) for handle in handles):
                 producers[port] = references
@@ -211,15 +217,20 @@ class Pipeline(Generic[ConfigT]):
         Raises:
             CompositionError: With the author's own line.
         """
+        if not isinstance(config, self.config):
+            raise CompositionError(
+                f"pipeline {self.name!r} needs a {self.config.__qualname__}, given {type(config).__qualname__}",
+                location=author_line(),
+            )
         composition = _Composition()
         token = _composing.set(composition)
         try:
             self.function(config)
-        except ValidationError as error:
-            raise CompositionError(explain_validation(error), location=raising_line(error)) from error
         except CompositionError as error:
             location = error.location or raising_line(error)
             raise CompositionError(error.message, task=error.task, location=location) from error
+        except Exception as error:
+            raise CompositionError(_explained(error), location=raising_line(error)) from error
         finally:
             _composing.reset(token)
         if not composition.tasks:
@@ -234,6 +245,8 @@ class Pipeline(Generic[ConfigT]):
         except CompositionError as error:
             location = composition.locations.get(error.task, line_of(self.function))
             raise CompositionError(error.message, task=error.task, location=location) from error
+        except ValidationError as error:
+            raise CompositionError(explain_validation(error), location=line_of(self.function)) from error
 
 
 def component(
@@ -294,15 +307,27 @@ def component(
 
 def pipeline(function: Callable[[ConfigT], None]) -> Pipeline[ConfigT]:
     """Make a pipeline of a function that takes a `PipelineConfig` and calls components."""
-    hints = get_type_hints(function)
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise CompositionError(
+            f"pipeline {function.__name__!r} must be a plain function, without async and yield",
+            location=line_of(function),
+        )
+    try:
+        hints = get_type_hints(function)
+    except NameError as error:
+        raise CompositionError(f"pipeline {function.__name__!r}: {error}", location=line_of(function)) from error
     hints.pop("return", None)
-    kinds: list[type[ConfigT]] = list(hints.values())
-    if len(kinds) != 1 or not issubclass(kinds[0], PipelineConfig):
+    kinds: list[type[ConfigT]] = [kind for kind in hints.values() if _is_config(kind)]
+    if len(hints) != 1 or len(kinds) != 1:
         raise CompositionError(
             f"pipeline {function.__name__!r} must take one argument, annotated with a PipelineConfig",
             location=line_of(function),
         )
     return Pipeline(function.__name__, kinds[0], function)
+
+
+def _is_config(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, PipelineConfig)
 
 
 @contextlib.contextmanager
@@ -315,7 +340,8 @@ def when(condition: Condition) -> Iterator[None]:
     composition = _composing.get()
     try:
         if not isinstance(condition, Condition):
-            raise CompositionError(f"`when` needs a comparison of a metric, given {condition!r}")
+            hint = "; == and != are none: compare by >=, >, <= or <" if isinstance(condition, bool) else ""
+            raise CompositionError(f"`when` needs a comparison of a metric, given {condition!r}{hint}")
         if composition is None:
             raise CompositionError("`when` is used outside a @pipeline function")
         check_condition(condition, "when", composition.produced())
@@ -338,13 +364,31 @@ def _producer(task: str, port: str, spec: ComponentSpec, handle: object) -> Task
     )
 
 
-def _task_name(item: Outputs | str) -> str:
+def _task_names(after: object) -> tuple[str, ...]:
+    if not isinstance(after, tuple | list):
+        raise CompositionError("`after` takes a tuple of outputs or names: after=(trained,)", location=author_line())
+    return tuple(_task_name(item) for item in after)
+
+
+def _task_name(item: object) -> str:
     if isinstance(item, str):
         return item
-    for _, handle in item:
+    for _, handle in item if isinstance(item, Outputs) else ():
         if isinstance(handle, Artifact | Metric) and handle.producer is not None:
             return handle.producer.task
     raise CompositionError("`after` takes the outputs of tasks, or their names", location=author_line())
+
+
+def _explained(error: Exception) -> str:
+    """What went wrong in the author's own function, with the nearest name for a misspelt field."""
+    if isinstance(error, ValidationError):
+        return explain_validation(error)
+    if isinstance(error, MillraceError):
+        return str(error)
+    hint = ""
+    if isinstance(error, AttributeError) and isinstance(error.obj, BaseModel):
+        hint = f": {did_you_mean(str(error.name), type(error.obj).model_fields)}"
+    return f"{type(error).__name__}: {error}{hint}"
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

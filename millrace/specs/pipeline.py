@@ -9,7 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 from pydantic import Field, JsonValue, model_validator
 
 from millrace.errors import CompositionError, did_you_mean
-from millrace.specs.component import ComponentSpec, Distribution, Name, Resources, Retries
+from millrace.specs.component import ComponentSpec, Distribution, Name, Port, Resources, Retries
 from millrace.specs.frozen import Frozen
 from millrace.specs.references import Condition, TaskOutput
 
@@ -166,25 +166,33 @@ def check_task(task: Task, component: ComponentSpec, produced: Mapping[str, Comp
                 f"task {task.name!r}: input {port.name!r} takes one artifact, {len(given)} given", task=task.name
             )
         for output in given:
-            made = produced[output.task].output(output.port)
-            if made is None:
-                ports = (item.name for item in produced[output.task].outputs)
-                raise CompositionError(
-                    f"task {task.name!r}: input {port.name!r} is given unknown output {output}: "
-                    f"{did_you_mean(output.port, ports)}",
-                    task=task.name,
-                )
-            if not made.artifact.fits(port.artifact):
-                raise CompositionError(
-                    f"task {task.name!r}: input {port.name!r} needs a {port.artifact}, "
-                    f"given {output}, a {made.artifact}",
-                    task=task.name,
-                )
+            _check_edge(task.name, port, output, produced)
     if task.for_each is not None and component.distribution.mode != "shards":
         raise CompositionError(
             f"task {task.name!r}: component {component.name!r} can't be spread over shares: "
             f"its distribution is {component.distribution.mode!r}, needed: 'shards'",
             task=task.name,
+        )
+
+
+def _check_edge(task: str, port: Port, output: TaskOutput, produced: Mapping[str, ComponentSpec]) -> None:
+    if output.task not in produced:
+        raise CompositionError(
+            f"task {task!r}: input {port.name!r} is given {output}, but this pipeline has no task "
+            f"{output.task!r}: {did_you_mean(output.task, produced)}",
+            task=task,
+        )
+    made = produced[output.task].output(output.port)
+    if made is None:
+        ports = (item.name for item in produced[output.task].outputs)
+        raise CompositionError(
+            f"task {task!r}: input {port.name!r} is given unknown output {output}: {did_you_mean(output.port, ports)}",
+            task=task,
+        )
+    if not made.artifact.fits(port.artifact):
+        raise CompositionError(
+            f"task {task!r}: input {port.name!r} needs a {port.artifact}, given {output}, a {made.artifact}",
+            task=task,
         )
 
 
@@ -194,6 +202,12 @@ def check_condition(condition: Condition, task: str, produced: Mapping[str, Comp
     Raises:
         CompositionError: Naming the metric and what is allowed.
     """
+    if condition.metric.task not in produced:
+        raise CompositionError(
+            f"task {task!r}: condition on {condition.metric}, but this pipeline has no task "
+            f"{condition.metric.task!r}: {did_you_mean(condition.metric.task, produced)}",
+            task=task,
+        )
     metrics = [metric.name for metric in produced[condition.metric.task].metrics]
     if condition.metric.port not in metrics:
         raise CompositionError(

@@ -65,3 +65,8 @@ class Metric(Frozen):
 
     def __lt__(self, threshold: float) -> Condition:
         return Condition(metric=self.producer, comparison="<", threshold=threshold)
+
+    def __bool__(self) -> NoReturn:
+        raise CompositionError(
+            f"the metric {self.producer} has no value while composing; compare it: `with when(metric >= 0.9):`"
+        )

@@ -133,7 +133,112 @@ class TestAMistake:
             written = write(config.write)
             work(config.work, words=anything([written.words, written.words]))  # here
 
-        assert complaint(wrong) == "task 'work': input 'words' takes one artifact, 2 given"
+        assert complaint(wrong) == "task 'work': input 'words' takes one artifact, given a list of 2"
+
+    def test_a_list_of_one_artifact(self) -> None:
+        def wrong(config: Play) -> None:
+            work(config.work, words=anything([write(config.write).words]))  # here
+
+        assert complaint(wrong) == "task 'work': input 'words' takes one artifact, given a list of 1"
+
+    def test_misspelt_output(self) -> None:
+        def wrong(config: Play) -> None:
+            work(config.work, words=anything(write(config.write)).wrods)  # here
+
+        assert "no attribute 'wrods': did you mean 'words'? allowed: length, metrics, words" in complaint(wrong)
+
+    def test_an_error_of_the_authors_own(self) -> None:
+        def wrong(config: Play) -> None:
+            write(config.write)
+            int("many")  # here
+
+        assert complaint(wrong) == "ValueError: invalid literal for int() with base 10: 'many'"
+
+    def test_a_path_that_is_not_there_yet(self) -> None:
+        def wrong(config: Play) -> None:
+            print(write(config.write).words.path)  # here
+
+        assert complaint(wrong) == "Dataset write.words has no path while a pipeline is composed"
+
+    def test_a_metric_used_as_truth_value(self) -> None:
+        def wrong(config: Play) -> None:
+            written = write(config.write)
+            if written.length:  # here
+                work(config.work, words=written.words)
+
+        assert "the metric write.length has no value while composing" in complaint(wrong)
+
+    def test_a_comparison_that_targets_have_not(self) -> None:
+        def wrong(config: Play) -> None:
+            written = write(config.write)
+            with when(anything(written.length) == 3):  # here
+                work(config.work, words=written.words)
+
+        assert "given False; == and != are none: compare by >=, >, <= or <" in complaint(wrong)
+
+    @pytest.mark.parametrize("after", ["write", Play()])
+    def test_tasks_to_wait_for_that_are_no_tuple(self, after: object) -> None:
+        def wrong(config: Play) -> None:
+            write.with_options(after=anything(after))(config.write)  # here
+
+        assert complaint(wrong) == "`after` takes a tuple of outputs or names: after=(trained,)"
+
+    def test_an_output_of_another_pipeline(self) -> None:
+        kept: list[Any] = []
+
+        @pipeline
+        def other(config: Play) -> None:
+            kept.append(write.with_options(name="written")(config.write))
+
+        def wrong(config: Play) -> None:
+            write(config.write)
+            work(config.work, words=kept[0].words)  # here
+
+        other.compose(Play())
+        assert complaint(wrong) == (
+            "task 'work': input 'words' is given written.words, but this pipeline has no task 'written': "
+            "did you mean 'write'? allowed: write"
+        )
+
+    def test_a_metric_of_another_pipeline(self) -> None:
+        def wrong(config: Play) -> None:
+            written = write(config.write)
+            with when(anything(Metric)(producer={"task": "wrote", "port": "length"}) > 3):  # here
+                work(config.work, words=written.words)
+
+        assert "this pipeline has no task 'wrote': did you mean 'write'?" in complaint(wrong)
+
+    def test_a_pipeline_name_that_no_target_can_carry(self) -> None:
+        def Wrong(config: Play) -> None:  # noqa: N802 # here
+            write(config.write)
+
+        assert "name: String should match pattern" in complaint(Wrong)
+
+    def test_a_function_that_is_not_run_by_calling_it(self) -> None:
+        async def later(config: Play) -> None:
+            write(config.write)
+
+        def bit_by_bit(config: Play) -> Any:
+            yield write(config.write)
+
+        for function in (later, bit_by_bit):
+            with pytest.raises(CompositionError, match="must be a plain function, without async and yield"):
+                pipeline(anything(function))
+
+    def test_a_configuration_of_another_pipeline(self) -> None:
+        with pytest.raises(CompositionError, match="'play' needs a Play, given JudgeParameters") as caught:
+            toys.play.compose(anything(JudgeParameters()))
+        assert caught.value.location.startswith(__file__)
+
+    @pytest.mark.parametrize("annotation", ["Play | None", "list[Play]", "Plya"])
+    def test_a_configuration_that_is_none(self, annotation: str) -> None:
+        def wrong(config: Any) -> None:
+            write(config.write)
+
+        wrong.__annotations__["config"] = annotation
+        with pytest.raises(CompositionError, match=r"annotated with a PipelineConfig|'Plya' is not defined") as caught:
+            pipeline(wrong)
+        assert caught.value.location.startswith(__file__)
 
     def test_shares_for_a_component_that_has_none(self) -> None:
         def wrong(config: Play) -> None:
