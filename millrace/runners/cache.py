@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,8 +52,26 @@ def _code_digest(module: str) -> str:
         return ""
     framework = Path(millrace.__file__).parent
     digest = hashlib.sha256()
-    for folder in (Path(spec.origin).parent, framework / "runtime", framework / "specs"):
-        for file in sorted(folder.rglob("*")):
-            if file.suffix in _SOURCES:
-                digest.update(f"{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes())
+    own = Path(spec.origin).parent
+    for folder in (own, framework / "runtime", framework / "specs"):
+        for file in _sources(folder, packages_only=folder == own and not spec.parent):
+            digest.update(f"{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes())
     return digest.hexdigest()
+
+
+def _sources(folder: Path, *, packages_only: bool) -> Iterator[Path]:
+    """Sources in a folder, in a fixed order, without what runs leave there.
+
+    Args:
+        folder: Of a package, or any folder with modules in it.
+        packages_only: Take modules and packages alone; anything may lie beside a module that is in no package.
+    """
+    for inside, folders, names in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith((".", "__pycache__"))
+            and not (packages_only and Path(inside) == folder and not Path(inside, name, "__init__.py").exists())
+        )
+        wanted = (".py",) if packages_only and Path(inside) == folder else _SOURCES
+        yield from (Path(inside, name) for name in sorted(names) if name.endswith(wanted))

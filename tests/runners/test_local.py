@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -110,6 +113,26 @@ class TestTheCache:
         run(runner)
         record = run(runner.model_copy(update={"cache": False}))
         assert set(states(record).values()) == {"succeeded"}
+
+    def test_is_kept_for_a_module_beside_which_runs_are_recorded(self, tmp_path: Path) -> None:
+        (tmp_path / "alone.py").write_text(Path(toys.__file__).read_text().replace("tests.toys:", "alone:"))
+        script = (
+            "from pathlib import Path; import alone; from millrace.runners.local import LocalRunner, run_pipeline\n"
+            "record, folder = run_pipeline(alone.play.compose(alone.Play()), LocalRunner(root=Path('root')))\n"
+            "(folder / 'report.html').write_text('a report')\n"
+            "print({task.state.value for task in record.tasks.values()}, record.reason)"
+        )
+        folders = os.pathsep.join([str(tmp_path), str(Path(toys.__file__).parents[1])])
+        for expected in ("{'succeeded'}", "{'cached'}"):
+            answer = subprocess.run(
+                [sys.executable, "-c", script],
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": folders},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            assert answer.stdout.strip() == expected
 
     def test_that_is_switched_off_is_neither_used_nor_changed(self, runner: LocalRunner) -> None:
         config = {"work": WorkParameters(behaviour="transient_once")}
