@@ -25,6 +25,9 @@ __all__ = [
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 """Lower-case snake case: the form that every target can carry."""
 
+Reference = Annotated[str, StringConstraints(pattern=r"^[\w.]+:\w+$")]
+"""`module:attribute`."""
+
 
 class Parameters(Frozen):
     """Base of a component's parameters: values, each with its default and limits."""
@@ -108,9 +111,9 @@ class ComponentSpec(Frozen):
     version: str
     """Raise it when the same parameters and inputs no longer give the same outputs."""
     description: str
-    entry: str
+    entry: Reference
     """`module:attribute` of the component itself."""
-    main: str
+    main: Reference
     """`module:attribute` of the function that does the work in a container."""
     image: str
     """Name of the image under containers/, or a full reference."""

@@ -29,7 +29,7 @@ from millrace.specs.component import (
 from millrace.specs.frozen import Frozen
 from millrace.specs.locations import author_line, line_of, raising_line
 from millrace.specs.pipeline import ForEach, PipelineSpec, Task, check_condition, check_task
-from millrace.specs.ports import input_ports, output_handles, output_ports, reported_metrics
+from millrace.specs.ports import input_ports, output_handles, output_ports, parameters_schema, reported_metrics
 from millrace.specs.references import Condition, Metric, TaskOutput
 
 __all__ = ["Component", "Pipeline", "PipelineConfig", "component", "pipeline", "when"]
@@ -279,29 +279,29 @@ def component(
         retries: How often a transient failure is tried again.
         distribution: How the work may be divided.
         uncached_when: Parameters that reach outside the pipeline when set.
+
+    Raises:
+        CompositionError: At the caller's line, when it can't be declared so.
     """
-    fields = output_handles(outputs)
-    unknown = [item for item in uncached_when if item not in parameters.model_fields]
-    if unknown:
-        raise CompositionError(f"component {name!r}: uncached_when names unknown parameters {unknown}")
-    if any(issubclass(kind, Metric) for kind in fields.values()) and "metrics" not in fields:
-        raise CompositionError(f"component {name!r} reports metrics and so needs an output `metrics: Metrics`")
-    spec = ComponentSpec(
-        name=name,
-        version=version,
-        description=description,
-        entry=f"{parameters.__module__}:{name}",
-        main=main,
-        image=image,
-        parameters=parameters.model_json_schema(),
-        inputs=input_ports(inputs),
-        outputs=output_ports(outputs),
-        metrics=reported_metrics(outputs),
-        resources=resources,
-        retries=retries,
-        distribution=distribution,
-        uncached_when=uncached_when,
-    )
+    try:
+        spec = ComponentSpec(
+            name=name,
+            version=version,
+            description=description,
+            main=main,
+            image=image,
+            parameters=parameters_schema(parameters, uncached_when),
+            entry=f"{parameters.__module__}:{name}",
+            inputs=input_ports(inputs),
+            outputs=output_ports(outputs),
+            metrics=reported_metrics(outputs),
+            resources=resources,
+            retries=retries,
+            distribution=distribution,
+            uncached_when=uncached_when,
+        )
+    except (CompositionError, ValidationError) as error:
+        raise CompositionError(f"component {name!r}: {_explained(error)}", location=author_line()) from error
     return Component(spec, parameters, inputs, outputs)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import NoneType
-from typing import get_args, get_origin
+from collections.abc import Callable, Iterator
+from types import NoneType, UnionType
+from typing import Union, get_args, get_origin
+
+from pydantic import JsonValue, PydanticUserError
 
 from millrace.errors import CompositionError
-from millrace.specs.artifacts import Artifact
-from millrace.specs.component import Inputs, MetricSpec, Outputs, Port
+from millrace.specs.artifacts import Artifact, Metrics
+from millrace.specs.component import Inputs, MetricSpec, Outputs, Parameters, Port
 from millrace.specs.references import Metric
 
-__all__ = ["input_ports", "output_handles", "output_ports", "reported_metrics"]
+__all__ = ["input_ports", "output_handles", "output_ports", "parameters_schema", "reported_metrics"]
 
 
 def input_ports(inputs: Callable[..., Inputs]) -> tuple[Port, ...]:
@@ -24,11 +26,16 @@ def input_ports(inputs: Callable[..., Inputs]) -> tuple[Port, ...]:
         raise CompositionError(f"inputs must be a subclass of Inputs, given {inputs!r}")
     ports = []
     for name, info in inputs.model_fields.items():
-        arguments = [item for item in get_args(info.annotation) if item is not Ellipsis]
-        many = get_origin(info.annotation) is tuple
-        kinds = [item for item in arguments if item is not NoneType] or [info.annotation]
+        if name in ("self", "parameters"):
+            raise CompositionError(
+                f"an input can't be called {name!r}: a component's call has an argument of that name"
+            )
+        arguments, origin = get_args(info.annotation), get_origin(info.annotation)
+        many = origin is tuple and arguments[1:] == (Ellipsis,)
+        kinds = [item for item in arguments if item not in (NoneType, Ellipsis)] or [info.annotation]
         kind = kinds[0]
-        if len(kinds) != 1 or not (isinstance(kind, type) and issubclass(kind, Artifact)):
+        known = many or origin in (None, Union, UnionType)
+        if not known or len(kinds) != 1 or not (isinstance(kind, type) and issubclass(kind, Artifact)):
             raise CompositionError(
                 f"input {name!r} must be an Artifact, an Artifact | None or a tuple[Artifact, ...], "
                 f"not {info.annotation}"
@@ -45,12 +52,14 @@ def input_ports(inputs: Callable[..., Inputs]) -> tuple[Port, ...]:
     return tuple(ports)
 
 
-def output_handles(outputs: type[Outputs]) -> dict[str, type[Artifact] | type[Metric]]:
+def output_handles(outputs: object) -> dict[str, type[Artifact] | type[Metric]]:
     """The types of an `Outputs` model's fields, by name.
 
     Raises:
         CompositionError: When a field is neither an artifact nor a metric.
     """
+    if not (isinstance(outputs, type) and issubclass(outputs, Outputs)):
+        raise CompositionError(f"outputs must be a subclass of Outputs, given {outputs!r}")
     handles: dict[str, type[Artifact] | type[Metric]] = {}
     for name, info in outputs.model_fields.items():
         kind = info.annotation
@@ -70,9 +79,54 @@ def output_ports(outputs: type[Outputs]) -> tuple[Port, ...]:
 
 
 def reported_metrics(outputs: type[Outputs]) -> tuple[MetricSpec, ...]:
-    """The metrics of an `Outputs` model."""
-    return tuple(
-        MetricSpec(name=name, description=outputs.model_fields[name].description or "")
-        for name, kind in output_handles(outputs).items()
-        if issubclass(kind, Metric)
-    )
+    """The metrics of an `Outputs` model.
+
+    Raises:
+        CompositionError: When there is no place where they are written.
+    """
+    handles = output_handles(outputs)
+    metrics = [name for name, kind in handles.items() if issubclass(kind, Metric)]
+    if metrics and not issubclass(handles.get("metrics", Metric), Metrics):
+        raise CompositionError("it reports metrics and so needs an output `metrics: Metrics`")
+    return tuple(MetricSpec(name=name, description=outputs.model_fields[name].description or "") for name in metrics)
+
+
+def parameters_schema(parameters: object, uncached_when: tuple[str, ...]) -> dict[str, JsonValue]:
+    """The JSON schema of a `Parameters` model.
+
+    Raises:
+        CompositionError: When it is none, or holds what can't be written down and read again.
+    """
+    if not (isinstance(parameters, type) and issubclass(parameters, Parameters)):
+        raise CompositionError(f"parameters must be a subclass of Parameters, given {parameters!r}")
+    unknown = [item for item in uncached_when if item not in parameters.model_fields]
+    if unknown:
+        raise CompositionError(f"uncached_when names unknown parameters {unknown}")
+    try:
+        schema: dict[str, JsonValue] = parameters.model_json_schema()
+    except PydanticUserError as error:
+        raise CompositionError(f"a parameter has no JSON form: {error.message}") from error
+    for name, item in _fields(schema, parameters.__name__):
+        if item.get("writeOnly"):
+            raise CompositionError(
+                f"parameter {name} is a secret: parameters are recorded in run.json and reports. Leave it to the "
+                "environment of the worker and read it in `main`"
+            )
+        if item.get("uniqueItems"):
+            raise CompositionError(f"parameter {name} is a set, which has no order to be recorded in: use a tuple")
+    return schema
+
+
+def _fields(schema: JsonValue, name: str) -> Iterator[tuple[str, dict[str, JsonValue]]]:
+    """All nodes of a JSON schema with the `Model.field` that they belong to."""
+    if isinstance(schema, list):
+        for item in schema:
+            yield from _fields(item, name)
+    elif isinstance(schema, dict):
+        yield name, schema
+        for key, item in schema.items():
+            if key in ("properties", "$defs") and isinstance(item, dict):
+                for below, value in item.items():
+                    yield from _fields(value, f"{name.partition('.')[0]}.{below}" if key == "properties" else below)
+            elif key != "default":
+                yield from _fields(item, name)

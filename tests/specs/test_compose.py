@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError, create_model
 
 from millrace.errors import CompositionError
 from millrace.specs import (
@@ -379,6 +379,59 @@ class TestDeclaringAComponent:
 
         with pytest.raises(CompositionError, match="input 'words' must be an Artifact"):
             self.declare(inputs=Wrong)
+
+    @pytest.mark.parametrize("annotation", [list[Dataset], tuple[Dataset], tuple[Dataset, Model], Dataset | Model])
+    def test_inputs_are_one_artifact_or_any_number(self, annotation: Any) -> None:
+        wrong = create_model("Wrong", __base__=Inputs, words=(annotation, ...))
+        with pytest.raises(CompositionError, match="input 'words' must be an Artifact"):
+            self.declare(inputs=wrong)
+
+    @pytest.mark.parametrize("name", ["self", "parameters"])
+    def test_inputs_are_not_called_like_arguments_of_the_call(self, name: str) -> None:
+        wrong = create_model("Wrong", __base__=Inputs, **anything({name: (Dataset, ...)}))
+        with pytest.raises(CompositionError, match=f"an input can't be called '{name}'"):
+            self.declare(inputs=wrong)
+
+    def test_metrics_are_written_to_metrics(self) -> None:
+        wrong = create_model("Wrong", __base__=Outputs, metrics=(Dataset, ...), score=(Metric, ...))
+        with pytest.raises(CompositionError, match="needs an output `metrics: Metrics`"):
+            self.declare(outputs=wrong)
+
+    def test_secrets_are_no_parameters(self) -> None:
+        class Login(Parameters):
+            password: SecretStr = SecretStr("open sesame")
+
+        class Wrong(Parameters):
+            logins: tuple[Login, ...] = (Login(),)
+
+        with pytest.raises(CompositionError, match=r"parameter Login\.password is a secret") as caught:
+            self.declare(parameters=Wrong)
+        assert "sesame" not in str(caught.value)
+
+    def test_sets_are_no_parameters(self) -> None:
+        wrong = create_model("Wrong", __base__=Parameters, words=(frozenset[str], frozenset()))
+        with pytest.raises(CompositionError, match=r"parameter Wrong\.words is a set"):
+            self.declare(parameters=wrong)
+
+    def test_parameters_have_a_json_form(self) -> None:
+        wrong = create_model("Wrong", __base__=Parameters, words=(Callable[[], int], ...))
+        with pytest.raises(CompositionError, match="a parameter has no JSON form"):
+            self.declare(parameters=wrong)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"parameters": Path}, "parameters must be a subclass of Parameters"),
+            ({"outputs": Parameters}, "outputs must be a subclass of Outputs"),
+            ({"main": "tests.toys"}, "main: String should match pattern"),
+            ({"name": "Write It"}, "name: String should match pattern"),
+            ({"resources": 3}, "resources: Input should be a valid dictionary or instance of Resources"),
+        ],
+    )
+    def test_mistakes_are_told_at_the_authors_line(self, changes: dict[str, Any], message: str) -> None:
+        with pytest.raises(CompositionError, match=message) as caught:
+            self.declare(**changes)
+        assert caught.value.location.startswith(f"{__file__}:")
 
     def test_outputs_are_artifacts_or_metrics(self) -> None:
         class Wrong(Outputs):
