@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -88,13 +89,14 @@ def _scaled(pixels: Pixels, inputs: Any, statistics: Statistics | None) -> Any:
 
 
 def _cnn(model: Cnn, x: Any, schema: ImageRecords) -> Any:
-    smallest = 2 ** len(model.filters)
+    stages = model.filters or _stages(max(schema.height, schema.width))
+    smallest = 2 ** len(stages)
     if min(schema.height, schema.width) < smallest:
         raise ConfigError(
-            f"model.filters has {len(model.filters)} stages, which need images of {smallest}x{smallest} at least; "
+            f"model.filters has {len(stages)} stages, which need images of {smallest}x{smallest} at least; "
             f"the records have {schema.height}x{schema.width}: use fewer stages or larger images"
         )
-    for filters in model.filters:
+    for filters in stages:
         for _ in range(2):
             x = layers.Conv2D(filters, model.kernel, padding="same", use_bias=not model.batch_norm)(x)
             x = layers.BatchNormalization(momentum=_MOMENTUM)(x) if model.batch_norm else x
@@ -105,6 +107,13 @@ def _cnn(model: Cnn, x: Any, schema: ImageRecords) -> Any:
         x = layers.Dropout(model.dropout)(x)
         x = layers.Dense(units, activation="relu")(x)
     return x
+
+
+def _stages(size: int) -> tuple[int, ...]:
+    """Filters that suit images of that height or width in pixels."""
+    if size <= 32:
+        return (32, 64)
+    return tuple(min(128, 16 * 2**stage) for stage in range(math.ceil(math.log2(size / 8))))
 
 
 def _mlp(model: Mlp, x: Any) -> Any:

@@ -58,8 +58,9 @@ class Cnn(Parameters):
     """A small convolutional network: for each number of filters two convolutions and a pooling by two."""
 
     kind: Literal["cnn"] = "cnn"
-    filters: tuple[Units, ...] = Field(default=(32, 64), min_length=1, max_length=8)
-    """Filters of each stage; every stage halves height and width."""
+    filters: tuple[Units, ...] | None = Field(default=None, min_length=1, max_length=8)
+    """Filters of each stage; every stage halves height and width. None: 32 and 64 for images of up to 32
+    pixels; above, 16, 32, 64, 128, 128, ... until 8 pixels or fewer are left."""
     kernel: int = Field(default=3, ge=1, le=11)
     """Height and width of the convolutions in pixels."""
     units: tuple[Units, ...] = Field(default=(128,), max_length=4)

@@ -267,6 +267,15 @@ class TestModels:
         assert normal.mean(axis=(1, 2, 3)) == pytest.approx(0, abs=1e-5)
         assert normal.std(axis=(1, 2, 3)) == pytest.approx(1, abs=1e-3)
 
+    @pytest.mark.parametrize(
+        ("size", "filters"),
+        [(8, [32, 64]), (32, [32, 64]), (33, [16, 32, 64]), (96, [16, 32, 64, 128]), (224, [16, 32, 64, 128, 128])],
+    )
+    def test_stages_follow_the_size_of_the_images(self, size: int, filters: list[int]) -> None:
+        built = self.build(SCHEMA.model_copy(update={"height": size, "width": size}), model=Cnn(batch_norm=False))
+        convolutions = [layer for layer in built.layers if isinstance(layer, keras.layers.Conv2D)]
+        assert [layer.filters for layer in convolutions[::2]] == filters
+
     def test_too_many_stages_for_the_image(self) -> None:
         with pytest.raises(ConfigError, match="4 stages, which need images of 16x16 at least; the records have 8x8"):
             self.build(model=Cnn(filters=(4, 4, 4, 4)))
