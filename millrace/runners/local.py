@@ -18,7 +18,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import Field, JsonValue
 
 import millrace
-from millrace.errors import ConfigError, MillraceError, TaskFailedError, UserError, explain_os_error, is_disk_full
+from millrace.errors import ConfigError, MillraceError, TaskFailedError, UnsupportedError, UserError, explain_os_error, is_disk_full
 from millrace.runners.cache import reaches_outside, task_key
 from millrace.runners.merge import finished, merge_shares
 from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, TaskState
@@ -301,7 +301,12 @@ def run_pipeline(
 
     Returns:
         The record, whose `state` tells how it went, and the folder that holds `run.json`.
+
+    Raises:
+        UnsupportedError: When a task asks for several hosts or ranks.
     """
+    for task in spec.tasks:
+        _refuse_several_hosts(task)
     runner = runner or LocalRunner()
     started = datetime.now(UTC)
     run = PipelineRun(
@@ -341,6 +346,15 @@ def _begin(run: PipelineRun, root: Path, directory: Path) -> None:
             raise TaskFailedError(explain_os_error(error)) from error
         told = f"{explain_os_error(error)}; give a folder that can be written"
         raise ConfigError(f"runner.root={root} can't be used: {told}") from error
+
+
+def _refuse_several_hosts(task: Task) -> None:
+    asked = task.distribution
+    if asked.hosts > 1 or asked.processes > 1:
+        raise UnsupportedError(
+            f"task {task.name!r} asks for {asked.hosts} hosts with {asked.processes} processes each; the local runner "
+            "gives a task one process on this machine: use Distribution(hosts=1, processes=1) here"
+        )
 
 
 def _pending(spec: PipelineSpec, task: Task) -> TaskRun:

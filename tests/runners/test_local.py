@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from millrace.errors import UnsupportedError
 from millrace.runners.local import LocalRunner, run_pipeline
 from millrace.runners.record import PipelineRun, RunState, TaskState
 from millrace.runners.worker import last_lines
-from millrace.specs import PipelineSpec, Resources, pipeline
+from millrace.specs import Distribution, PipelineSpec, Resources, pipeline
 from tests import toys
 from tests.toys import Play, SplitParameters, WorkParameters, WriteParameters
 
@@ -117,7 +118,8 @@ class TestTheCache:
     def test_is_kept_for_a_module_beside_which_runs_are_recorded(self, tmp_path: Path) -> None:
         (tmp_path / "alone.py").write_text(Path(toys.__file__).read_text().replace("tests.toys:", "alone:"))
         script = (
-            "from pathlib import Path; import alone; from millrace.runners.local import LocalRunner, run_pipeline\n"
+            "from pathlib import Path; import alone; from millrace.errors import UnsupportedError
+from millrace.runners.local import LocalRunner, run_pipeline\n"
             "record, folder = run_pipeline(alone.play.compose(alone.Play()), LocalRunner(root=Path('root')))\n"
             "(folder / 'report.html').write_text('a report')\n"
             "print({task.state.value for task in record.tasks.values()}, record.reason)"
@@ -267,6 +269,17 @@ class TestAFailure:
 
         record, _ = run_pipeline(slow.compose(Play()), runner)
         assert "ran longer than its limit of 0.005 minutes" in record.reason
+
+
+def test_a_task_of_several_hosts_is_refused(runner: LocalRunner) -> None:
+    @pipeline
+    def wide(config: Play) -> None:
+        written = toys.write(config.write)
+        hosts = Distribution(mode="ranks", hosts=2)
+        toys.work.with_options(distribution=hosts)(config.work, words=written.words)
+
+    with pytest.raises(UnsupportedError, match="task 'work' asks for 2 hosts with 1 processes each"):
+        run_pipeline(wide.compose(Play()), runner)
 
 
 def test_a_spec_read_from_json_runs(runner: LocalRunner) -> None:
