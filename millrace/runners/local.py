@@ -18,7 +18,15 @@ from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import Field, JsonValue
 
 import millrace
-from millrace.errors import ConfigError, MillraceError, TaskFailedError, UnsupportedError, UserError, explain_os_error, is_disk_full
+from millrace.errors import (
+    ConfigError,
+    MillraceError,
+    TaskFailedError,
+    UnsupportedError,
+    UserError,
+    explain_os_error,
+    is_disk_full,
+)
 from millrace.runners.cache import reaches_outside, task_key
 from millrace.runners.merge import finished, merge_shares
 from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, TaskState

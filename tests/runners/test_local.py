@@ -118,8 +118,7 @@ class TestTheCache:
     def test_is_kept_for_a_module_beside_which_runs_are_recorded(self, tmp_path: Path) -> None:
         (tmp_path / "alone.py").write_text(Path(toys.__file__).read_text().replace("tests.toys:", "alone:"))
         script = (
-            "from pathlib import Path; import alone; from millrace.errors import UnsupportedError
-from millrace.runners.local import LocalRunner, run_pipeline\n"
+            "from pathlib import Path; import alone; from millrace.runners.local import LocalRunner, run_pipeline\n"
             "record, folder = run_pipeline(alone.play.compose(alone.Play()), LocalRunner(root=Path('root')))\n"
             "(folder / 'report.html').write_text('a report')\n"
             "print({task.state.value for task in record.tasks.values()}, record.reason)"
