@@ -105,6 +105,11 @@ class Display:
         if run.state is RunState.SUCCEEDED:
             for name, value in numbers.items():
                 self._console.print(f"  {name:<28} {_number(value, 6)}", highlight=False)
+        for task in run.tasks.values():
+            for made in task.outputs.values():
+                if task.directory and made.metadata.get("running"):
+                    told = f"{task.name} keeps running: {made.metadata.get('url')}; how to stop it:"
+                    self._console.print(f"{told} {task.directory / 'log.txt'}", markup=False, highlight=False)
         elapsed = ((run.ended or datetime.now(UTC)) - run.started).total_seconds()
         reason = f": {run.reason}" if run.reason else ""
         self._console.print(
