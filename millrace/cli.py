@@ -60,7 +60,7 @@ def _dispatch(words: list[str]) -> int:
         print(f"millrace {millrace.__version__}")
         return 0
     if words[0] in ("-sc", "--shell-completion"):
-        from millrace.config import complete
+        from millrace.completion import complete
 
         return complete(words[1:], COMMANDS)
     command = COMMANDS.get(words[0])

@@ -7,17 +7,18 @@ The defaults are those of the pydantic models. They are handed to Hydra as confi
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
-from millrace.errors import ConfigError, MillraceError, explain_validation, report
+from millrace.errors import ConfigError, MillraceError, did_you_mean, explain_validation, report
 from millrace.registry import AnyPipeline, load_pipeline, pipelines
 from millrace.runners.local import LocalRunner
 from millrace.runtime.task import IMPORT_PATH, append_import_path
@@ -28,7 +29,7 @@ __all__ = [
     "PipelineChoice",
     "Settings",
     "add_import_paths",
-    "complete",
+    "complete_overrides",
     "compose_and_call",
     "read_settings",
     "user_components",
@@ -37,6 +38,7 @@ __all__ = [
 
 Job = Callable[[Mapping[str, Any]], int]
 _any: TypeAdapter[Any] = TypeAdapter(Any)
+_MODES = ("--cfg", "-c", "--info", "-i", "--multirun", "-m", "--run", "-r")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -63,6 +65,9 @@ class Settings(Frozen):
             ConfigError: Naming the key, what is wrong and what is allowed.
         """
         found = load_pipeline(self.pipeline.function)
+        fields = set(found.config.model_fields)
+        for key in self.config.keys() - fields:
+            raise ConfigError(f"{key}: unknown key: {did_you_mean(key, fields | _groups())}")
         return found, _validated(found.config, self.config)
 
 
@@ -101,39 +106,49 @@ def compose_and_call(command: str, arguments: Sequence[str], job: Job) -> int:
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
             codes.append(job({str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}))
         except OmegaConfBaseException as error:
-            codes.append(report(ConfigError(str(error))))
+            codes.append(report(ConfigError(_unresolved(error))))
         except MillraceError as error:
             codes.append(report(error))
 
+    modes = [word for word in arguments if word.partition("=")[0] in _MODES]
+    if len(modes) > 1:
+        raise ConfigError(f"{' and '.join(modes)} exclude each other: give one of them")
     broken = _prepare_hydra(arguments)
     sys.argv = [f"millrace {command}", *_forced(arguments)]
     try:
         hydra.main(version_base="1.3", config_path="pkg://millrace.conf", config_name="config")(call)()
     except (HydraException, OmegaConfBaseException) as error:
         missing = str(getattr(error, "missing_cfg_file", None)).removeprefix("defaults/")
-        raise broken.get(missing) or ConfigError(str(error).strip()) from error
+        raise broken.get(missing) or ConfigError(_unresolved(error).replace("'++", "'")) from error
     return max(codes, default=0)
 
 
-def complete(arguments: Sequence[str], commands: Iterable[str]) -> int:
-    """Answer the shell's question for completions, or print the script that makes it ask.
+def _unresolved(error: Exception) -> str:
+    """What Hydra or OmegaConf found, with the whole key in front where they know one."""
+    key = getattr(error, "full_key", None)
+    text = str(error).strip()
+    if not key:
+        return text
+    missing = text.startswith("Missing mandatory value")
+    return f"{key}: {'a value is required' if missing else text.splitlines()[0]}"
+
+
+def complete_overrides(request: str, words: Sequence[str]) -> str:
+    """What Hydra proposes for the last of the words after `millrace run`, or its script for a shell.
 
     Args:
-        arguments: `install=bash`, `uninstall=bash` or `query=bash` (also zsh and fish).
-        commands: Names of the commands, completed as the first word.
+        request: `install=SHELL`, `uninstall=SHELL` or `query=SHELL`.
+        words: What was typed so far.
     """
-    words = os.environ.get("COMP_LINE", "").split(" ")
-    if any("query=" in item for item in arguments):
-        if len(words) <= 2:
-            print(*(name for name in commands if name.startswith(words[-1])), sep="\n")
-            return 0
-        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     import hydra
 
-    _prepare_hydra([])
-    sys.argv = ["millrace", "--shell-completion", *arguments]
-    hydra.main(version_base="1.3", config_path="pkg://millrace.conf", config_name="config")(lambda config: None)()
-    return 0
+    folders = [word for folder in _config_dirs(words[:-1]) if folder.is_dir() for word in ("--config-dir", str(folder))]
+    _prepare_hydra(folders)
+    os.environ["COMP_LINE"] = " ".join(["millrace", *(word for word in words[:-1] if "=" in word), *words[-1:]])
+    sys.argv = ["millrace", *folders, "--shell-completion", request]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        hydra.main(version_base="1.3", config_path="pkg://millrace.conf", config_name="config")(lambda config: None)()
+    return printed.getvalue()
 
 
 def add_import_paths(arguments: Sequence[str]) -> list[Path]:
@@ -176,9 +191,9 @@ def _prepare_hydra(arguments: Sequence[str]) -> dict[str, ConfigError]:
     store = ConfigStore.instance()
     store.store(group="runner", name="local", node=_defaults(LocalRunner))
     broken = {}
-    for name, entry in (pipelines() | user_pipelines(arguments)).items():
+    for name, entry in (dict.fromkeys(pipelines()) | user_pipelines(arguments)).items():
         try:
-            store.store(group="defaults", name=name, node=_defaults(load_pipeline(entry).config))
+            store.store(group="defaults", name=name, node=_defaults(load_pipeline(entry or name).config))
         except ConfigError as error:
             broken[name] = error
     return broken
@@ -239,10 +254,7 @@ def _config_dirs(arguments: Sequence[str]) -> list[Path]:
 
 def _forced(arguments: Sequence[str]) -> list[str]:
     """Overrides of values as `++key=value`: unknown keys then reach pydantic, which knows what is allowed."""
-    groups = {"hydra", "runner"}
-    for folder in (Path(str(files("millrace.conf"))), *_config_dirs(arguments)):
-        if folder.is_dir():
-            groups.update(item.name for item in folder.iterdir() if item.is_dir())
+    groups = {"hydra", *_groups(*_config_dirs(arguments))}
     overrides, flags = [], []  # overrides go first: argparse does not take them on both sides of a flag
     for item in arguments:
         key = item.partition("=")[0]
@@ -254,6 +266,14 @@ def _forced(arguments: Sequence[str]) -> list[str]:
         else:
             overrides.append(_readable(f"++{item}"))
     return [*overrides, *flags]
+
+
+def _groups(*folders: Path) -> set[str]:
+    """Names of the groups of options: ours, and those of the user's own folders."""
+    places = [folder for folder in (Path(str(files("millrace.conf"))), *folders) if folder.is_dir()]
+    return {"runner"} | {
+        item.name for place in places for item in place.iterdir() if item.is_dir() and not item.name.startswith("_")
+    }
 
 
 def _readable(override: str) -> str:

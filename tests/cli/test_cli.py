@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,10 @@ class TestRun:
             ("work.seconds=-1", "work.seconds: Input should be greater than or equal to 0 (given: -1)"),
             ("work.behaviour=badly", "work.behaviour: Input should be 'well', 'user'"),
             ("runner.coers=3", "runner.coers: unknown key: did you mean 'cores'?"),
+            ("modell=mlp", "modell: unknown key: did you mean 'model'? allowed: again, judge, least, model, pipeline"),
+            ("work.seconds=???", "work.seconds: a value is required\n"),
+            ("work.seconds=${write.txt}", "work.seconds: Interpolation key 'write.txt' not found\n"),
+            ("work.seconds=1,2", "Ambiguous value for argument 'work.seconds=1,2'"),
             ("runner.cores=0", "runner.cores: Input should be greater than or equal to 1 (given: 0)"),
         ],
     )
@@ -160,10 +165,21 @@ class TestRun:
         assert answer.returncode == 0, answer.stderr
         assert answer.stdout.count("play: succeeded in") == 2
         assert len(list((project / ".millrace" / "runs").iterdir())) == 2
+        assert sorted(item.name for item in project.iterdir()) == [".millrace", "my_config"]
 
     def test_of_several_combinations_the_worst_decides(self, project: Path) -> None:
         answer = play(project, "--multirun", "work.behaviour=well,crash")
         assert answer.returncode == 1
+
+    def test_one_mode_at_a_time(self, project: Path) -> None:
+        answer = play(project, "--multirun", "--cfg", "job", "judge.score=0.1,0.7")
+        assert answer.returncode == 2
+        assert "error: --multirun and --cfg exclude each other" in answer.stderr
+
+    def test_takes_a_main_configuration_of_the_users_own(self, project: Path) -> None:
+        (project / "my_config" / "mine.yaml").write_text("defaults: [config, _self_]\nleast: 0.3\n")
+        answer = play(project, "--config-name", "mine", "--cfg", "job")
+        assert re.search(r"^least: 0\.3$", answer.stdout, re.MULTILINE), answer.stderr
 
     def test_leaves_nothing_but_its_own_folder(self, project: Path) -> None:
         play(project)
@@ -186,6 +202,51 @@ class TestCompletion:
 
     def test_of_groups(self, project: Path) -> None:
         assert self.complete(project, "millrace run pipeline=dig") == ["pipeline=digits"]
+
+    def test_of_everything(self, project: Path) -> None:
+        found = self.complete(project, "millrace run ")
+        assert {"train.", "model=", "workers="} <= set(found)
+        assert "defaults=" not in found
+
+    def test_with_a_config_directory(self, project: Path) -> None:
+        (project / "my_config" / "pipeline" / "play.yaml").write_text(
+            "# @package _global_\ndefaults: [/defaults@_global_: play]\n"
+            "pipeline: {name: play, function: 'tests.toys:play'}\n"
+        )
+        words = "millrace run --config-dir my_config pipeline=play"
+        assert self.complete(project, words) == ["pipeline=play"]
+        assert "work.seconds=" in self.complete(project, f"{words} work.")
+
+    @pytest.mark.parametrize(
+        ("line", "found"),
+        [
+            ("millrace describe tra", ["train"]),
+            ("millrace describe --config-dir my_config pl", ["play"]),
+            ("millrace run --cfg j", ["job"]),
+            ("millrace run --config-n", ["--config-name"]),
+            ("millrace doctor t", ["target=local"]),
+            ("millrace  des", ["describe"]),
+            ("millrace run --config-dir ", []),
+        ],
+    )
+    def test_of_other_words(self, project: Path, line: str, found: list[str]) -> None:
+        assert self.complete(project, line) == found
+
+    def test_in_a_shell(self, project: Path) -> None:
+        script = (
+            f'PATH="{Path(sys.executable).parent}:$PATH"; eval "$(millrace -sc install=bash)"\n'
+            'COMP_LINE="millrace run model=m"; COMP_POINT=20; COMP_WORDS=(millrace run model=m); COMP_CWORD=2\n'
+            'hydra_bash_completion; echo "${COMPREPLY[@]}"'
+        )
+        bash = shutil.which("bash") or "bash"
+        answer = subprocess.run([bash, "-c", script], cwd=project, capture_output=True, text=True, check=False)
+        assert answer.stdout.split() == ["model=mlp", "model=mobilenet"], answer.stderr
+
+    @pytest.mark.parametrize("request_", [[], ["query=tcsh"], ["instal=bash"], ["install=bash", "more"]])
+    def test_explains_a_wrong_request(self, project: Path, request_: list[str]) -> None:
+        answer = millrace("-sc", *request_, cwd=project)
+        assert answer.returncode == 2
+        assert "error: usage: eval" in answer.stderr
 
     def test_prints_what_the_shell_evaluates(self, project: Path) -> None:
         answer = millrace("-sc", "install=bash", cwd=project)

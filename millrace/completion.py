@@ -1,0 +1,73 @@
+"""`millrace --shell-completion`: the script for a shell, and the answers to its questions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+from millrace.config import add_import_paths, complete_overrides, user_components, user_pipelines
+from millrace.errors import UserError
+from millrace.registry import components, pipelines
+
+__all__ = ["complete"]
+
+_SHELLS = ("bash", "zsh", "fish")
+_MODES = {"--cfg": ("job", "hydra", "all"), "--info": ("all", "config", "defaults", "defaults-tree", "searchpath")}
+_FLAGS = (*_MODES, "--config-dir", "--config-name", "--help", "--multirun", "--package", "--resolve")
+
+
+def complete(arguments: Sequence[str], commands: Iterable[str]) -> int:
+    """Print the script that makes a shell ask, or what may stand where the cursor is.
+
+    Args:
+        arguments: `install=bash`, `uninstall=bash` or `query=bash` (also zsh and fish).
+        commands: Names of the commands, completed as the first word.
+
+    Raises:
+        UserError: On any other request.
+    """
+    action, _, shell = (arguments[0] if len(arguments) == 1 else "").partition("=")
+    if action not in ("install", "uninstall", "query") or shell not in _SHELLS:
+        raise UserError('usage: eval "$(millrace -sc install=bash)"; also uninstall=, and zsh or fish')
+    if action != "query":
+        print(complete_overrides(arguments[0], []))
+        return 0
+    line = os.environ.get("COMP_LINE", "")
+    point = os.environ.get("COMP_POINT", "")
+    line = line[: int(point)] if point.isdigit() else line
+    typed = [*line.split(), *([""] if line[-1:].isspace() else [])][1:]
+    try:
+        found = sorted(_proposals(arguments[0], typed, commands))
+    except Exception:
+        if os.environ.get("MILLRACE_DEBUG"):
+            raise
+        return 1  # a shell has nowhere to show a message while somebody types
+    if found:
+        print(*found, sep="\n")
+    return 0
+
+
+def _proposals(query: str, typed: Sequence[str], commands: Iterable[str]) -> Iterable[str]:
+    if len(typed) < 2:
+        return _beginning(typed, commands)
+    command, rest = typed[0], typed[1:]
+    earlier = rest[-2] if len(rest) > 1 else ""
+    if earlier == "--config-dir":
+        return []  # the shell knows folders better
+    if command in ("components", "describe"):
+        add_import_paths(rest)
+        names = {*components(user_components(rest[:-1])), *pipelines(), *user_pipelines(rest[:-1])}
+        return _beginning(rest, {"--config-dir", *(names if command == "describe" else ())})
+    if command == "doctor":
+        return _beginning(rest, ["target=local"])
+    if command == "exec":
+        return _beginning(rest, ["--task"])
+    if earlier in _MODES:
+        return _beginning(rest, _MODES[earlier])
+    if rest[-1].startswith("-"):
+        return _beginning(rest, _FLAGS)
+    return [item for item in complete_overrides(query, rest).split() if not item.startswith(("defaults=", "hydra."))]
+
+
+def _beginning(typed: Sequence[str], allowed: Iterable[str]) -> list[str]:
+    return [item for item in allowed if item.startswith(typed[-1] if typed else "")]
