@@ -82,9 +82,11 @@ def test_the_endpoint_answers_like_the_model(run: PipelineRun) -> None:
     assert run.tasks["deploy"].metrics["agreement"] == 1.0
 
 
-def test_leaves_no_endpoint_running(run: PipelineRun) -> None:
+def test_leaves_no_process_running(folder: Path, run: PipelineRun) -> None:
     endpoint = json.loads((run.tasks["deploy"].output_path("endpoint") / "endpoint.json").read_text())
-    assert not psutil.pid_exists(endpoint["pid"])
+    processes = (process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"]))
+    assert endpoint["running"] is False
+    assert [words for words in processes if any(str(folder) in word for word in words)] == []
 
 
 def test_a_second_run_does_nothing(folder: Path, run: PipelineRun) -> None:
