@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from millrace.config import add_import_paths, complete_overrides, user_components, user_pipelines
 from millrace.errors import UserError
@@ -53,7 +54,8 @@ def _proposals(query: str, typed: Sequence[str], commands: Iterable[str]) -> Ite
     command, rest = typed[0], typed[1:]
     earlier = rest[-2] if len(rest) > 1 else ""
     if earlier == "--config-dir":
-        return []  # the shell knows folders better
+        prefix = rest[-1][: rest[-1].rfind("/") + 1]
+        return _beginning(rest, [f"{prefix}{item.name}" for item in Path(prefix or ".").iterdir() if item.is_dir()])
     if command in ("components", "describe"):
         add_import_paths(rest)
         names = {*components(user_components(rest[:-1])), *pipelines(), *user_pipelines(rest[:-1])}

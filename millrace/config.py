@@ -168,10 +168,10 @@ def user_components(arguments: Sequence[str]) -> dict[str, str]:
     Raises:
         ConfigError: When a file has no such entry.
     """
-    from omegaconf import OmegaConf
-
     found = {}
     for folder in _config_dirs(arguments):
+        from omegaconf import OmegaConf
+
         for file in sorted((folder / "component").glob("*.yaml")):
             content = OmegaConf.to_container(OmegaConf.load(file))
             entry = content.get("entry") if isinstance(content, dict) else None
@@ -201,10 +201,10 @@ def _prepare_hydra(arguments: Sequence[str]) -> dict[str, ConfigError]:
 
 def user_pipelines(arguments: Sequence[str]) -> dict[str, str]:
     """The functions that files `pipeline/NAME.yaml` in `--config-dir` name as `module:attribute`."""
-    from omegaconf import OmegaConf
-
     found = {}
     for folder in _config_dirs(arguments):
+        from omegaconf import OmegaConf
+
         for file in sorted((folder / "pipeline").glob("*.yaml")):
             with contextlib.suppress(Exception):  # Hydra tells what is wrong with the file that is chosen
                 function = str(OmegaConf.load(file).pipeline.function)

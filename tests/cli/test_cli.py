@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
 from tests import toys
 
@@ -131,7 +131,7 @@ class TestRun:
     def test_takes_any_characters_in_a_value(self, project: Path, text: str) -> None:
         answer = play(project, f"write.text={text}", "--cfg", "job")
         assert answer.returncode == 0, answer.stderr
-        shown = yaml.safe_load(answer.stdout)
+        shown = OmegaConf.create(answer.stdout)
         assert shown["write"]["text"] == text
         assert "Traceback" not in answer.stderr
 
@@ -226,7 +226,9 @@ class TestCompletion:
             ("millrace run --config-n", ["--config-name"]),
             ("millrace doctor t", ["target=local"]),
             ("millrace  des", ["describe"]),
-            ("millrace run --config-dir ", []),
+            ("millrace run --config-dir my", ["my_config"]),
+            ("millrace run --config-dir my_config/", ["my_config/pipeline"]),
+            ("millrace run --config-dir nowhere/", []),
         ],
     )
     def test_of_other_words(self, project: Path, line: str, found: list[str]) -> None:

@@ -163,7 +163,7 @@ class TestAMistake:
     def test_a_metric_used_as_truth_value(self) -> None:
         def wrong(config: Play) -> None:
             written = write(config.write)
-            if written.length:  # here
+            if anything(written.length):  # here
                 work(config.work, words=written.words)
 
         assert "the metric write.length has no value while composing" in complaint(wrong)
