@@ -131,8 +131,7 @@ class TestRun:
     def test_takes_any_characters_in_a_value(self, project: Path, text: str) -> None:
         answer = play(project, f"write.text={text}", "--cfg", "job")
         assert answer.returncode == 0, answer.stderr
-        shown = OmegaConf.create(answer.stdout)
-        assert shown["write"]["text"] == text
+        assert OmegaConf.select(OmegaConf.create(answer.stdout), "write.text") == text
         assert "Traceback" not in answer.stderr
 
     @pytest.mark.parametrize(("behaviour", "code"), [("user", 2), ("crash", 1)])
@@ -228,7 +227,6 @@ class TestCompletion:
             ("millrace  des", ["describe"]),
             ("millrace run --config-dir my", ["my_config"]),
             ("millrace run --config-dir my_config/", ["my_config/pipeline"]),
-            ("millrace run --config-dir nowhere/", []),
         ],
     )
     def test_of_other_words(self, project: Path, line: str, found: list[str]) -> None:
