@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -108,7 +109,14 @@ class ComponentContract:
     def test_spec_imports_nothing_heavy(self) -> None:
         module = self.component.spec.entry.partition(":")[0]
         script = f"import json, sys, {module}; print(json.dumps(sorted(set(sys.modules) & set({HEAVY!r}))))"
-        answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }  # pytest may have added some
+        answer = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+        )
+        assert answer.returncode == 0, answer.stderr
         assert json.loads(answer.stdout) == []
 
     def test_main_takes_and_returns_what_the_runtime_gives_and_expects(self) -> None:

@@ -47,7 +47,11 @@ def written(tmp_path: Path) -> Path:
 
 
 class TestThePages:
-    def test_component_passes_its_tests(self, written: Path) -> None:
+    @pytest.mark.parametrize("folder", [".", "src"])
+    def test_component_passes_its_tests(self, written: Path, folder: str) -> None:
+        (written / folder).mkdir(exist_ok=True)
+        (written / "my_package").rename(written / folder / "my_package")
+        (written / "pytest.ini").write_text(f"[pytest]\npythonpath = {folder}\n")
         answer = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "tests"],
             cwd=written,
