@@ -18,19 +18,22 @@ from millrace.specs.schema import ParameterRow, parameter_rows
 __all__ = ["describe", "list_components"]
 
 _TABLE_WIDTH = 120
-"""Narrower terminals get parameters one below the other: a table would cut off their names."""
+"""Narrower terminals get parameters one below the other, and components without their ports."""
 
 
 def list_components(words: Sequence[str]) -> int:
     """Print every component that can be used here: ours, installed packages' and the user's own."""
     added = _added(words, allowed=0)
-    table = Table("component", "version", "image", "inputs", "outputs", "what it does", box=None, pad_edge=False)
+    console = _console()
+    wide = console.width >= _TABLE_WIDTH
+    ports = ("inputs", "outputs") if wide else ()
+    table = Table("component", "version", "image", *ports, "what it does", box=None, pad_edge=False)
     for name in sorted(components(added)):
         spec = load_component(name, added).spec
         inputs = " ".join(_short(port) for port in spec.inputs)
         outputs = " ".join(port.name for port in spec.outputs)
-        table.add_row(spec.name, spec.version, spec.image, inputs, outputs, spec.description)
-    console = _console()
+        cells = (inputs, outputs) if wide else ()
+        table.add_row(spec.name, spec.version, spec.image, *cells, spec.description)
     console.print(table)
     console.print("\nMore on one: millrace describe NAME", highlight=False)
     return 0

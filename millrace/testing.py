@@ -109,12 +109,13 @@ class ComponentContract:
     def test_spec_imports_nothing_heavy(self) -> None:
         module = self.component.spec.entry.partition(":")[0]
         script = f"import json, sys, {module}; print(json.dumps(sorted(set(sys.modules) & set({HEAVY!r}))))"
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        }  # pytest may have added some
+        path = os.pathsep.join(filter(None, sys.path))  # pytest may have added to it
         answer = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert answer.returncode == 0, answer.stderr
         assert json.loads(answer.stdout) == []

@@ -81,6 +81,8 @@ def _kind(item: Any, definitions: Any) -> str:
     if "anyOf" in item:
         return " | ".join(_kind(_resolve(choice, definitions), definitions) for choice in item["anyOf"])
     kind = str(item.get("type", "any"))
+    if "prefixItems" in item:
+        return f"[{', '.join(_kind(_resolve(part, definitions), definitions) for part in item['prefixItems'])}]"
     if kind == "array":
         return f"list of {_kind(_resolve(item.get('items', {}), definitions), definitions)}"
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}

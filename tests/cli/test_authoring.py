@@ -139,8 +139,10 @@ class TestAModuleThatCanNotBeImported:
 def test_narrow_terminals_see_whole_names(tmp_path: Path) -> None:
     script = (
         "from rich.console import Console; from millrace import library;"
-        "library._console = lambda: Console(markup=False, width=80); library.describe(['digits'])"
+        "library._console = lambda: Console(markup=False, width=80); library.describe(['digits']);"
+        "library.list_components([])"
     )
     answer = python("-c", script, cwd=tmp_path)
     assert "preprocess.data.max_pixels" in answer.stdout
+    assert "[number, number]; default [1.0, 1.0]" in answer.stdout
     assert max(map(len, answer.stdout.splitlines())) <= 80
