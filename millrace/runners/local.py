@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -30,6 +28,7 @@ from millrace.errors import (
 from millrace.runners.cache import reaches_outside, task_key
 from millrace.runners.merge import finished, merge_shares
 from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, TaskState
+from millrace.runners.revision import revision
 from millrace.runners.stop import Stop, stop_on_signal
 from millrace.runners.worker import Cancelled, Worker
 from millrace.runtime.context import Share
@@ -322,7 +321,7 @@ def run_pipeline(
         pipeline=spec,
         started=started,
         millrace=millrace.__version__,
-        revision=_revision(),
+        revision=revision(),
         python=platform.python_version(),
         machine={"system": platform.platform(), "cores": os.cpu_count(), "memory": psutil.virtual_memory().total},
         config=config or {},
@@ -398,17 +397,3 @@ def _run_worker(worker: Worker, share: ShareRun) -> TaskResult:
         return worker.run()
     finally:
         share.attempts = worker.attempts
-
-
-def _revision() -> str:
-    head = _git("rev-parse", "HEAD")
-    changed = "+changes" if head and _git("status", "--porcelain", "--untracked-files=no") else ""
-    return f"{head[:12]}{changed}"
-
-
-def _git(*arguments: str) -> str:
-    git = shutil.which("git")
-    if git is None:
-        return ""
-    answer = subprocess.run([git, *arguments], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() if answer.returncode == 0 else ""

@@ -17,15 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from millrace.errors import CompositionError, MillraceError, did_you_mean, explain_validation
 from millrace.specs.artifacts import Artifact
-from millrace.specs.component import (
-    ComponentSpec,
-    Distribution,
-    Inputs,
-    Outputs,
-    Parameters,
-    Resources,
-    Retries,
-)
+from millrace.specs.component import ComponentSpec, Distribution, Inputs, Outputs, Parameters, Resources, Retries
 from millrace.specs.frozen import Frozen
 from millrace.specs.locations import author_line, line_of, raising_line
 from millrace.specs.pipeline import ForEach, PipelineSpec, Task, check_condition, check_task
