@@ -62,7 +62,7 @@ def _with_best(parameters: TrainParameters, study: Study, context: Context) -> T
         return TrainParameters.model_validate(merged(parameters.model_dump(mode="json"), best))
     except ValidationError as error:
         raise ConfigError(
-            f"the study's best parameters do not fit this task's: {explain_validation(error, prefix='train')}"
+            f"the study's best parameters do not fit: {explain_validation(error, TrainParameters, prefix='train')}"
         ) from error
 
 

@@ -81,7 +81,7 @@ def check_space(model: type[Parameters], base: Mapping[str, JsonValue], space: S
     try:
         complete = model.model_validate(base).model_dump(mode="json")
     except ValidationError as error:
-        raise ConfigError(explain_validation(error, prefix="trial")) from error
+        raise ConfigError(explain_validation(error, model, prefix="trial")) from error
     known = flatten(complete)
     for name, values in space.items():
         if name not in known:
@@ -92,7 +92,9 @@ def check_space(model: type[Parameters], base: Mapping[str, JsonValue], space: S
             try:
                 model.model_validate(merged(complete, {name: value}))
             except ValidationError as error:
-                raise ConfigError(f"space: {name}={value!r} is out of range: {explain_validation(error)}") from error
+                raise ConfigError(
+                    f"space: {name}={value!r} is out of range: {explain_validation(error, model)}"
+                ) from error
     return complete
 
 
