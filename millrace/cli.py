@@ -98,7 +98,7 @@ def _run_once(composed: Mapping[str, Any]) -> int:
 
     settings = read_settings(composed)
     pipeline, config = settings.load()
-    spec = pipeline.compose(config).model_copy(update={"name": settings.pipeline.name})
+    spec = pipeline.compose(config)
     with Display(spec) as display:
         run, directory = run_pipeline(
             spec, settings.runner, config=config.model_dump(mode="json"), watch=display.update

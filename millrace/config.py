@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,12 +60,12 @@ class Settings(Frozen):
     """What the pipeline itself is configured with, not yet validated by its model."""
 
     def load(self) -> tuple[AnyPipeline, PipelineConfig]:
-        """The pipeline and its validated configuration.
+        """The pipeline, under the name chosen for it, and its validated configuration.
 
         Raises:
             ConfigError: Naming the key, what is wrong and what is allowed.
         """
-        found = load_pipeline(self.pipeline.function)
+        found = replace(load_pipeline(self.pipeline.function), name=self.pipeline.name)
         fields = set(found.config.model_fields)
         for key in self.config.keys() - fields:
             raise ConfigError(f"{key}: unknown key: {did_you_mean(key, fields | _groups())}")

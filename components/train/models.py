@@ -204,9 +204,9 @@ def _custom(choice: Custom, scaled: Any, classes: int) -> Any:
 def _function(entry: str) -> Callable[[tuple[int, ...], int], Any]:
     module, _, name = entry.partition(":")
     try:
-        function = getattr(import_module(module), name)
+        function: Callable[[tuple[int, ...], int], Any] = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"model.function={entry} can't be imported: {error}") from error
     if not callable(function):
         raise ConfigError(f"model.function={entry} is a {type(function).__name__}, needed: a function")
-    return function  # type: ignore[no-any-return]
+    return function

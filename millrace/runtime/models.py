@@ -169,12 +169,13 @@ def _keras(path: Path, card: ModelCard, threads: int) -> _Run:
     _check_shapes(path, card, tuple(model.inputs[0].shape[1:]), model.outputs[0].shape[-1])
     shape = (card.records.height, card.records.width, card.records.channels)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.uint8)])  # type: ignore[untyped-decorator]
     def answer(images: Any) -> Any:
         return tf.cast(model(tf.cast(images, tf.float32), training=False), tf.float32)
 
+    compiled = tf.function(answer, input_signature=[tf.TensorSpec([None, *shape], tf.uint8)])
+
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = answer(tf.constant(images)).numpy()
+        probabilities: NDArray[np.float32] = compiled(tf.constant(images)).numpy()
         return probabilities
 
     return run

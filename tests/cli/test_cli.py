@@ -75,6 +75,11 @@ class TestRun:
         answer = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, check=False)
         assert answer.returncode == 0, answer.stdout + answer.stderr
 
+    def test_refuses_the_name_of_a_task_for_the_pipeline(self, project: Path) -> None:
+        answer = play(project, "pipeline.name=write")
+        assert answer.returncode == 2
+        assert "pipeline and task are both called 'write'" in answer.stderr
+
     def test_overrides_any_key_of_the_model(self, project: Path) -> None:
         answer = play(project, "least=0.9")
         assert "judge.score >= 0.9 does not hold" in answer.stdout
