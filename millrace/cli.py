@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,6 @@ import millrace
 from millrace.errors import (
     MillraceError,
     TaskFailedError,
-    UnsupportedError,
     UserError,
     did_you_mean,
     explain_os_error,
@@ -152,25 +152,23 @@ def _exec(words: Sequence[str]) -> int:
     return execute(directory.absolute())
 
 
-def _of_a_target(command: str) -> Callable[[Sequence[str]], int]:
-    def refuse(words: Sequence[str]) -> int:
-        target = next((word.partition("=")[2] for word in words if word.startswith("target=")), "")
-        if target not in ("kubeflow", "sagemaker"):
-            raise UserError(f"millrace {command} needs target=kubeflow or target=sagemaker, given: {target or 'none'}")
-        raise UnsupportedError(
-            f"`millrace {command}` for {target} is not part of Millrace {millrace.__version__}: the extra "
-            f"`millrace[{target}]` does not exist yet. Run the pipeline on this machine instead: millrace run ..."
-        )
+def _later(command: str) -> Callable[[Sequence[str]], int]:
+    """A command of `millrace.commands`, imported when it is called."""
 
-    return refuse
+    def run(words: Sequence[str]) -> int:
+        called: Callable[[Sequence[str]], int] = import_module(f"millrace.commands.{command}").run
+        return called(words)
+
+    return run
 
 
 _OVERRIDES = """\
 Overrides are those of Hydra: key=value, group=option, --multirun, --cfg job, --info, --config-dir DIR."""
 
 
-def _target_command(name: str, summary: str) -> _Command:
-    return _Command(_of_a_target(name), summary, f"example:\n  millrace {name} pipeline=digits target=kubeflow")
+def _of_a_target(name: str, summary: str, more: str = "") -> _Command:
+    example = f"example:\n  millrace {name} pipeline=digits target=kubeflow{more}"
+    return _Command(_later(name), summary, f"{example}\n\n{_OVERRIDES}")
 
 
 COMMANDS: dict[str, _Command] = {
@@ -179,12 +177,18 @@ COMMANDS: dict[str, _Command] = {
         "run a pipeline on this machine",
         f"example:\n  millrace run pipeline=digits train.epochs=5 runner.cores=2\n\n{_OVERRIDES}",
     ),
-    "compile": _target_command("compile", "write a pipeline as a target's own document"),
-    "rehearse": _target_command("rehearse", "run a compiled document in containers on this machine"),
-    "upload": _target_command("upload", "put a compiled pipeline into a target's UI"),
-    "submit": _target_command("submit", "start a run on a target"),
-    "schedule": _target_command("schedule", "start runs on a target again and again"),
-    "status": _target_command("status", "show how a run on a target goes"),
+    "build": _Command(
+        _later("build"),
+        "build the images of the components, and push them",
+        "example:\n  millrace build push=registry.example.org/team/",
+    ),
+    "compile": _of_a_target("compile", "write a pipeline as a target's own document", " runtime=[train.epochs]"),
+    "rehearse": _of_a_target("rehearse", "run a compiled document in containers on this machine"),
+    "upload": _of_a_target("upload", "put a compiled pipeline into a target's UI"),
+    "submit": _of_a_target("submit", "start a run on a target"),
+    "schedule": _of_a_target("schedule", "start runs on a target again and again", " schedule.cron='0 3 * * *'"),
+    "status": _of_a_target("status", "show how a run on a target goes", " run=RUN_ID"),
+    "rbac": _of_a_target("rbac", "print the permissions that a pipeline needs on a target"),
     "components": _Command(
         _components,
         "list the components that can be used",

@@ -25,6 +25,7 @@ from millrace.runners.local import LocalRunner
 from millrace.runtime.task import IMPORT_PATH, append_import_path
 from millrace.specs import Frozen, PipelineConfig
 from millrace.specs.component import Name
+from millrace.targets.kubeflow import BackendVersion, Kubeflow, Schedule, Submit
 
 __all__ = [
     "PipelineChoice",
@@ -56,6 +57,22 @@ class Settings(Frozen):
 
     pipeline: PipelineChoice
     runner: LocalRunner = LocalRunner()
+    target: Kubeflow | None = None
+    """Where the compiled pipeline shall run: `target=kubeflow`."""
+    runtime: tuple[str, ...] = ()
+    """Keys that stay open in the compiled document: `runtime=[train.epochs,train.learning_rate]`."""
+    compat: BackendVersion | None = None
+    """Version of the backend that the document must suit; null takes the target's."""
+    component: str | None = None
+    """Compile this one component instead of a pipeline."""
+    output: Path | None = None
+    """Where a compiled document is written; null takes build/PIPELINE.TARGET.yaml."""
+    push: str | None = None
+    """Where built images are pushed: `registry.example.org/team/`."""
+    run: str | None = None
+    """Id of the run that is asked about."""
+    submit: Submit = Submit()
+    schedule: Schedule = Schedule()
     config: dict[str, JsonValue] = Field(default_factory=dict)
     """What the pipeline itself is configured with, not yet validated by its model."""
 
@@ -78,7 +95,7 @@ def read_settings(composed: Mapping[str, Any]) -> Settings:
     Raises:
         ConfigError: Naming the key, what is wrong and what is allowed.
     """
-    own = {key: composed[key] for key in ("pipeline", "runner") if key in composed}
+    own = {key: composed[key] for key in Settings.model_fields if key in composed and key != "config"}
     rest = {key: value for key, value in composed.items() if key not in own}
     return _validated(Settings, {**own, "config": rest})
 
@@ -191,6 +208,7 @@ def _prepare_hydra(arguments: Sequence[str]) -> dict[str, ConfigError]:
 
     store = ConfigStore.instance()
     store.store(group="runner", name="local", node=_defaults(LocalRunner))
+    store.store(group="defaults", name="target_kubeflow", node=_defaults(Kubeflow))
     broken = {}
     for name, entry in (dict.fromkeys(pipelines()) | user_pipelines(arguments)).items():
         try:

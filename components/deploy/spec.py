@@ -59,6 +59,7 @@ deploy = component(
     outputs=DeployOutputs,
     main="millrace.components.deploy.main:main",
     image="serve",
+    delegates=("serving",),
     resources=Resources(cpus=2, memory_gib=3),
     uncached_when=("keep",),
 )

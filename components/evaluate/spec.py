@@ -91,5 +91,6 @@ evaluate = component(
     outputs=EvaluateOutputs,
     main="millrace.components.evaluate.main:main",
     image="train",
+    charts=("confusion_matrix", "roc"),
     resources=Resources(cpus=2, memory_gib=4),
 )

@@ -125,5 +125,6 @@ train = component(
     outputs=TrainOutputs,
     main="millrace.components.train.main:main",
     image="train",
+    delegates=("training",),
     resources=Resources(cpus=2, memory_gib=4),
 )

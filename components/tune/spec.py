@@ -181,5 +181,6 @@ tune = component(
     outputs=TuneOutputs,
     main="millrace.components.tune.main:main",
     image="train",
+    delegates=("tuning",),
     resources=Resources(cpus=2, memory_gib=4),
 )

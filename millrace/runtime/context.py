@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, JsonValue
 
 from millrace.specs import Chart, Frozen
+from millrace.targets.kubeflow import ClusterWork
 
 __all__ = ["Context", "Progress", "Result", "Share", "summary"]
 
@@ -55,6 +56,12 @@ class Context:
     share: Share = field(default_factory=Share)
     cores: int = 1
     """Processor cores this worker may use."""
+    run: str = ""
+    """The platform's id of the run; the same for every attempt. Empty where there is none."""
+    task: str = ""
+    """Name of the task in its pipeline."""
+    cluster: ClusterWork | None = None
+    """Set where the work shall be handed to a service of the cluster."""
     progress_file: Path | None = None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("millrace"))
     _started: float = field(default_factory=time.monotonic)

@@ -127,6 +127,9 @@ def attempt(directory: Path, request: TaskRequest) -> TaskResult:
         share=request.share,
         cores=request.cores,
         progress_file=directory / "progress.json",
+        run=request.run,
+        task=request.name,
+        cluster=request.cluster,
     )
     main = _main(component)
     returned = main(_parameters(component, request), _input_handles(component, request), outputs, context)
@@ -180,7 +183,8 @@ def _input_handles(component: AnyComponent, request: TaskRequest) -> Inputs:
     for name, info in model.model_fields.items():
         kinds = [item for item in get_args(info.annotation) if item not in (Ellipsis, NoneType)] or [info.annotation]
         handles = tuple(
-            kinds[0](location=given.path, metadata=given.metadata) for given in request.inputs.get(name, ())
+            kinds[0](location=given.path, uri=given.uri, metadata=given.metadata)
+            for given in request.inputs.get(name, ())
         )
         if get_origin(info.annotation) is tuple:
             values[name] = handles

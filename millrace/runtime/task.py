@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from millrace.runtime.context import Share
 from millrace.specs import Frozen
+from millrace.targets.kubeflow import ClusterWork
 
 __all__ = [
     "IMPORT_PATH",
@@ -48,6 +49,8 @@ class GivenArtifact(Frozen):
     """An input artifact on this machine."""
 
     path: Path
+    uri: str = ""
+    """Where other machines find it; empty when they can't."""
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
 
@@ -61,6 +64,10 @@ class TaskRequest(Frozen):
     inputs: dict[str, tuple[GivenArtifact, ...]] = Field(default_factory=dict)
     share: Share = Share()
     cores: int = Field(default=1, ge=1)
+    run: str = ""
+    """The platform's id of the run; empty where there is none."""
+    cluster: ClusterWork | None = None
+    """Set where the work shall be handed to a service of the cluster."""
 
     def write(self, directory: Path) -> None:
         """Put the request into a task directory."""

@@ -30,7 +30,7 @@ from millrace.specs.component import (
 )
 from millrace.specs.compose import Component, Pipeline, PipelineConfig, component, pipeline, when
 from millrace.specs.frozen import Frozen
-from millrace.specs.pipeline import ForEach, PipelineSpec, Task
+from millrace.specs.pipeline import ForEach, OpenField, PipelineSpec, RuntimeParameter, Task
 from millrace.specs.references import Condition, Metric, TaskOutput
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "MetricSpec",
     "Metrics",
     "Model",
+    "OpenField",
     "Outputs",
     "Parameters",
     "Pipeline",
@@ -67,6 +68,7 @@ __all__ = [
     "Report",
     "Resources",
     "Retries",
+    "RuntimeParameter",
     "Scatter",
     "Shards",
     "Study",

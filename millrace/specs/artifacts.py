@@ -74,6 +74,8 @@ class Artifact(Frozen):
     """The task output this handle refers to; set while composing."""
     location: Path | None = None
     """Where the bytes are on this machine; set inside a container."""
+    uri: str = ""
+    """Where the bytes are for other machines, `s3://...` for one; empty when only this one has them."""
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
     @property

@@ -10,6 +10,7 @@ from millrace.specs.artifacts import ArtifactType
 from millrace.specs.frozen import Frozen
 
 __all__ = [
+    "ChartName",
     "ComponentSpec",
     "Distribution",
     "Inputs",
@@ -20,6 +21,7 @@ __all__ = [
     "Port",
     "Resources",
     "Retries",
+    "Service",
 ]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -27,6 +29,13 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
 Reference = Annotated[str, StringConstraints(pattern=r"^[\w.]+:\w+$")]
 """`module:attribute`."""
+
+
+ChartName = Literal["confusion_matrix", "roc"]
+"""Names of charts that a target's UI knows: a `ConfusionMatrix` and, as `Lines`, ROC curves."""
+
+Service = Literal["training", "tuning", "serving"]
+"""Kinds of work that a target may have a service for."""
 
 
 class Parameters(Frozen):
@@ -125,6 +134,10 @@ class ComponentSpec(Frozen):
     resources: Resources = Resources()
     retries: Retries = Retries()
     distribution: Distribution = Distribution()
+    charts: tuple[ChartName, ...] = ()
+    """Charts it always reports that a target's UI has a form of its own for."""
+    delegates: tuple[Service, ...] = ()
+    """Kinds of work that it hands to a service of the target, where the target has one and is asked to."""
     uncached_when: tuple[str, ...] = ()
     """Parameters which, when set, make a task read or change the world outside the pipeline: such a
     task runs each time, and the contents of its outputs decide whether later tasks run."""

@@ -17,7 +17,17 @@ from pydantic import BaseModel, ValidationError
 
 from millrace.errors import CompositionError, MillraceError, did_you_mean, explain_validation
 from millrace.specs.artifacts import Artifact
-from millrace.specs.component import ComponentSpec, Distribution, Inputs, Outputs, Parameters, Resources, Retries
+from millrace.specs.component import (
+    ChartName,
+    ComponentSpec,
+    Distribution,
+    Inputs,
+    Outputs,
+    Parameters,
+    Resources,
+    Retries,
+    Service,
+)
 from millrace.specs.frozen import Frozen
 from millrace.specs.locations import author_line, line_of, raising_line
 from millrace.specs.pipeline import ForEach, PipelineSpec, Task, check_condition, check_task
@@ -254,6 +264,8 @@ def component(
     resources: Resources = Resources(),
     retries: Retries = Retries(),
     distribution: Distribution = Distribution(),
+    charts: tuple[ChartName, ...] = (),
+    delegates: tuple[Service, ...] = (),
     uncached_when: tuple[str, ...] = (),
 ) -> Component[ParametersT, InputsP, OutputsT]:
     """Declare a component. It must be bound to `name` in the module that defines `parameters`.
@@ -270,6 +282,8 @@ def component(
         resources: What one worker needs.
         retries: How often a transient failure is tried again.
         distribution: How the work may be divided.
+        charts: Charts it always reports that a target's UI may have a form of its own for.
+        delegates: Kinds of work that it can hand to a service of the target.
         uncached_when: Parameters that reach outside the pipeline when set.
 
     Raises:
@@ -290,6 +304,8 @@ def component(
             resources=resources,
             retries=retries,
             distribution=distribution,
+            charts=charts,
+            delegates=delegates,
             uncached_when=uncached_when,
         )
     except (CompositionError, ValidationError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
+from typing import Literal
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -13,7 +14,7 @@ from millrace.specs.component import ComponentSpec, Distribution, Name, Port, Re
 from millrace.specs.frozen import Frozen
 from millrace.specs.references import Condition, TaskOutput
 
-__all__ = ["ForEach", "PipelineSpec", "Task", "check_condition", "check_task"]
+__all__ = ["ForEach", "OpenField", "PipelineSpec", "RuntimeParameter", "Task", "check_condition", "check_task"]
 
 
 class ForEach(Frozen):
@@ -49,6 +50,27 @@ class Task(Frozen):
         return frozenset((*producers, *(condition.metric.task for condition in self.conditions), *self.after))
 
 
+class OpenField(Frozen):
+    """A place in a task's parameters that a runtime parameter fills."""
+
+    task: Name
+    path: str
+    """Dotted, below the task's parameters."""
+
+
+class RuntimeParameter(Frozen):
+    """A field that stays open in a compiled document and is asked for in the target's UI."""
+
+    name: str
+    """Dotted key of the pipeline's configuration: `train.learning_rate`."""
+    kind: Literal["string", "integer", "float", "boolean"]
+    default: str | int | float | bool
+    description: str = ""
+    choices: tuple[str | int | float, ...] = ()
+    """All allowed values, when they are few and known."""
+    fills: tuple[OpenField, ...] = ()
+
+
 class PipelineSpec(Frozen):
     """The typed graph of tasks.
 
@@ -60,6 +82,8 @@ class PipelineSpec(Frozen):
     description: str = ""
     components: tuple[ComponentSpec, ...] = ()
     tasks: tuple[Task, ...] = Field(min_length=1)
+    runtime_parameters: tuple[RuntimeParameter, ...] = ()
+    """Fields that a compiled document leaves open; every other one is fixed in it."""
 
     @model_validator(mode="after")
     def _wired(self) -> PipelineSpec:

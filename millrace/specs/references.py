@@ -30,6 +30,8 @@ class Condition(Frozen):
     metric: TaskOutput
     comparison: Comparison
     threshold: float
+    runtime: str | None = None
+    """Name of the pipeline's runtime parameter that stands for the threshold in a compiled document."""
 
     def holds(self, value: float) -> bool:
         """Whether the comparison is true of `value`; NaN never passes."""

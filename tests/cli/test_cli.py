@@ -334,12 +334,6 @@ class TestOtherCommands:
         assert answer.returncode == 2
         assert "error: unknown command 'rnu': did you mean 'run'?" in answer.stderr
 
-    @pytest.mark.parametrize("command", ["compile", "rehearse", "upload", "submit", "schedule", "status"])
-    def test_of_a_target_says_that_it_is_not_there_yet(self, project: Path, command: str) -> None:
-        answer = millrace(command, "pipeline=digits", "target=kubeflow", cwd=project)
-        assert answer.returncode == 2
-        assert "millrace[kubeflow]" in answer.stderr
-
     def test_doctor_finds_this_machine_well(self, project: Path) -> None:
         answer = millrace("doctor", cwd=project)
         assert answer.returncode == 0, answer.stdout

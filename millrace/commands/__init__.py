@@ -1,0 +1,1 @@
+"""The commands that need a target, one module each: `run(words)` returns the exit code."""

@@ -1,0 +1,14 @@
+"""`millrace compile`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from millrace.errors import UnsupportedError
+
+__all__ = ["run"]
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command on its words and return the exit code."""
+    raise UnsupportedError("`millrace compile` is being built")

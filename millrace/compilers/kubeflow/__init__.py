@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines: the compiler, and the checks that a document must pass."""

@@ -1,0 +1,1 @@
+"""Live backends: upload, submit, schedule, status."""

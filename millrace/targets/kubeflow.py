@@ -1,0 +1,244 @@
+"""Kubeflow: how tasks become pods, who creates cluster jobs, and where the API is.
+
+Defaults are here; `conf/target/kubeflow.yaml` and a person's own files hold what differs.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from millrace.specs import Frozen, Resources
+
+__all__ = [
+    "Api",
+    "BackendVersion",
+    "ClusterWork",
+    "ConfigMapVariable",
+    "Images",
+    "Kubeflow",
+    "PodSettings",
+    "Schedule",
+    "SecretVariable",
+    "SecretVolume",
+    "Serving",
+    "Submit",
+    "Toleration",
+    "Training",
+    "Tuning",
+    "VolumeClaim",
+]
+
+BackendVersion = Literal["2.14", "2.15", "2.16", "2.17"]
+
+
+class Images(Frozen):
+    """Where the images of components are found."""
+
+    prefix: str = "millrace/"
+    """Put before a component's image name: `millrace/` gives `millrace/train:TAG`."""
+    tag: str | None = None
+    """Tag of the images; null takes Millrace's own version. `latest` is refused."""
+    digests: Path = Path("build/images.json")
+    """What `millrace build push=...` wrote: references by digest, which win over prefix and tag."""
+
+
+class Toleration(Frozen):
+    """A taint that the pod accepts, as in Kubernetes."""
+
+    key: str | None = None
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str | None = None
+    effect: Literal["NoExecute", "NoSchedule", "PreferNoSchedule"] | None = None
+    toleration_seconds: int | None = Field(default=None, ge=0)
+    """How long a NoExecute taint is tolerated."""
+
+
+class SecretVariable(Frozen):
+    """An environment variable from a Secret: its value is in no document."""
+
+    variable: str
+    secret: str
+    key: str
+    optional: bool = False
+
+
+class ConfigMapVariable(Frozen):
+    """An environment variable from a ConfigMap."""
+
+    variable: str
+    config_map: str
+    key: str
+    optional: bool = False
+
+
+class SecretVolume(Frozen):
+    """A Secret as files."""
+
+    secret: str
+    path: str = Field(pattern=r"^/")
+    optional: bool = False
+
+
+class VolumeClaim(Frozen):
+    """An existing PersistentVolumeClaim."""
+
+    claim: str
+    path: str = Field(pattern=r"^/")
+
+
+class PodSettings(Frozen):
+    """What a task's pod gets beside its resources."""
+
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Plain variables. They stand in the document: secrets belong into `secret_variables`."""
+    secret_variables: tuple[SecretVariable, ...] = ()
+    config_map_variables: tuple[ConfigMapVariable, ...] = ()
+    secret_volumes: tuple[SecretVolume, ...] = ()
+    volume_claims: tuple[VolumeClaim, ...] = ()
+    shared_memory_gib: float | None = Field(default=None, gt=0)
+    """Size of /dev/shm in GiB; null leaves the runtime's 64 MiB."""
+    accelerator: str = "nvidia.com/gpu"
+    """Name of the resource that a GPU is asked for by."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    image_pull_secrets: tuple[str, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    cache: bool | None = None
+    """False runs the task each time; null leaves it to the pipeline."""
+
+
+class Training(Frozen):
+    """Who runs training on more than one host."""
+
+    kind: Literal["trainjob", "mpijob"] = "trainjob"
+    """trainjob: Kubeflow Trainer v2; mpijob: MPI Operator v2beta1."""
+    runtime: str = "millrace"
+    """Name of the TrainingRuntime in the namespace; its manifest is containers/train/runtime.yaml."""
+    keep_seconds: int = Field(default=24 * 3600, ge=0)
+    """How long a finished job stays."""
+
+
+class Serving(Frozen):
+    """Who serves a deployed model."""
+
+    kind: Literal["kserve", "none"] = "kserve"
+    """kserve: an InferenceService; none: the endpoint is started in the step, checked and ended."""
+    mode: Literal["knative", "standard"] = "knative"
+    """KServe's deployment mode. It decides on what canaries and scaling can do."""
+    runtime: str | None = None
+    """A ServingRuntime of the cluster, `kserve-tensorflow-serving` for one; null takes Millrace's serve image."""
+    service_account: str | None = None
+    """Service account of the model's pods: it must be able to read the model's storage."""
+
+
+class Tuning(Frozen):
+    """Who searches parameters."""
+
+    kind: Literal["task", "katib"] = "task"
+    """task: Optuna in the step's own pod; katib: an Experiment."""
+
+
+class Api(Frozen):
+    """Where Kubeflow Pipelines answers, and who asks. Secrets are read from files or the environment."""
+
+    host: str | None = None
+    """URL of the API, `http://localhost:8080/pipeline` for one; null is for inside a cluster or a kube context."""
+    ui: str | None = None
+    """URL of the UI for links; null takes the host."""
+    namespace: str | None = None
+    """Profile namespace in multi-user Kubeflow."""
+    auth: Literal["none", "token", "cookies", "iap", "in_cluster", "kube_context"] = "none"
+    token_file: Path | None = None
+    """For token: a file with the bearer token; else the environment variable KFP_TOKEN."""
+    cookies_file: Path | None = None
+    """For cookies: a file with the session cookie; else the environment variable KFP_COOKIES."""
+    client_id: str | None = None
+    """For iap: the OAuth client's id."""
+    kube_context: str | None = None
+    """For kube_context: its name in the kubeconfig."""
+    ca_file: Path | None = None
+    """Certificate authority of the server."""
+    timeout_seconds: float = Field(default=30, gt=0)
+    """Of one request."""
+
+
+class Kubeflow(Frozen):
+    """The target `kubeflow`."""
+
+    name: Literal["kubeflow"] = "kubeflow"
+    compat: BackendVersion = "2.17"
+    """Version of the backend that the document must suit."""
+    images: Images = Images()
+    namespace: str = "kubeflow"
+    """Namespace of the runs' pods."""
+    service_account: str | None = None
+    """Service account of the runs' pods; null leaves it to the backend."""
+    pipeline_root: str | None = None
+    """URI below which artifacts are stored; null leaves it to the backend."""
+    cache: bool = True
+    """Reuse results of equal tasks."""
+    pod: PodSettings = PodSettings()
+    """Settings of every task's pod."""
+    tasks: dict[str, PodSettings] = Field(default_factory=dict)
+    """Settings of single tasks, by task name; what is set here wins over `pod`."""
+    training: Training = Training()
+    serving: Serving = Serving()
+    tuning: Tuning = Tuning()
+    api: Api = Api()
+
+
+class Submit(Frozen):
+    """How a run is started."""
+
+    experiment: str = "Default"
+    """Group of runs in the UI; made when it is not there."""
+    name: str | None = None
+    """Name of the run; null takes the pipeline's name and the time."""
+    id: str | None = None
+    """An id of your own: a second submit with the same id finds the first run instead of starting another."""
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    """Values of runtime parameters, by their dotted names."""
+    cache: bool | None = None
+    """Whether results of equal tasks are reused; null leaves it to the document."""
+    wait: bool = False
+    """Follow the run to its end; the exit code tells how it went."""
+
+
+class Schedule(Frozen):
+    """When runs are started, again and again."""
+
+    name: str | None = None
+    """Name of the schedule; null takes the pipeline's name."""
+    cron: str | None = None
+    """Six fields, seconds first: `0 0 3 * * *` is every night at three. Five fields get seconds 0."""
+    interval_seconds: int | None = Field(default=None, ge=60)
+    start: datetime | None = None
+    end: datetime | None = None
+    catch_up: bool = False
+    """Start the runs that were missed while the schedule was off."""
+    concurrency: int = Field(default=1, ge=1, le=10)
+    """Runs of this schedule at one time."""
+
+
+class ClusterWork(Frozen):
+    """What a step that hands its work to a cluster service needs to know; one constant argument of the step."""
+
+    kind: Annotated[str, Field(pattern=r"^(trainjob|mpijob|inferenceservice|experiment)$")]
+    namespace: str
+    image: str
+    """Of the pods that do the work."""
+    service_account: str | None = None
+    hosts: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1)
+    """Ranks a host."""
+    resources: Resources = Resources()
+    """Of one host."""
+    pod: PodSettings = PodSettings()
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    """The target's Training, Serving or Tuning."""
