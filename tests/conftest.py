@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import boto3
 import pytest
@@ -85,10 +85,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
     """Headless Chromium, one for each module; where there is none the test is skipped, but not in CI."""
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
-        reason = "needs chromium and chromedriver: apt-get install chromium chromium-driver"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        needed("needs chromium and chromedriver: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for option in (*_BROWSER_OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
@@ -96,3 +93,33 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     with webdriver.Chrome(options, webdriver.ChromeService(driver)) as opened:
         yield opened
+
+
+def needed(reason: str) -> NoReturn:
+    """Skip the test for want of something on this machine; in CI, where everything is installed, fail."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Any:
+    """A client of the Docker engine; where there is none the test is skipped, but not in CI."""
+    import docker
+
+    try:
+        client = docker.from_env()
+        client.ping()
+    except docker.errors.DockerException as error:
+        needed(f"needs a Docker engine: {error}")
+    return client
+
+
+@pytest.fixture(scope="session")
+def contracts() -> Path:
+    """The folder with public schemas of the systems that documents are written for."""
+    default = Path(__file__).parents[2] / "shared" / "contracts"
+    folder = Path(os.environ.get("MILLRACE_CONTRACTS", default))
+    if not folder.is_dir():
+        pytest.skip("needs the public schemas: name their folder in MILLRACE_CONTRACTS")
+    return folder
