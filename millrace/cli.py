@@ -141,6 +141,10 @@ def _exec(words: Sequence[str]) -> int:
     from millrace.runtime.task import append_import_path
 
     append_import_path()
+    if "--executor-input" in words:
+        from millrace.runtime.kubeflow import run
+
+        return run(words)
     rest = [word for word in words if word != "--supervised"]
     if len(rest) != 2 or rest[0] != "--task":
         raise UserError("usage: millrace exec --task DIRECTORY (a folder that holds a task.json)")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from filelock import FileLock
 from millrace.errors import TaskFailedError
 from millrace.runtime.execute import digest
 from millrace.runtime.task import MadeArtifact, TaskResult, read_result, whole_result, write_atomically
+from millrace.runtime.union import add_tree
 
 __all__ = ["finished", "merge_shares"]
 
@@ -40,7 +39,7 @@ def merge_shares(shares: Sequence[Path]) -> tuple[Path, TaskResult]:
         shutil.rmtree(directory / "outputs", ignore_errors=True)
         for share, result in zip(shares, results, strict=True):
             for made in result.outputs.values():
-                _link_tree(share / made.path, partial / Path(made.path).name)
+                add_tree(partial / Path(made.path).name, [share / made.path])
         partial.replace(directory / "outputs")
         merged = TaskResult(
             outputs={port: _merged(directory, made.path) for port, made in results[0].outputs.items()},
@@ -66,22 +65,3 @@ def finished(directory: Path) -> TaskResult:
 def _merged(directory: Path, path: str) -> MadeArtifact:
     content, size = digest(directory / path)
     return MadeArtifact(path=path, digest=content, bytes=size)
-
-
-def _link_tree(source: Path, target: Path) -> None:
-    for folder, _, names in os.walk(source):
-        inside = target / Path(folder).relative_to(source)
-        inside.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            _link(Path(folder, name), inside / name)
-
-
-def _link(source: Path, target: Path) -> None:
-    if target.exists():
-        if not filecmp.cmp(source, target, shallow=False):
-            raise TaskFailedError(f"two shares wrote different files called {target.name!r}")
-        return
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)

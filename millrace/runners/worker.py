@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import re
-import signal
 import subprocess
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from millrace.errors import TaskFailedError, TransientError, UserError, explain_os_error
+from millrace.errors import TaskFailedError, TransientError, UserError
 from millrace.runners.report_text import shorten
 from millrace.runners.stop import Stop
+from millrace.runtime.process import end_group, unexplained
 from millrace.runtime.task import Failure, TaskRequest, TaskResult, launch, read_failure, read_result
 from millrace.specs import Retries
 
@@ -67,10 +63,10 @@ class Worker:
         try:
             code = self._wait(process)
         finally:
-            _end(process, self.stop.at_once)
+            end_group(process, _GRACE_SECONDS, self.stop.at_once)
         if code == 0:
             return None
-        return read_failure(self.directory) or self._unexplained(code)
+        return read_failure(self.directory) or unexplained(code, self.directory)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> int:
         deadline = time.monotonic() + self.timeout_seconds
@@ -83,17 +79,6 @@ class Worker:
                 if time.monotonic() > deadline:
                     message = f"it ran longer than its limit of {self.timeout_seconds / 60:g} minutes and was ended"
                     raise _as_error(Failure(kind="error", message=message), self.attempts) from None
-
-    def _unexplained(self, code: int) -> Failure:
-        disk = os.statvfs(self.directory)
-        if disk.f_bavail * disk.f_frsize < 2**20 or (disk.f_files and not disk.f_favail):
-            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.directory))
-            return Failure(kind="disk_full", message=explain_os_error(full))
-        if code < 0 or code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-            name = signal.Signals(-code if code < 0 else code - 128).name
-            hint = "; most often the machine ran out of memory" if name == "SIGKILL" else ""
-            return Failure(kind="error", message=f"the worker vanished: it was ended by {name}{hint}")
-        return Failure(kind="error", message=f"the worker ended with exit code {code} and no explanation")
 
 
 def last_lines(file: Path, count: int = 20) -> list[str]:
@@ -113,21 +98,3 @@ def _as_error(failure: Failure, attempts: int) -> Exception:
     if failure.kind == "transient":
         return TransientError(f"{failure.message} (tried {attempts} times)")
     return TaskFailedError(failure.message)
-
-
-def _end(process: subprocess.Popen[bytes], at_once: threading.Event) -> None:
-    """Make sure that nothing of the worker's process group is left."""
-    if process.stdin is not None:
-        process.stdin.close()
-    if process.poll() is None:
-        _signal_group(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + _GRACE_SECONDS
-        while process.poll() is None and time.monotonic() < deadline and not at_once.wait(0.05):
-            pass
-    _signal_group(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _signal_group(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)

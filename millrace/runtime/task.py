@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -114,19 +115,22 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
-def launch(directory: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a worker on a task directory, in a session of its own, its output appended to log.txt.
+def launch(
+    directory: Path, environment: Mapping[str, str] | None = None, *, log: bool = True
+) -> subprocess.Popen[bytes]:
+    """Start a worker on a task directory, in a session of its own.
 
+    Its output is appended to log.txt, or without `log` goes where that of this process goes.
     The worker ends itself when its standard input, a pipe, is closed: by the caller, or by the kernel
     when the caller dies.
     """
     (directory / "failure.json").unlink(missing_ok=True)
-    with (directory / "log.txt").open("ab") as log:
+    with (directory / "log.txt").open("ab") if log else nullcontext() as output:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "millrace", "exec", "--supervised", "--task", str(directory)],
             stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
+            stdout=output,
+            stderr=subprocess.STDOUT if log else None,
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
         )

@@ -17,11 +17,15 @@ class Curve(Frozen):
     name: str
     x: tuple[float, ...]
     y: tuple[float, ...]
+    thresholds: tuple[float, ...] = ()
+    """Of an ROC curve: the lowest score that counts as positive at each point; empty where there is no such score."""
 
     @model_validator(mode="after")
     def _same_length(self) -> Curve:
         if len(self.x) != len(self.y):
             raise ValueError(f"curve {self.name!r} has {len(self.x)} x and {len(self.y)} y values")
+        if self.thresholds and len(self.thresholds) != len(self.x):
+            raise ValueError(f"curve {self.name!r} has {len(self.x)} points and {len(self.thresholds)} thresholds")
         return self
 
 
