@@ -156,6 +156,11 @@ def _exec(words: Sequence[str]) -> int:
     return execute(directory.absolute())
 
 
+def _serve(words: Sequence[str]) -> int:
+    called: Callable[[Sequence[str]], int] = import_module("millrace.components.deploy.server").main
+    return called(words)
+
+
 def _later(command: str) -> Callable[[Sequence[str]], int]:
     """A command of `millrace.commands`, imported when it is called."""
 
@@ -212,5 +217,12 @@ COMMANDS: dict[str, _Command] = {
         _exec,
         "run one task (for containers and runners, not for people)",
         "example:\n  millrace exec --task .millrace/tasks/train/0123456789abcdef0123",
+    ),
+    "serve": _Command(
+        _serve,
+        "serve a model over HTTP (for containers, not for people)",
+        "example:\n  millrace serve --model build/model --port 8080\n\n"
+        "Without --model: the folder that SageMaker (/opt/ml/model) or KServe (/mnt/models) mounts, on all addresses.\n"
+        "Options:  millrace serve --options",
     ),
 }

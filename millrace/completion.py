@@ -64,6 +64,8 @@ def _proposals(query: str, typed: Sequence[str], commands: Iterable[str]) -> Ite
         return _beginning(rest, ["target=local"])
     if command == "exec":
         return _beginning(rest, ["--task"])
+    if command == "serve":
+        return _beginning(rest, ["--host", "--model", "--name", "--options", "--port"])
     if earlier in _MODES:
         return _beginning(rest, _MODES[earlier])
     if rest[-1].startswith("-"):

@@ -43,7 +43,7 @@ def npy(probabilities: Probabilities) -> bytes:
     return stream.getvalue()
 
 
-def metadata(name: str, version: str, card: ModelCard) -> dict[str, Any]:
+def metadata(name: str, version: str, card: ModelCard, revision: str = "") -> dict[str, Any]:
     """A model's metadata of the Open Inference Protocol."""
     schema = card.records
     classes = len(schema.classes)
@@ -66,6 +66,7 @@ def metadata(name: str, version: str, card: ModelCard) -> dict[str, Any]:
             "quantization": card.quantization,
             "resize": schema.resize,
             "classes": list(schema.classes),
+            **({"revision": revision} if revision else {}),
         },
     }
 

@@ -51,6 +51,7 @@ class _Service:
 
     name: str
     card: ModelCard
+    revision: str
     limits: Limits
     batcher: Batcher
     monitoring: Monitoring
@@ -66,6 +67,7 @@ def create_app(
     name: str = "model",
     limits: Limits = Limits(),
     failed: Callable[[Exception], None] = lambda error: None,
+    revision: str = "",
 ) -> Starlette:
     """The ASGI application that serves one model.
 
@@ -75,10 +77,11 @@ def create_app(
         name: The model's name in URLs.
         limits: What requests are accepted.
         failed: Is told, in the model's thread, when the model can't be loaded.
+        revision: Which of an endpoint's revisions this is; told in the model's metadata.
     """
     monitoring = Monitoring()
     batcher = Batcher(load, limits, monitoring.batch)
-    service = _Service(name, card, limits, batcher, monitoring)
+    service = _Service(name, card, revision, limits, batcher, monitoring)
     monitoring.watch(lambda: batcher.waiting, lambda: batcher.ready)
 
     @asynccontextmanager
@@ -215,7 +218,7 @@ async def _v2_live(request: Request) -> Response:
 
 async def _v2_model(request: Request) -> Response:
     service = _named(request)
-    return JSONResponse(answers.metadata(service.name, VERSION, service.card))
+    return JSONResponse(answers.metadata(service.name, VERSION, service.card, service.revision))
 
 
 async def _v2_model_ready(request: Request) -> Response:

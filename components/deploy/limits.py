@@ -6,10 +6,21 @@ from pydantic import Field, model_validator
 
 from millrace.specs import Frozen
 
-__all__ = ["NAME", "Limits"]
+__all__ = ["NAME", "NAME_VARIABLE", "REVISION_VARIABLE", "Limits", "limit_variable"]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 """What a model may be called: it is part of URLs."""
+
+NAME_VARIABLE = "MILLRACE_MODEL_NAME"
+"""Environment variable of a serving container: the model's name."""
+
+REVISION_VARIABLE = "MILLRACE_REVISION"
+"""Environment variable of a serving container: which of an endpoint's revisions it is, said in the model's metadata."""
+
+
+def limit_variable(field: str) -> str:
+    """The environment variable of a serving container for one of the limits."""
+    return f"MILLRACE_{field.upper()}"
 
 
 class Limits(Frozen):

@@ -1,6 +1,7 @@
 """Serve one model over HTTP: the entry of a serving container, and what the deploy component starts.
 
-Usable as `python -m millrace.components.deploy.server --model DIR`.
+Usable as `millrace serve`. Each option may also be given by a variable: MILLRACE_MODEL_NAME,
+MILLRACE_MAX_BATCH_SIZE and so on, which is how a container is told.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pydantic import ValidationError
 
 from millrace.components.deploy.app import create_app
 from millrace.components.deploy.batching import Predict
-from millrace.components.deploy.limits import NAME, Limits
+from millrace.components.deploy.limits import NAME, NAME_VARIABLE, REVISION_VARIABLE, Limits, limit_variable
 from millrace.errors import ConfigError, DataError, MillraceError, UserError, explain_validation
 from millrace.runtime.models import load_predictor
 from millrace.runtime.schemas import ModelCard, read_json_model
@@ -78,7 +79,8 @@ def serve(
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(lambda: _load(folder), card, name=name, limits=limits, failed=failed)
+    revision = os.environ.get(REVISION_VARIABLE, "")
+    app = create_app(lambda: _load(folder), card, name=name, limits=limits, failed=failed, revision=revision)
     config = uvicorn.Config(
         app,
         http="h11",  # bounds the size of headers, which httptools does not
@@ -163,21 +165,27 @@ def _load(folder: Path) -> Predict:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m millrace.components.deploy.server",
-        description="Serve one model over HTTP.",
-        epilog="example: python -m millrace.components.deploy.server --model build/model --port 8080",
+        prog="millrace serve",
+        description="Serve one model over HTTP. Options may be given by variables: MILLRACE_MODEL_NAME for --name, "
+        "MILLRACE_PORT, MILLRACE_MAX_BATCH_SIZE and so on for the others.",
+        epilog="example: millrace serve --model build/model --port 8080",
     )
     folders = " or ".join(map(str, MODEL_FOLDERS))
-    parser.add_argument("--model", type=Path, help=f"folder of a Model artifact (default: {folders})")
-    parser.add_argument("--name", default="model", help="the model's name in URLs (default: model)")
+    parser.add_argument("--model", "--model-dir", type=Path, help=f"folder of a Model artifact (default: {folders})")
+    name = os.environ.get(NAME_VARIABLE, "model")
+    parser.add_argument("--name", default=name, help=f"the model's name in URLs (default: {name})")
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1; without --model 0.0.0.0)")
-    parser.add_argument("--port", type=int, default=8080, help="port to listen on; 0 takes a free one (default: 8080)")
+    # argparse converts text defaults as it does words, so that a wrong variable is refused as a wrong option is
+    port = os.environ.get("MILLRACE_PORT", "8080")
+    parser.add_argument("--port", type=int, default=port, help=f"port to listen on; 0 takes a free one (default: {port})")
+    parser.add_argument("--options", action="help", help="show this list")
     parser.add_argument("--fd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--watch-stdin", action="store_true", help=argparse.SUPPRESS)
     for field, info in Limits.model_fields.items():
         kind = int if info.annotation is int else float
-        text = f"{info.description} (default: {info.default})".replace("%", "%%")
-        parser.add_argument(f"--{field.replace('_', '-')}", type=kind, default=info.default, help=text)
+        default = os.environ.get(limit_variable(field), str(info.default))
+        text = f"{info.description} (default: {default})".replace("%", "%%")
+        parser.add_argument(f"--{field.replace('_', '-')}", type=kind, default=default, help=text)
     return parser
 
 
@@ -190,7 +198,7 @@ def _limits(options: argparse.Namespace) -> Limits:
 
 def _container_model() -> Path:
     for folder in MODEL_FOLDERS:
-        if folder.is_dir():
+        if folder.is_dir() and any(folder.iterdir()):
             return folder
     raise ConfigError(f"no model given: use --model DIR, or mount one at {' or '.join(map(str, MODEL_FOLDERS))}")
 

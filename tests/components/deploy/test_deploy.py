@@ -288,6 +288,39 @@ class TestServer:
                 assert good > 0
                 assert broken_off not in error
 
+    def test_a_container_is_told_by_variables(self, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        port = free_port()
+        told = {"MODEL_NAME": "digits", "PORT": str(port), "MAX_INSTANCES": "3", "REVISION": "abc"}
+        for name, value in told.items():
+            monkeypatch.setenv(f"MILLRACE_{name}", value)
+        command = [sys.executable, "-P", "-m", "millrace", "serve", "--model-dir", str(model), "--host=0.0.0.0"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        url = f"http://127.0.0.1:{port}"
+
+        def ready() -> bool:
+            assert process.poll() is None
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"{url}/ping").status_code == httpx.codes.OK
+            return False
+
+        try:
+            until(ready, 60)
+            assert httpx.get(f"{url}/v2/models/digits").json()["parameters"]["revision"] == "abc"
+            refused = httpx.post(f"{url}/invocations", json=pictures(4).tolist())
+            assert (refused.status_code, "3" in refused.text) == (413, True)
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.communicate()
+
+    def test_a_wrong_variable_is_refused_as_the_option_is(self, model: Path) -> None:
+        command = [sys.executable, "-P", "-m", "millrace", "serve", "--model", str(model)]
+        environment = {**os.environ, "MILLRACE_MAX_QUEUE": "many"}
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+        assert ended.returncode == 2
+        assert "--max-queue: invalid int value: 'many'" in ended.stderr
+
     @pytest.mark.parametrize(
         ("options", "told"),
         [
@@ -315,5 +348,5 @@ class TestServer:
     def test_help_has_an_example_and_every_limit(self) -> None:
         command = [sys.executable, "-m", "millrace.components.deploy.server", "--help"]
         text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-        assert "example: python -m millrace.components.deploy.server --model" in text
+        assert "example: millrace serve --model" in text
         assert "--max-body-mib" in text
