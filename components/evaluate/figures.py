@@ -12,12 +12,14 @@ from millrace.components.evaluate.answers import Answers
 from millrace.components.evaluate.scores import (
     ClassScores,
     Reliability,
+    Roc,
     calibration_error,
     class_scores,
     confusion_counts,
     log_loss,
     macro_roc_curve,
     mean_defined,
+    micro_roc_curve,
     reliability,
     roc_aucs,
     roc_curve,
@@ -125,15 +127,24 @@ def _roc_curves(found: Figures, answers: Answers, classes: Sequence[str]) -> tup
     macro = macro_roc_curve(answers.probabilities, answers.labels, _CURVE_POINTS - 1)
     if macro is None:
         return ()
-    curves = [Curve(name="macro average", x=_values(macro[0]), y=_values(macro[1]))]
+    micro = micro_roc_curve(answers.probabilities, answers.labels)
+    curves = [
+        Curve(name="macro average", x=_values(macro[0]), y=_values(macro[1])),
+        _roc_points("micro average", micro),
+    ]
     if len(classes) <= _CURVES:
         for label in np.flatnonzero(~np.isnan(found.auc)).tolist():
-            false, true = roc_curve(answers.probabilities[:, label], answers.labels == label)
-            # equal steps along the curve: where it is steep it matters most
-            steps = np.searchsorted(false + true, np.linspace(0, 2, _CURVE_POINTS))
-            chosen = np.unique(np.minimum(steps, len(false) - 1))
-            curves.append(Curve(name=classes[label], x=_values(false[chosen]), y=_values(true[chosen])))
+            points = roc_curve(answers.probabilities[:, label], answers.labels == label)
+            curves.append(_roc_points(classes[label], points))
     return tuple(curves)
+
+
+def _roc_points(name: str, curve: Roc) -> Curve:
+    """A curve of so many points as a chart needs, at equal steps along it: where it is steep it matters most."""
+    steps = np.searchsorted(curve.false + curve.true, np.linspace(0, 2, _CURVE_POINTS))
+    chosen = np.unique(np.minimum(steps, len(curve.false) - 1))
+    x, y, thresholds = (_values(values[chosen]) for values in curve)
+    return Curve(name=name, x=x, y=y, thresholds=thresholds)
 
 
 def _values(array: NDArray[np.float64]) -> tuple[float, ...]:

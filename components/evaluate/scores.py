@@ -14,17 +14,21 @@ from numpy.typing import NDArray
 __all__ = [
     "ClassScores",
     "Reliability",
+    "Roc",
     "calibration_error",
     "class_scores",
     "confusion_counts",
     "log_loss",
     "macro_roc_curve",
     "mean_defined",
+    "micro_roc_curve",
     "reliability",
     "roc_aucs",
     "roc_curve",
     "top_k_accuracy",
 ]
+
+_MOST_DECISIONS = 10_000_000
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
@@ -95,22 +99,45 @@ def roc_aucs(probabilities: Floats, labels: Ints) -> NDArray[np.float64]:
     """
     areas = np.empty(probabilities.shape[1])
     for label in range(len(areas)):
-        positives, negatives = _by_score(probabilities[:, label], labels == label)
+        _, positives, negatives = _by_score(probabilities[:, label], labels == label)
         below = np.cumsum(negatives) - negatives
         pairs = positives.sum() * negatives.sum()
         areas[label] = (positives * (below + negatives / 2)).sum() / pairs if pairs else np.nan
     return areas
 
 
-def roc_curve(scores: Floats, positive: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """False and true positive rates from (0, 0) to (1, 1), one point a distinct score; both kinds must occur.
+class Roc(NamedTuple):
+    """An ROC curve from (0, 0) to (1, 1)."""
+
+    false: NDArray[np.float64]
+    """False positive rates."""
+    true: NDArray[np.float64]
+    """True positive rates."""
+    thresholds: NDArray[np.float64]
+    """The lowest score that counts as positive, falling; at the first point, where none does, 1 above the highest."""
+
+
+def roc_curve(scores: Floats, positive: NDArray[np.bool_]) -> Roc:
+    """The ROC curve of some scores, one point a distinct score after the first; both kinds must occur.
 
     Source: Fawcett, An introduction to ROC analysis, Pattern Recognition Letters 27 (2006), algorithm 1.
     """
-    positives, negatives = _by_score(scores, positive)
+    distinct, positives, negatives = _by_score(scores, positive)
     true = np.concatenate([[0.0], np.cumsum(positives[::-1])]) / positives.sum()
     false = np.concatenate([[0.0], np.cumsum(negatives[::-1])]) / negatives.sum()
-    return false, true
+    falling = distinct[::-1].astype(np.float64)
+    return Roc(false, true, np.concatenate([[falling[0] + 1], falling]))
+
+
+def micro_roc_curve(probabilities: Floats, labels: Ints) -> Roc:
+    """The ROC curve of all decisions between a class and the rest, each record counting once a class.
+
+    Memory is kept in bounds: of more than ten million decisions, evenly spaced records stand for all.
+    """
+    every = -(-probabilities.size // _MOST_DECISIONS)
+    probabilities, labels = probabilities[::every], labels[::every]
+    positive = labels[:, None] == np.arange(probabilities.shape[1])
+    return roc_curve(probabilities.ravel(), positive.ravel())
 
 
 def macro_roc_curve(
@@ -123,7 +150,7 @@ def macro_roc_curve(
         positive = labels == label
         if positive.all():
             return None
-        false, true = roc_curve(probabilities[:, label], positive)
+        false, true, _ = roc_curve(probabilities[:, label], positive)
         last = np.append(np.diff(false) > 0, True)  # the top of each vertical step
         curves.append(np.interp(grid, false[last], true[last]))
     return np.append(0.0, grid), np.append(0.0, np.mean(curves, axis=0))
@@ -158,11 +185,11 @@ def mean_defined(values: NDArray[np.float64]) -> float:
     return float(defined.mean()) if len(defined) else float("nan")
 
 
-def _by_score(scores: Floats, positive: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Numbers of positive and negative records with each distinct score, lowest score first."""
-    _, index, counts = np.unique(scores, return_inverse=True, return_counts=True)
+def _by_score(scores: Floats, positive: NDArray[np.bool_]) -> tuple[Floats, NDArray[np.float64], NDArray[np.float64]]:
+    """Distinct scores, lowest first, and the numbers of positive and negative records with each."""
+    distinct, index, counts = np.unique(scores, return_inverse=True, return_counts=True)
     positives = np.bincount(index, weights=positive, minlength=len(counts)).astype(np.float64)
-    return positives, counts.astype(np.float64) - positives
+    return distinct, positives, counts.astype(np.float64) - positives
 
 
 def _divided(dividend: NDArray[np.generic], divisor: Ints) -> NDArray[np.float64]:

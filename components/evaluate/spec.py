@@ -84,7 +84,7 @@ class EvaluateOutputs(Outputs):
 
 evaluate = component(
     name="evaluate",
-    version="1",
+    version="2",
     description="Measure a classifier, compare it with candidates and show its mistakes.",
     parameters=EvaluateParameters,
     inputs=EvaluateInputs,

@@ -233,7 +233,10 @@ def _answer(asked: argparse.Namespace, component: AnyComponent, task: Path, resu
     for name, output in result.outputs.items():
         metadata = without_nulls(output.metadata)
         if name == "metrics":
-            metadata |= metrics_metadata(component.spec, result.metrics)
+            shown = metrics_metadata(component.spec, result.metrics)
+            metadata |= shown
+            if len(shown) < len(result.metrics):
+                print(f"the UI shows {len(shown)} of {len(result.metrics)} metrics, the artifact has all", flush=True)
         made[name] = (task / output.path, metadata)
     answered: dict[str, RuntimeArtifacts] = {}
     for name, declared in given.outputs.artifacts.items():
@@ -244,11 +247,10 @@ def _answer(asked: argparse.Namespace, component: AnyComponent, task: Path, resu
         publish(path, Path(asked.output[name]) if name in asked.output else artifact_path(artifact))
         told = RuntimeArtifact(name=artifact.name, uri=artifact.uri, metadata=metadata)
         answered[name] = RuntimeArtifacts(artifacts=(told,))
-    output = ExecutorOutput(
-        parameter_values={name: result.metrics[name] for name in given.outputs.parameters}, artifacts=answered
-    )
+    values = {name: result.metrics[name] for name in given.outputs.parameters}
+    answer = ExecutorOutput(parameter_values=values, artifacts=answered)
     given.outputs.output_file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(given.outputs.output_file, output.model_dump_json(by_alias=True, exclude_none=True))
+    write_atomically(given.outputs.output_file, answer.model_dump_json(by_alias=True, exclude_none=True))
 
 
 def _charts(task: Path, result: TaskResult) -> dict[str, Chart]:

@@ -85,9 +85,25 @@ class TestScoresAreThoseOfScikitLearn:
             assert scores.mean_defined(areas) == pytest.approx(macro)
 
     def test_roc_curve(self, probabilities: Any, labels: Any) -> None:
-        false, true = scores.roc_curve(probabilities[:, 1], labels == 1)
-        expected = reference.roc_curve(labels == 1, probabilities[:, 1], drop_intermediate=False)[:2]
-        np.testing.assert_allclose((false, true), expected)
+        false, true, thresholds = scores.roc_curve(probabilities[:, 1], labels == 1)
+        expected = reference.roc_curve(labels == 1, probabilities[:, 1], drop_intermediate=False)
+        np.testing.assert_allclose((false, true), expected[:2])
+        np.testing.assert_allclose(thresholds[1:], expected[2][1:])
+        assert thresholds[0] > thresholds[1]  # scikit-learn's is infinite, which JSON has no word for
+
+    def test_micro_roc_curve(self, probabilities: Any, labels: Any, classes: int) -> None:
+        false, true, thresholds = scores.micro_roc_curve(probabilities, labels)
+        decisions = labels[:, None] == np.arange(classes)
+        expected = reference.roc_curve(decisions.ravel(), probabilities.ravel(), drop_intermediate=False)
+        np.testing.assert_allclose((false, true), expected[:2])
+        np.testing.assert_allclose(thresholds[1:], expected[2][1:])
+
+    def test_micro_roc_curve_of_very_many_records(self) -> None:
+        random = np.random.default_rng(0)
+        labels = random.integers(0, 2, 8_000_000)
+        positive = np.round(np.clip(random.normal(0.3 + 0.4 * labels, 0.2), 0, 1), 2)
+        found = scores.micro_roc_curve(np.stack([1 - positive, positive], axis=1), labels)
+        assert reference.auc(found.false, found.true) == pytest.approx(0.921, abs=0.002)
 
     def test_macro_roc_curve_is_the_mean(self, probabilities: Any, labels: Any, classes: int) -> None:
         found = scores.macro_roc_curve(probabilities, labels, points=5001)
@@ -279,11 +295,12 @@ class TestFigures:
         counts = np.array(charts["confusion_matrix"]["counts"])
         assert np.trace(counts) / counts.sum() == pytest.approx(compared.metrics["accuracy"])
         curves = charts["roc"]["curves"]
-        assert [curve["name"] for curve in curves] == ["macro average", *CLASSES]
+        assert [curve["name"] for curve in curves] == ["macro average", "micro average", *CLASSES]
+        assert [len(curve["thresholds"]) for curve in curves] == [0, *(len(curve["x"]) for curve in curves[1:])]
         assert max(len(curve["x"]) for curve in curves) <= 200
         areas = [reference.auc(curve["x"], curve["y"]) for curve in curves]
         assert areas[0] == pytest.approx(compared.metrics["roc_auc"], abs=0.01)
-        assert np.mean(areas[1:]) == pytest.approx(compared.metrics["roc_auc"], abs=0.01)
+        assert np.mean(areas[2:]) == pytest.approx(compared.metrics["roc_auc"], abs=0.01)
 
     def test_the_batch_size_changes_nothing(self, compared: Ran, trained: Digits, tmp_path: Path) -> None:
         parameters = QUICK.model_copy(update={"batch_size": 7})

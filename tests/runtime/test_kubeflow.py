@@ -1,4 +1,4 @@
-"""`millrace exec` as a pod of Kubeflow Pipelines calls it: real processes, executor inputs as the backend writes them."""
+"""`millrace exec` as a pod of Kubeflow Pipelines calls it: real processes, the backend's own form of input."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
+from pydantic import JsonValue
 
 from millrace.runtime.executor import RuntimeArtifact, artifact_path, plain_metadata
 
@@ -220,7 +221,7 @@ class TestInputs:
         assert artifact_path(RuntimeArtifact(uri="s3://b/k", custom_path="/mine")) == Path("/mine")
 
     def test_metadata_is_as_it_was_given(self) -> None:
-        stored = {"objects": {"struct": {"train": 3.0}}, "names": {"list": ["a"]}, "best": 0.5}
+        stored: dict[str, JsonValue] = {"objects": {"struct": {"train": 3.0}}, "names": {"list": ["a"]}, "best": 0.5}
         assert plain_metadata(stored) == {"objects": {"train": 3}, "names": ["a"], "best": 0.5}
 
 
@@ -293,7 +294,8 @@ class TestATaskThatFails:
         _, told = process.communicate(timeout=25)
         assert process.returncode == 143
         assert "the task was ended by SIGTERM" in told
-        assert not pod.output("words").exists() and not pod.answer_file.exists()
+        assert not pod.output("words").exists()
+        assert not pod.answer_file.exists()
         assert list((tmp_path / "tmp").iterdir()) == []
         assert not any(str(tmp_path / "tmp") in line for line in processes())
 
