@@ -69,8 +69,16 @@ class Settings(Frozen):
     """Where a compiled document is written; null takes build/PIPELINE.TARGET.yaml."""
     push: str | None = None
     """Where built images are pushed: `registry.example.org/team/`."""
+    images: tuple[str, ...] = ()
+    """Images that are built, `images=[train]`; all when none is named."""
+    document: Path | None = None
+    """A compiled document to upload, submit or schedule as it is; null compiles the pipeline."""
     run: str | None = None
-    """Id of the run that is asked about."""
+    """Id of the run that is asked about; null takes the pipeline's latest."""
+    wait: bool = False
+    """Follow the run that is asked about to its end; the exit code tells how it went."""
+    logs: str | None = None
+    """Show the log of this task of the run."""
     submit: Submit = Submit()
     schedule: Schedule = Schedule()
     config: dict[str, JsonValue] = Field(default_factory=dict)
