@@ -1,14 +1,78 @@
-"""`millrace status`."""
+"""`millrace status`: how a run on a target goes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from millrace.errors import UnsupportedError
+from millrace.commands.upload import the_target
+from millrace.config import compose_and_call, read_settings
+from millrace.errors import ConfigError
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from millrace.services.kubeflow import Connection, RunStatus
+    from millrace.targets.kubeflow import Kubeflow
+
+__all__ = ["follow_run", "run"]
+
+_LAST_LINES = 20
 
 
 def run(words: Sequence[str]) -> int:
     """Run the command on its words and return the exit code."""
-    raise UnsupportedError("`millrace status` is being built")
+    return compose_and_call("status", words, _status)
+
+
+def _status(composed: Mapping[str, Any]) -> int:
+    from millrace.services.kubeflow import connect, find_run, read_status
+    from millrace.services.kubeflow.display import show
+    from millrace.services.kubeflow.logs import read_log, task_of
+
+    settings = read_settings(composed)
+    target = the_target(settings)
+    connection = connect(target)
+    run_id = find_run(connection, settings.run, settings.pipeline.name.replace("_", "-"))
+    if settings.wait and settings.logs is None:
+        return follow_run(connection, target, run_id)
+    status = read_status(connection, run_id)
+    if settings.logs is not None:
+        print(read_log(connection, status, task_of(status, settings.logs), target.namespace))
+        return 0
+    show(status)
+    _failures(connection, target, status)
+    return _code(status) if status.over else 0
+
+
+def follow_run(connection: Connection, target: Kubeflow, run_id: str) -> int:
+    """Show a run until it ends; 0 when it has succeeded, 1 when not, 130 when interrupted (the run goes on)."""
+    from millrace.services.kubeflow import follow
+    from millrace.services.kubeflow.display import Display, show
+
+    try:
+        with Display() as display:
+            status = follow(connection, run_id, display.update, target.api.poll_seconds)
+    except KeyboardInterrupt:
+        print(f"\nthe run goes on: millrace status target=kubeflow run={run_id} wait=true")
+        return 130
+    show(status, display.console, tasks=False)
+    _failures(connection, target, status)
+    return _code(status)
+
+
+def _failures(connection: Connection, target: Kubeflow, status: RunStatus) -> None:
+    """The last lines of what failed, where the target still has them."""
+    from millrace.services.kubeflow.logs import read_log
+
+    for task in status.tasks:
+        if task.state == "failed":
+            try:
+                lines = read_log(connection, status, task, target.namespace).splitlines()[-_LAST_LINES:]
+            except ConfigError as error:
+                print(f"\n{error}")
+                continue
+            print(f"\n{task.name} failed; the end of its log:")
+            print("\n".join(f"  | {line}" for line in lines))
+
+
+def _code(status: RunStatus) -> int:
+    return 0 if status.succeeded else 1

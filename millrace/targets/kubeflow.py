@@ -166,6 +166,8 @@ class Api(Frozen):
     """Certificate authority of the server."""
     timeout_seconds: float = Field(default=30, gt=0)
     """Of one request."""
+    poll_seconds: float = Field(default=5, gt=0)
+    """Pause between two looks at a run that is followed."""
 
 
 class Kubeflow(Frozen):
@@ -199,9 +201,10 @@ class Submit(Frozen):
     experiment: str = "Default"
     """Group of runs in the UI; made when it is not there."""
     name: str | None = None
-    """Name of the run; null takes the pipeline's name and the time."""
-    id: str | None = None
-    """An id of your own: a second submit with the same id finds the first run instead of starting another."""
+    """Name of the run; null takes its id."""
+    id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,62}$")
+    """An id of your own: a second submit with the same id finds the first run instead of starting another.
+    Null makes a new one: the pipeline's name, the time and a random end."""
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     """Values of runtime parameters, by their dotted names."""
     cache: bool | None = None
@@ -216,14 +219,19 @@ class Schedule(Frozen):
     name: str | None = None
     """Name of the schedule; null takes the pipeline's name."""
     cron: str | None = None
-    """Six fields, seconds first: `0 0 3 * * *` is every night at three. Five fields get seconds 0."""
+    """Six fields, seconds first: `0 0 3 * * *` is every night at three. Five fields get second 0."""
     interval_seconds: int | None = Field(default=None, ge=60)
+    """Instead of cron: time between the starts of two runs."""
     start: datetime | None = None
+    """No run before; without a time zone it is UTC."""
     end: datetime | None = None
+    """No run after; without a time zone it is UTC."""
     catch_up: bool = False
     """Start the runs that were missed while the schedule was off."""
     concurrency: int = Field(default=1, ge=1, le=10)
     """Runs of this schedule at one time."""
+    state: Literal["enabled", "disabled", "deleted"] | None = None
+    """Null leaves a schedule that exists as it is; a new one is enabled."""
 
 
 class ClusterWork(Frozen):

@@ -1,0 +1,92 @@
+"""How a run on the target looks in a terminal: a live table, or plain lines where nobody watches."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from millrace.services.kubeflow.status import RunStatus, TaskStatus
+
+__all__ = ["Display", "show"]
+
+_STYLES = {
+    "pending": "dim",
+    "running": "bold cyan",
+    "succeeded": "green",
+    "skipped": "yellow",
+    "failed": "bold red",
+    "cancelled": "magenta",
+}
+
+
+class Display:
+    """Shows a run while it is followed."""
+
+    def __init__(self) -> None:
+        self.console = Console(markup=False, highlight=False, soft_wrap=True)
+        self._live = Live(console=self.console, refresh_per_second=4) if self.console.is_terminal else None
+        self._seen: dict[str, str] = {}
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, status: RunStatus) -> None:
+        """Show the run as it is now."""
+        if self._live:
+            self._live.update(_table(status))
+            return
+        for task in status.tasks:
+            if task.state != self._seen.get(task.name, "pending"):
+                self._seen[task.name] = task.state
+                words = (f"{task.name:<12}", task.state, "" if task.state == "running" else _seconds(task), task.detail)
+                self.console.print("  ".join(word for word in words if word))
+
+
+def show(status: RunStatus, console: Console | None = None, tasks: bool = True) -> None:
+    """Print a run: its tasks, its parameters, how it ended and where to see it."""
+    console = console or Console(markup=False, highlight=False, soft_wrap=True)
+    if tasks:
+        console.print(_table(status))
+    for name, value in sorted(status.parameters.items()):
+        console.print(f"  {name:<28} {value}")
+    if status.error:
+        console.print(f"  {status.error}")
+    began = f", started {status.created:%Y-%m-%d %H:%M:%S} UTC" if status.created else ""
+    took = f", {_duration((status.ended - status.created).total_seconds())}" if status.ended and status.created else ""
+    console.print(f"{status.name}: {status.state}{began}{took}")
+    console.print(f"see it: {status.link}")
+
+
+def _table(status: RunStatus) -> Table:
+    table = Table(title=Text(f"{status.name}  {status.run_id}", style="table.title"), title_justify="left")
+    table.box, table.pad_edge = None, False
+    table.add_column("task")
+    table.add_column("state")
+    table.add_column("time", justify="right")
+    table.add_column("", overflow="fold")
+    for task in status.tasks:
+        table.add_row(task.name, Text(task.state, style=_STYLES.get(task.state, "")), _seconds(task), Text(task.detail))
+    return table
+
+
+def _seconds(task: TaskStatus) -> str:
+    return "" if task.seconds is None else _duration(task.seconds)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,166 @@
+"""Schedules: recurring runs, one for each name, replaced only when they differ."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from pydantic import JsonValue
+
+from millrace.errors import ConfigError
+from millrace.services.kubeflow.connection import Connection, filtered, in_path
+from millrace.services.kubeflow.cron import six_fields
+from millrace.services.kubeflow.document import Document, given_parameters
+from millrace.services.kubeflow.marks import digest, mark, read_mark
+from millrace.services.kubeflow.runs import experiment_id
+from millrace.services.kubeflow.versions import upload_document
+from millrace.targets.kubeflow import Kubeflow, Schedule, Submit
+
+__all__ = ["Scheduled", "change_state", "schedule_runs"]
+
+
+class Scheduled(NamedTuple):
+    """A schedule on the target."""
+
+    schedule_id: str
+    link: str
+    change: str
+    """What happened: made, replaced, unchanged, enabled, disabled, deleted."""
+    trigger: str
+
+
+def schedule_runs(
+    connection: Connection, document: Document, target: Kubeflow, submit: Submit, schedule: Schedule
+) -> Scheduled:
+    """Make the schedule of this name what is asked for.
+
+    A schedule that differs is replaced: the new one is made disabled, then the old one is deleted, then the
+    new one is enabled. At no time do two of them start runs, and a call that was killed is finished by the next.
+
+    Raises:
+        ConfigError: When the schedule or the parameters are wrong, or the name is another's.
+        ServiceError: When the API can't be reached or refuses.
+    """
+    name = schedule.name or document.name
+    trigger = _trigger(schedule)
+    parameters = given_parameters(document, submit.parameters)
+    content = digest(
+        version=document.version,
+        trigger=trigger,
+        parameters=parameters,
+        catch_up=schedule.catch_up,
+        concurrency=schedule.concurrency,
+        experiment=submit.experiment,
+        pipeline_root=target.pipeline_root,
+        service_account=target.service_account,
+    )
+    existing = _of_this_name(connection, name)
+    same = [item for item in existing if read_mark("schedule", item) == (_word(name), content)]
+    told = _told(schedule)
+    if same:
+        kept = same[0]
+        change = "unchanged"
+    else:
+        version = upload_document(connection, document)
+        config: dict[str, JsonValue] = {"parameters": parameters}
+        if target.pipeline_root:
+            config["pipeline_root"] = target.pipeline_root
+        body: dict[str, JsonValue] = {
+            "display_name": name,
+            "description": mark("schedule", _word(name), content),
+            "experiment_id": experiment_id(connection, submit.experiment),
+            "pipeline_version_reference": {
+                "pipeline_id": version.pipeline_id,
+                "pipeline_version_id": version.version_id,
+            },
+            "runtime_config": config,
+            "trigger": trigger,
+            "no_catchup": not schedule.catch_up,
+            "max_concurrency": str(schedule.concurrency),
+            "mode": "DISABLE",
+        }
+        if target.service_account:
+            body["service_account"] = target.service_account
+        kept = connection.post("/recurringruns", body)
+        change = "replaced" if existing else "made"
+    own = str(kept["recurring_run_id"])
+    others = [item for item in existing if item["recurring_run_id"] != own]
+    for item in others:
+        connection.delete(f"/recurringruns/{in_path(str(item['recurring_run_id']))}")
+    wanted = schedule.state or ("enabled" if change != "unchanged" or others else None)
+    if wanted and kept.get("status") != wanted.upper():
+        connection.post(f"/recurringruns/{in_path(own)}:{_ACTIONS[wanted]}")
+        change = wanted if change == "unchanged" else change
+    return Scheduled(own, _link(connection, own), change, told)
+
+
+def change_state(connection: Connection, name: str, state: str) -> Scheduled:
+    """Enable, disable or delete the schedules of a name.
+
+    Raises:
+        ConfigError: When there is none.
+    """
+    existing = _of_this_name(connection, name)
+    if not existing and state != "deleted":
+        raise ConfigError(
+            f"there is no schedule called {name!r}: make one with schedule.cron or schedule.interval_seconds"
+        )
+    for item in existing:
+        path = f"/recurringruns/{in_path(str(item['recurring_run_id']))}"
+        if state == "deleted":
+            connection.delete(path)
+        else:
+            connection.post(f"{path}:{_ACTIONS[state]}")
+    first = str(existing[0]["recurring_run_id"]) if existing else ""
+    return Scheduled(first, _link(connection, first), state if existing else "not there", "")
+
+
+_ACTIONS = {"enabled": "enable", "disabled": "disable"}
+
+
+def _of_this_name(connection: Connection, name: str) -> list[dict[str, Any]]:
+    """The schedules of a name, ours only: those that others have made are not ours to replace."""
+    found = connection.find("/recurringruns", "recurringRuns", filter=filtered(display_name=name))
+    for item in found:
+        if read_mark("schedule", item) is None:
+            link = _link(connection, str(item["recurring_run_id"]))
+            raise ConfigError(
+                f"a schedule called {name!r} exists that Millrace did not make ({link}): "
+                "choose another schedule.name, or delete it in the UI"
+            )
+    return found
+
+
+def _link(connection: Connection, schedule_id: str) -> str:
+    return f"{connection.ui}/#/recurringrun/details/{schedule_id}" if schedule_id else ""
+
+
+def _trigger(schedule: Schedule) -> dict[str, JsonValue]:
+    if (schedule.cron is None) == (schedule.interval_seconds is None):
+        raise ConfigError("schedule: give either schedule.cron='0 3 * * *' or schedule.interval_seconds=3600")
+    if schedule.start and schedule.end and _moment(schedule.start) >= _moment(schedule.end):
+        raise ConfigError(f"schedule.end ({schedule.end}) must be later than schedule.start ({schedule.start})")
+    span: dict[str, JsonValue] = {}
+    if schedule.start:
+        span["start_time"] = _moment(schedule.start)
+    if schedule.end:
+        span["end_time"] = _moment(schedule.end)
+    if schedule.cron is not None:
+        return {"cron_schedule": {"cron": six_fields(schedule.cron), **span}}
+    return {"periodic_schedule": {"interval_second": str(schedule.interval_seconds), **span}}
+
+
+def _moment(moment: datetime) -> str:
+    """RFC 3339 in UTC; a time without a zone is UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _told(schedule: Schedule) -> str:
+    if schedule.cron is not None:
+        return f"cron {six_fields(schedule.cron)} (second minute hour day month weekday, in the backend's time zone)"
+    return f"every {schedule.interval_seconds} s"
+
+
+def _word(name: str) -> str:
+    return "_".join(name.split())
