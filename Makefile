@@ -59,6 +59,10 @@ format: $(READY) ## Format and mend what can be mended
 docs: $(READY) ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
+.PHONY: images
+images: $(READY) ## Build the images and print their sizes (PUSH=registry.example.org/team/ pushes them)
+	$(BIN)/millrace build $(if $(PUSH),push=$(PUSH))
+
 .PHONY: package
 package: $(READY) ## Build the wheel and the source distribution into dist/
 	rm -rf dist build
@@ -68,6 +72,7 @@ package: $(READY) ## Build the wheel and the source distribution into dist/
 lock: $(READY) ## Resolve the requirements again, with hashes
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --upgrade --extra local --extra kubeflow --extra rehearse --extra cluster --group dev --output-file requirements/dev.txt pyproject.toml
+	bash tools/lock-images $(BIN)/uv --upgrade
 
 .PHONY: clean
 clean: ## Remove what was built (the cache of runs stays: rm -r .millrace)

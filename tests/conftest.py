@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 from selenium import webdriver
+
+from millrace import __version__
+from millrace.services.images import IMAGES
 
 SECRET_KEY = "test-secret-that-nobody-should-see"
 _bucket_numbers = itertools.count()
@@ -113,6 +118,18 @@ def docker_engine() -> Any:
     except docker.errors.DockerException as error:
         needed(f"needs a Docker engine: {error}")
     return client
+
+
+@pytest.fixture(scope="session")
+def images(docker_engine: Any) -> dict[str, str]:
+    """References of the images data, train and serve by name, built from this checkout: seconds when they were before."""
+    project = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "millrace", "build"], cwd=project, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.fail(f"millrace build: exit code {done.returncode}\n{done.stderr[-4000:]}")
+    return {name: f"millrace/{name}:{__version__}" for name in IMAGES}
 
 
 @pytest.fixture(scope="session")
