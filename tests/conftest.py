@@ -122,7 +122,7 @@ def docker_engine() -> Any:
 
 @pytest.fixture(scope="session")
 def images(docker_engine: Any) -> dict[str, str]:
-    """References of the images data, train and serve by name, built from this checkout: seconds when they were before."""
+    """References of the images data, train and serve by name, built from this checkout."""
     project = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-m", "millrace", "build"], cwd=project, capture_output=True, text=True, check=False
