@@ -19,12 +19,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
-from millrace.errors import ConfigError, MillraceError, did_you_mean, explain_validation, report
+from millrace.errors import ConfigError, MillraceError, UnsupportedError, did_you_mean, explain_validation, report
 from millrace.registry import AnyPipeline, load_pipeline, pipelines
 from millrace.runners.local import LocalRunner
 from millrace.runtime.task import IMPORT_PATH, append_import_path
-from millrace.specs import Frozen, PipelineConfig
+from millrace.specs import Frozen, PipelineConfig, PipelineSpec
 from millrace.specs.component import Name
+from millrace.specs.runtime_parameters import open_fields
 from millrace.targets.kubeflow import BackendVersion, Kubeflow, Schedule, Submit
 
 __all__ = [
@@ -40,6 +41,18 @@ __all__ = [
 
 Job = Callable[[Mapping[str, Any]], int]
 _any: TypeAdapter[Any] = TypeAdapter(Any)
+_COMPILING = ("target", "runtime", "compat")
+_KEYS: Mapping[str, tuple[str, ...]] = {
+    "build": ("target", "push"),
+    "compile": (*_COMPILING, "component", "output"),
+    "rehearse": (*_COMPILING, "submit"),
+    "upload": (*_COMPILING, "output"),
+    "submit": (*_COMPILING, "submit"),
+    "schedule": (*_COMPILING, "submit", "schedule"),
+    "status": ("target", "run"),
+    "rbac": _COMPILING,
+}
+"""Keys of `Settings` that a command reads beside those of every command: `--cfg job` shows them."""
 _MODES = ("--cfg", "-c", "--info", "-i", "--multirun", "-m", "--run", "-r")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -83,6 +96,27 @@ class Settings(Frozen):
     schedule: Schedule = Schedule()
     config: dict[str, JsonValue] = Field(default_factory=dict)
     """What the pipeline itself is configured with, not yet validated by its model."""
+
+    def kubeflow(self) -> Kubeflow:
+        """The target, for the backend that was asked for.
+
+        Raises:
+            ConfigError: When no target is given.
+        """
+        if self.target is None:
+            raise ConfigError("target: say where the pipeline shall run: target=kubeflow")
+        return self.target if self.compat is None else self.target.model_copy(update={"compat": self.compat})
+
+    def compose(self) -> PipelineSpec:
+        """The pipeline, with the fields named in `runtime` left open.
+
+        Raises:
+            ConfigError: Naming the key, what is wrong and what is allowed.
+            CompositionError: When the pipeline can't be composed.
+            UnsupportedError: When a field can't stay open.
+        """
+        pipeline, config = self.load()
+        return open_fields(pipeline, config, self.runtime) if self.runtime else pipeline.compose(config)
 
     def load(self) -> tuple[AnyPipeline, PipelineConfig]:
         """The pipeline, under the name chosen for it, and its validated configuration.
@@ -139,7 +173,7 @@ def compose_and_call(command: str, arguments: Sequence[str], job: Job) -> int:
     modes = [word for word in arguments if word.partition("=")[0] in _MODES]
     if len(modes) > 1:
         raise ConfigError(f"{' and '.join(modes)} exclude each other: give one of them")
-    broken = _prepare_hydra(arguments)
+    broken = _prepare_hydra(arguments, command)
     sys.argv = [f"millrace {command}", *_forced(arguments)]
     try:
         hydra.main(version_base="1.3", config_path="pkg://millrace.conf", config_name="config")(call)()
@@ -207,8 +241,14 @@ def user_components(arguments: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _prepare_hydra(arguments: Sequence[str]) -> dict[str, ConfigError]:
-    """Give Hydra the defaults of every pipeline; those that can't be imported are returned with the reason."""
+def _prepare_hydra(arguments: Sequence[str], command: str = "") -> dict[str, ConfigError]:
+    """Give Hydra the defaults of a command and of every pipeline.
+
+    Returns:
+        Pipelines that can't be imported, with the reason.
+    """
+    if "target=sagemaker" in arguments:
+        raise UnsupportedError("target=sagemaker: this version of Millrace has one target: target=kubeflow")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors here instead of printing them
     add_import_paths(arguments)
     _refuse_shadowed(arguments)
@@ -216,6 +256,8 @@ def _prepare_hydra(arguments: Sequence[str]) -> dict[str, ConfigError]:
 
     store = ConfigStore.instance()
     store.store(group="runner", name="local", node=_defaults(LocalRunner))
+    keys = [key for key in _KEYS.get(command, ()) if key != "target"]
+    store.store(group="settings", name="command", node={key: _defaults(Settings)[key] for key in keys})
     store.store(group="defaults", name="target_kubeflow", node=_defaults(Kubeflow))
     broken = {}
     for name, entry in (dict.fromkeys(pipelines()) | user_pipelines(arguments)).items():

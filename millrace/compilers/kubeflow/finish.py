@@ -1,0 +1,54 @@
+"""What kfp's DSL can't say is put into the finished document: descriptions, and names that it would not take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from millrace.compilers.kubeflow.interface import OUTPUT_MARK, Interface
+
+__all__ = ["describe", "finished"]
+
+_WIDTH = 120
+
+
+def describe(document: dict[str, Any], tasks: Mapping[str, Interface]) -> None:
+    """Put the descriptions of inputs and outputs into a pipeline spec.
+
+    Args:
+        document: The spec, which is changed.
+        tasks: Interfaces by kfp's names of the tasks.
+    """
+    for name, interface in tasks.items():
+        component = document["components"][f"comp-{name}"]
+        inputs, outputs = component.get("inputDefinitions", {}), component.get("outputDefinitions", {})
+        for key, item in {**interface.values, **interface.taken}.items():
+            _describe(inputs, key, item.description)
+        for key, made in interface.made.items():
+            _describe(outputs, key, made.description)
+            _describe(outputs, f"{key}{OUTPUT_MARK}", made.description)
+
+
+def _describe(definitions: Mapping[str, Any], key: str, description: str) -> None:
+    for kind in ("parameters", "artifacts"):
+        if description and key in definitions.get(kind, {}):
+            definitions[kind][key]["description"] = " ".join(description.split())
+
+
+def finished(documents: list[dict[str, Any]], header: str) -> str:
+    """The documents as text, always the same for the same contents."""
+    import yaml
+
+    unmarked = [_unmarked(document) for document in documents]
+    return header + yaml.safe_dump_all(unmarked, sort_keys=True, allow_unicode=True, width=_WIDTH)
+
+
+def _unmarked(item: Any) -> Any:
+    """The same without marks of outputs; constants are left as they are."""
+    if isinstance(item, dict):
+        return {
+            _unmarked(key): value if key == "runtimeValue" else _unmarked(value) for key, value in item.items()
+        }
+    if isinstance(item, list):
+        return [_unmarked(one) for one in item]
+    return item.replace(OUTPUT_MARK, "") if isinstance(item, str) else item

@@ -1,0 +1,62 @@
+"""Which tasks stand under which conditions, as a tree: Kubeflow's groups hold their tasks and lend them to nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from millrace.errors import UnsupportedError
+from millrace.specs import Condition, PipelineSpec, Task
+
+__all__ = ["Group", "group_tasks"]
+
+_Path = tuple[Condition, ...]
+
+
+@dataclass
+class Group:
+    """Tasks under the same conditions, in an order that has producers first, and groups under one more."""
+
+    tasks: list[Task] = field(default_factory=list)
+    groups: dict[str, tuple[Condition, Group]] = field(default_factory=dict)
+
+
+def group_tasks(spec: PipelineSpec) -> Group:
+    """The tree of a pipeline's tasks.
+
+    A task that depends on a conditional one is skipped with it, so it goes below the same conditions.
+
+    Raises:
+        UnsupportedError: For a task that depends on tasks under conditions of which neither implies the other.
+    """
+    root = Group()
+    found: dict[str, _Path] = {}
+    for name in spec.order():
+        task = spec.task(name)
+        found[name] = _path(task, found)
+        group = root
+        for condition in found[name]:
+            group = group.groups.setdefault(condition.model_dump_json(), (condition, Group()))[1]
+        group.tasks.append(task)
+    return root
+
+
+def _path(task: Task, found: Mapping[str, _Path]) -> _Path:
+    """All conditions of a task, those of what it depends on first."""
+    inherited: _Path = ()
+    chosen = ""
+    for name in sorted(task.upstream()):
+        longer, shorter = sorted((inherited, found[name]), key=len, reverse=True)
+        if longer[: len(shorter)] != shorter:
+            raise UnsupportedError(
+                f"tasks.{task.name}: it depends on {chosen!r}, which runs when {_told(inherited)}, and on {name!r}, "
+                f"which runs when {_told(found[name])}: Kubeflow joins no tasks of different conditions. Put one of "
+                "the `when` blocks into the other"
+            )
+        if longer is not inherited:
+            inherited, chosen = longer, name
+    return (*inherited, *(condition for condition in task.conditions if condition not in inherited))
+
+
+def _told(conditions: _Path) -> str:
+    return " and ".join(str(condition) for condition in conditions)
