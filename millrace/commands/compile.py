@@ -27,7 +27,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _compile(composed: Mapping[str, Any], added: Mapping[str, str], written: set[Path]) -> int:
-    from millrace.compilers.kubeflow.document import compile_pipeline
+    from millrace.compilers.kubeflow.pipeline import compile_pipeline
     from millrace.config import read_settings
 
     settings = read_settings(composed)

@@ -1,5 +1,5 @@
 """Kubeflow Pipelines: the compiler, and the checks that a document must pass."""
 
-from millrace.compilers.kubeflow.document import compile_pipeline
+from millrace.compilers.kubeflow.pipeline import compile_pipeline
 
 __all__ = ["compile_pipeline"]

@@ -1,232 +1,175 @@
-"""From a pipeline to Kubeflow's own document, through kfp's public DSL."""
+"""A compiled Kubeflow document: reading it without trusting it, and parsing it as strictly as the API server.
+
+A document is a YAML stream of one pipeline spec and at most one platform spec.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import re
-import tempfile
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from inspect import Parameter, Signature
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from millrace.compilers.kubeflow.finish import describe, finished
-from millrace.compilers.kubeflow.groups import Group, group_tasks
-from millrace.compilers.kubeflow.interface import OUTPUT_MARK, Interface, container_component, kfp_name
-from millrace.compilers.kubeflow.pods import check_tasks, set_pod
-from millrace.compilers.kubeflow.tasks import KINDS, RUN_VARIABLE, Planned, open_name, plan_task
-from millrace.errors import ConfigError, UnsupportedError
-from millrace.specs import Condition, PipelineSpec, Task, TaskOutput
-from millrace.targets.kubeflow import Kubeflow
+from millrace.errors import ConfigError, DataError
 
-__all__ = ["compile_pipeline", "need_kfp", "written"]
+__all__ = ["Document", "Finding", "Path", "parse_document", "read_document", "shown"]
 
-_RUN_LABEL = "metadata.labels['pipeline/runid']"
-_GROUP_NAME = re.compile(r"(condition|condition-branches|exit-handler|for-loop)-[0-9]+")
-_NAMED_GROUPS = ("2.16", "2.17")
-"""Backends on which the name that the UI shows may differ from the one that others refer to."""
+MAX_BYTES = 8 * 1024 * 1024
+"""Larger documents are not read: a run's Workflow, larger still, must fit 1.5 MiB."""
+MAX_DEPTH = 200
+MAX_VALUES = 1_000_000
+"""Values in a document, repeated ones (YAML aliases) counted each time."""
+
+Path = tuple[str | int, ...]
 
 
-@dataclass
-class _Composition:
-    """A pipeline while kfp composes it."""
+@dataclass(frozen=True)
+class Document:
+    """A document's two parts, as plain data."""
 
-    spec: PipelineSpec
-    target: Kubeflow
-    plans: Mapping[str, Planned]
-    parameters: Mapping[str, Any]
-    made: dict[str, Any] = field(default_factory=dict)
-    """kfp's tasks by our names."""
+    pipeline: dict[str, Any]
+    """The pipeline spec (`pipelineInfo`, `root`, `components`, `deploymentSpec`, ...)."""
+    platform: dict[str, Any] | None = None
+    """The platform spec (`platforms`), where there is one."""
 
 
-def compile_pipeline(spec: PipelineSpec, target: Kubeflow) -> str:
-    """The pipeline as text in YAML: the pipeline spec, and below it the platform spec for Kubernetes.
+@dataclass(frozen=True, order=True)
+class Finding:
+    """What is wrong with a document, and where."""
 
-    The same pipeline gives the same bytes. Nothing is asked for over a network.
+    severity: Literal["error", "warning"]
+    path: str
+    """Of the field: `root.dag.tasks.train.retryPolicy.maxRetryCount`."""
+    message: str
 
-    Raises:
-        ConfigError: When kfp is missing, an image is not fixed or names collide.
-        UnsupportedError: For what Kubeflow can't do.
-    """
-    need_kfp()
-    check_tasks(spec, target)
-    root = group_tasks(spec)
-    _refuse_repeated_metrics(spec)
-    plans = {task.name: plan_task(task, spec, target) for task in spec.tasks}
-    names: dict[str, str] = {}
-
-    def build(*channels: Any) -> None:
-        composition = _Composition(spec, target, plans, dict(zip(opened, channels, strict=True)))
-        _add_group(composition, root)
-        names.update({name: task.name for name, task in composition.made.items()})
-
-    opened = _open_parameters(spec)
-    build.__name__ = spec.name
-    vars(build)["__signature__"] = Signature(list(opened.values()))
-    documents, header = written(_composed(build, spec, target))
-    described: dict[str, Interface] = {names[name]: plan.interface for name, plan in plans.items()}
-    describe(documents[0], described)
-    _describe_parameters(documents[0], spec, target)
-    return finished(documents, header)
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.path}: {self.message}" if self.path else f"{self.severity}: {self.message}"
 
 
-def need_kfp() -> None:
-    """Check that kfp is installed.
+def parse_document(text: str) -> Document:
+    """Read a document.
 
     Raises:
-        ConfigError: With the line that installs it.
+        DataError: When it is no YAML stream of one pipeline spec and at most one platform spec.
     """
+    found = read_document(text)
+    if isinstance(found, Document):
+        return found
+    raise DataError("\n".join(str(finding) for finding in found))
+
+
+def read_document(text: str) -> Document | list[Finding]:
+    """Like `parse_document`, but with findings instead of an error."""
+    size = len(text.encode(errors="surrogatepass"))
+    if size > MAX_BYTES:
+        return [Finding("error", "", f"the document has {size:,} bytes; more than {MAX_BYTES:,} can't run anywhere")]
+    parts = _load(text)
+    if isinstance(parts, Finding):
+        return [parts]
+    wrong = [finding for part in parts for finding in _no_json(part)]
+    if wrong:
+        return wrong
+    platforms = [part for part in parts if "platforms" in part and "root" not in part]
+    pipelines = [part for part in parts if part not in platforms]
+    if len(pipelines) != 1 or len(platforms) > 1:
+        return [
+            Finding(
+                "error",
+                "",
+                f"{len(pipelines)} pipeline specs and {len(platforms)} platform specs; "
+                "a document has one pipeline spec and at most one platform spec",
+            )
+        ]
+    return Document(pipelines[0], platforms[0] if platforms else None)
+
+
+def _load(text: str) -> list[dict[str, Any]] | Finding:
+    """The parts of a YAML stream that are not empty."""
+    yaml = _yaml()
     try:
-        import kfp
-        import kfp.kubernetes
+        if problem := _too_deep(text):
+            return problem
+        parts = [part for part in yaml.load_all(text, _loader()) if part is not None]
+    except yaml.YAMLError as error:
+        return Finding("error", "", f"this is no YAML: {' '.join(str(error).split())}")
+    except (ValueError, RecursionError) as error:  # impossible dates and numbers; a mapping that is its own key
+        return Finding("error", "", f"this YAML can't be read: {error}")
+    for part in parts:
+        if not isinstance(part, dict):
+            return Finding("error", "", f"a part is a {type(part).__name__}; both specs are mappings")
+    return parts
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
     except ImportError as error:
-        raise ConfigError(
-            f"target=kubeflow needs the package {error.name!r}: pip install 'millrace[kubeflow]'"
-        ) from error
+        raise ConfigError("documents of Kubeflow need PyYAML: pip install 'millrace[kubeflow]'") from error
+    return yaml
 
 
-def written(component: Any) -> tuple[list[dict[str, Any]], str]:
-    """What kfp's compiler writes for one of its components: the documents, and the comments above them."""
-    import yaml
-    from kfp import compiler
+def _loader() -> Any:
+    """A safe loader that refuses what the backend's loader refuses: a key given twice."""
+    yaml = _yaml()
+    safe = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "document.yaml")
-        compiler.Compiler().compile(component, str(path))
-        text = path.read_text(encoding="utf-8")
-    header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return list(yaml.load_all(text, Loader=loader)), header  # noqa: S506 - a safe one
+    def construct_mapping(self: Any, node: Any, deep: bool = False) -> Any:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice!r} is given twice", node.start_mark)
+        return safe.construct_mapping(self, node, deep)
 
-
-def _composed(build: Any, spec: PipelineSpec, target: Kubeflow) -> Any:
-    from kfp import dsl
-
-    name = re.sub("-+", "-", spec.name.replace("_", "-")).strip("-")
-    tasks = [task.name for task in spec.tasks if re.sub("-+", "-", task.name.replace("_", "-")).strip("-") == name]
-    if tasks or _GROUP_NAME.fullmatch(name):
-        raise ConfigError(
-            f"pipeline.name: {spec.name!r} would be called {name!r} in Kubeflow, as {'the task ' + repr(tasks[0]) if tasks else 'a group of tasks'}, "
-            "and kfp would load that alone: give another name, pipeline.name=NAME"
-        )
-    return dsl.pipeline(name=name, description=spec.description or None, pipeline_root=target.pipeline_root)(build)
+    return type("Loader", (safe,), {"construct_mapping": construct_mapping})
 
 
-def _open_parameters(spec: PipelineSpec) -> dict[str, Parameter]:
-    """The pipeline's own parameters, by their dotted names."""
-    found: dict[str, Parameter] = {}
-    names: dict[str, str] = {}
-    for parameter in spec.runtime_parameters:
-        name = open_name(parameter)
-        if name in names:
-            raise ConfigError(f"runtime: {names[name]} and {parameter.name} would both be called {name!r}")
-        names[name] = parameter.name
-        kind = KINDS[parameter.kind]
-        found[parameter.name] = Parameter(
-            name, Parameter.KEYWORD_ONLY, annotation=kind, default=kind(parameter.default)
-        )
-    return found
+def _too_deep(text: str) -> Finding | None:
+    """libyaml's composer overflows the stack on deep nesting, its parser does not: so this comes first."""
+    yaml = _yaml()
+    depth = 0
+    for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.events.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                return Finding("error", "", f"nested more than {MAX_DEPTH} deep, at line {event.start_mark.line + 1}")
+        elif isinstance(event, yaml.events.CollectionEndEvent):
+            depth -= 1
+    return None
 
 
-def _add_group(composition: _Composition, group: Group) -> None:
-    for task in group.tasks:
-        with _share(composition, task) as share:
-            composition.made[task.name] = _add_task(composition, task, share)
-    for condition, below in group.groups.values():
-        with _when(composition, condition):
-            _add_group(composition, below)
+def _no_json(part: Mapping[str, Any]) -> Iterator[Finding]:
+    """What JSON has no form for; the backend turns each part into JSON first."""
+    seen = 0
+    waiting: list[tuple[Path, Any]] = [((), part)]
+    while waiting:
+        path, value = waiting.pop()
+        seen += 1
+        if seen > MAX_VALUES or len(path) > MAX_DEPTH:
+            limit = f"{MAX_VALUES:,} values" if seen > MAX_VALUES else f"{MAX_DEPTH} levels"
+            yield Finding("error", "", f"more than {limit} when its YAML aliases are written out")
+            return
+        if isinstance(value, dict):
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    yield Finding("error", shown((*path, str(key))), f"the key {key!r} is no text: put it in quotes")
+                waiting.append(((*path, str(key)), item))
+        elif isinstance(value, list):
+            waiting.extend(((*path, index), item) for index, item in enumerate(value))
+        elif not isinstance(value, str | int | float | None):
+            kind = type(value).__name__
+            yield Finding("error", shown(path), f"{str(value)!r} is a {kind} in YAML: put it in quotes")
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield Finding("error", shown(path), f"{value} is no number that JSON knows")
 
 
-@contextlib.contextmanager
-def _share(composition: _Composition, task: Task) -> Iterator[Any]:
-    """A loop over the shares of a task that has several; gives the index of the share, or 0."""
-    from kfp import dsl
-
-    if task.for_each is None or task.for_each.shares == 1:
-        yield 0
-        return
-    name = f"{task.name}, by shares" if composition.target.compat in _NAMED_GROUPS else None
-    with dsl.ParallelFor(items=list(range(task.for_each.shares)), name=name) as index:
-        yield index
-
-
-@contextlib.contextmanager
-def _when(composition: _Composition, condition: Condition) -> Iterator[None]:
-    from kfp import dsl
-
-    metric = _channel(composition, condition.metric)
-    threshold = composition.parameters[condition.runtime] if condition.runtime else condition.threshold
-    compared = {
-        ">=": metric.__ge__,
-        ">": metric.__gt__,
-        "<=": metric.__le__,
-        "<": metric.__lt__,
-    }[condition.comparison](threshold)
-    name = f"{condition.metric} {condition.comparison} {condition.runtime or format(condition.threshold, 'g')}"
-    with dsl.If(compared, name=name if composition.target.compat in _NAMED_GROUPS else None):
-        yield
-
-
-def _add_task(composition: _Composition, task: Task, share: Any) -> Any:
-    from kfp import kubernetes
-
-    plan = composition.plans[task.name]
-    given: dict[str, Any] = dict(plan.constants)
-    if "share_index" in given:
-        given["share_index"] = share
-    given |= {name: composition.parameters[dotted] for name, dotted in plan.opened.items()}
-    given |= {name: _channel(composition, output) for name, output in plan.artifacts.items()}
-    made = container_component(plan.interface)(**given)
-    for name in task.after:
-        made.after(composition.made[name])
-    set_pod(made, task, composition.spec.component_of(task), composition.target)
-    kubernetes.use_field_path_as_env(made, RUN_VARIABLE, _RUN_LABEL)
-    return made
-
-
-def _channel(composition: _Composition, output: TaskOutput) -> Any:
-    """What kfp calls a task's output: of all shares together, where there are several."""
-    producer = composition.spec.task(output.task)
-    outputs = composition.made[output.task].outputs
-    channel = outputs[output.port] if output.port in outputs else outputs[f"{output.port}{OUTPUT_MARK}"]
-    return _collected(channel) if producer.for_each and producer.for_each.shares > 1 else channel
-
-
-def _collected(channel: Any) -> Any:
-    """The artifacts of all shares as one list.
-
-    Where a condition stands between a loop and a task that reads from it, kfp takes every `Collected` for
-    parameters, and fails; one that also counts as an artifact is handed into the condition's group as it should.
-    """
-    from kfp import dsl
-    from kfp.dsl.pipeline_channel import PipelineArtifactChannel
-
-    class Collected(dsl.Collected):  # type: ignore[misc]
-        pass
-
-    PipelineArtifactChannel.register(Collected)
-    return Collected(channel)
-
-
-def _refuse_repeated_metrics(spec: PipelineSpec) -> None:
-    """A metric of a task with several shares is several numbers: no condition can compare it."""
-    for task in spec.tasks:
-        for condition in task.conditions:
-            shares = spec.task(condition.metric.task).for_each
-            if shares is not None and shares.shares > 1:
-                raise UnsupportedError(
-                    f"tasks.{task.name}: the condition {condition} compares a metric of a task that runs in "
-                    f"{shares.shares} shares, each with a number of its own: compare one that a later task reports"
-                )
-
-
-def _describe_parameters(document: dict[str, Any], spec: PipelineSpec, target: Kubeflow) -> None:
-    """Descriptions and allowed values of the pipeline's own parameters, for the form in the UI."""
-    defined = document["root"].get("inputDefinitions", {}).get("parameters", {})
-    for parameter in spec.runtime_parameters:
-        entry = defined[open_name(parameter)]
-        if parameter.description:
-            entry["description"] = " ".join(parameter.description.split())
-        if parameter.choices and target.compat in _NAMED_GROUPS:
-            entry["literals"] = list(parameter.choices)
+def shown(path: Path) -> str:
+    """A path as people write it; names with dots in brackets: `components.comp-a.args[0]`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif "." in part:
+            text += f"[{part!r}]"
+        else:
+            text += f".{part}" if text else part
+    return text
