@@ -86,6 +86,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--task", required=True)
     for name in ("--input", "--output", "--open"):
         parser.add_argument(name, action="append", default=[], type=_pair)
+    parser.add_argument("--part", action="append", default=[], type=_pair)
     parser.add_argument("--cluster", type=_cluster)
     found = parser.parse_args(list(words))
     for name in ("input", "output", "open"):
@@ -160,24 +161,37 @@ def _share(task: str, values: Mapping[str, JsonValue]) -> Share:
 
 
 def _given(asked: argparse.Namespace, component: AnyComponent, port: Port, folder: Path) -> tuple[GivenArtifact, ...]:
-    """What is given to an input, where the worker finds it."""
-    found = asked.executor_input.inputs.artifacts.get(port.name, RuntimeArtifacts()).artifacts
+    """What is given to an input of the component, where the worker finds it.
+
+    Each `--part PORT=NAME` names an input of the document with what one task made for a port that takes many.
+    """
+    parts = [name for owner, name in asked.part if owner == port.name]
+    if parts:
+        return tuple(one for name in parts for one in _taken(asked, port, name, folder, together=True))
+    return _taken(asked, port, port.name, folder, together=not port.many)
+
+
+def _taken(
+    asked: argparse.Namespace, port: Port, name: str, folder: Path, *, together: bool
+) -> tuple[GivenArtifact, ...]:
+    """The artifacts of an input of the document, or one folder of links to what is in all of them."""
+    found = asked.executor_input.inputs.artifacts.get(name, RuntimeArtifacts()).artifacts
     if not found:
-        if port.optional or port.many:
+        if name == port.name and (port.optional or port.many):
             return ()
-        raise ConfigError(f"{asked.task}.{port.name}: an artifact is required")
+        raise ConfigError(f"{asked.task}.{name}: an artifact is required")
     paths = [artifact_path(artifact) for artifact in found]
-    if len(found) == 1 and port.name in asked.input:
-        paths = [Path(asked.input[port.name])]
+    if len(found) == 1 and name in asked.input:
+        paths = [Path(asked.input[name])]
     facts = _facts(port)
-    if len(found) > 1 and not port.many:
-        together = folder / port.name
-        together.mkdir(parents=True)
-        add_tree(together, paths, symbolic_link)
-        return (GivenArtifact(path=together),)
+    if len(found) > 1 and together:
+        whole = folder / name
+        whole.mkdir(parents=True)
+        add_tree(whole, paths, symbolic_link)
+        return (GivenArtifact(path=whole),)
     return tuple(
         GivenArtifact(
-            path=_present(f"{asked.task}.{port.name}", path, port, folder / f"{port.name}-{number}"),
+            path=_present(f"{asked.task}.{name}", path, port, folder / f"{name}-{number}"),
             uri=artifact.uri if "://" in artifact.uri else "",
             metadata={name: value for name, value in plain_metadata(artifact.metadata).items() if name in facts},
         )

@@ -104,9 +104,10 @@ def plan_task(task: Task, spec: PipelineSpec, target: Kubeflow) -> Planned:
 
 
 def _artifacts(task: Task, spec: PipelineSpec) -> tuple[dict[str, TaskOutput], dict[str, Taken], dict[str, str]]:
-    """Input artifacts by producer and by type, and those that are one of several for a port, by port.
+    """A task's input artifacts: their producers, their types, and the ports of those that are parts of one.
 
-    kfp makes no list of what different tasks made, so each gets an input of its own.
+    kfp makes no list of what different tasks made, so each gets an input of its own; the shares of one task
+    are one part.
     """
     ports = {port.name: port for port in spec.component_of(task).inputs}
     artifacts: dict[str, TaskOutput] = {}
@@ -115,12 +116,12 @@ def _artifacts(task: Task, spec: PipelineSpec) -> tuple[dict[str, TaskOutput], d
     for port, outputs in task.inputs.items():
         for number, output in enumerate(outputs):
             name = port if len(outputs) == 1 else f"{port}_{number}"
-            if name != port:
-                parts[name] = port
             if name in taken or (name != port and name in ports):
                 raise ConfigError(f"tasks.{task.name}: two inputs would be called {name!r}: rename a port")
             producer = spec.task(output.task)
             many = producer.for_each is not None and producer.for_each.shares > 1
+            if name != port or (many and ports[port].many):
+                parts[name] = port
             artifacts[name] = output
             taken[name] = Taken(schema_of(ports[port].artifact), ports[port].description, many=many)
     return artifacts, taken, parts
