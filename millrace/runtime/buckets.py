@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from obstore import ObjectMeta
     from obstore.store import ClientConfig, GCSStore, RetryConfig, S3Store
 
-__all__ = ["Patience", "bucket_objects", "read_from_bucket"]
+__all__ = ["Patience", "bucket_objects", "copy_from_bucket", "copy_to_bucket", "delete_from_bucket", "read_from_bucket"]
+
+
+_PIECE = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,60 @@ def read_from_bucket(
                 return data
             failure = _BrokenOffError(f"{uri}: only {len(data)} of {wanted} bytes arrive")
         attempts.wait_or_raise(failure)
+
+
+def copy_from_bucket(scheme: str, bucket: str, key: str, target: Path, patience: Patience) -> None:
+    """Write an object to a new file, in pieces: it may be larger than memory."""
+    import obstore
+
+    store = _store(scheme, bucket, patience)
+    attempts = _Attempts(patience)
+    while True:
+        written = 0
+        try:
+            result = obstore.get(store, key)
+            with target.open("wb") as stream:
+                for piece in result.stream(min_chunk_size=_PIECE):
+                    written += stream.write(piece)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the file here
+                raise
+            failure = _explained(error, f"{scheme}://{bucket}/{key}")
+        else:
+            if written == result.meta["size"]:
+                return
+            failure = _BrokenOffError(
+                f"{scheme}://{bucket}/{key}: only {written} of {result.meta['size']} bytes arrive"
+            )
+        attempts.wait_or_raise(failure)
+
+
+def copy_to_bucket(source: Path | bytes, scheme: str, bucket: str, key: str, patience: Patience) -> None:
+    """Write an object from a file or from memory; others see it whole or not at all."""
+    import obstore
+
+    try:
+        obstore.put(_store(scheme, bucket, patience), key, source)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the file here
+            raise
+        failure = _explained(error, f"{scheme}://{bucket}/{key}")
+    else:
+        return
+    raise failure from None
+
+
+def delete_from_bucket(scheme: str, bucket: str, keys: Sequence[str], patience: Patience) -> None:
+    """Delete objects; those that are not there are left out."""
+    import obstore
+
+    try:
+        obstore.delete(_store(scheme, bucket, patience), keys)
+    except Exception as error:
+        failure = _explained(error, f"{scheme}://{bucket}/{keys[0]}")
+    else:
+        return
+    raise failure from None
 
 
 def _store(scheme: str, bucket: str, patience: Patience) -> S3Store | GCSStore:
@@ -226,8 +283,11 @@ def _rights(scheme: str, bucket: str, code: str) -> str:
     if not code.startswith(("AccessDenied", "AllAccess")):
         return ""
     if scheme == "gs":
-        return f"; the account needs the role Storage Object Viewer on {bucket}"
-    return f"; the role needs s3:ListBucket on arn:aws:s3:::{bucket} and s3:GetObject on arn:aws:s3:::{bucket}/*"
+        return f"; the account needs the role Storage Object Viewer on {bucket}, to write Storage Object User"
+    return (
+        f"; the role needs s3:ListBucket on arn:aws:s3:::{bucket} and s3:GetObject on arn:aws:s3:::{bucket}/*, "
+        "and s3:PutObject and s3:DeleteObject there to write"
+    )
 
 
 def _unexplained(text: str, code: str, uri: str, scheme: str) -> MillraceError:

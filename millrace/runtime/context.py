@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, JsonValue
 from millrace.specs import Chart, Frozen
 from millrace.targets.kubeflow import ClusterWork
 
-__all__ = ["Context", "Progress", "Result", "Share", "summary"]
+__all__ = ["Context", "Hosts", "Progress", "Result", "Share", "summary"]
 
 
 class Share(Frozen):
@@ -21,6 +21,17 @@ class Share(Frozen):
 
     index: int = Field(default=0, ge=0)
     count: int = Field(default=1, ge=1)
+
+
+class Hosts(Frozen):
+    """The machines that share a task, and which of them this is."""
+
+    names: tuple[str, ...] = Field(default=("localhost",), min_length=1)
+    """By which they reach each other; the same order everywhere. What is to be kept is made by the first."""
+    index: int = Field(default=0, ge=0)
+    """Of this one."""
+    processes: int = Field(default=1, ge=1)
+    """Ranks on each."""
 
 
 class Progress(Frozen):
@@ -54,6 +65,8 @@ class Context:
     checkpoints: Path
     """A folder that later attempts at the same task find as it was left."""
     share: Share = field(default_factory=Share)
+    hosts: Hosts = field(default_factory=Hosts)
+    """Only for components that delegate training; one host for all others."""
     cores: int = 1
     """Processor cores this worker may use."""
     run: str = ""

@@ -125,6 +125,7 @@ def attempt(directory: Path, request: TaskRequest) -> TaskResult:
         scratch=scratch,
         checkpoints=directory / "checkpoints",
         share=request.share,
+        hosts=request.hosts,
         cores=request.cores,
         progress_file=directory / "progress.json",
         run=request.run,

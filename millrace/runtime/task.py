@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue
 
-from millrace.runtime.context import Share
+from millrace.runtime.context import Hosts, Share
 from millrace.specs import Frozen
 from millrace.targets.kubeflow import ClusterWork
 
@@ -64,6 +64,7 @@ class TaskRequest(Frozen):
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     inputs: dict[str, tuple[GivenArtifact, ...]] = Field(default_factory=dict)
     share: Share = Share()
+    hosts: Hosts = Hosts()
     cores: int = Field(default=1, ge=1)
     run: str = ""
     """The platform's id of the run; empty where there is none."""
