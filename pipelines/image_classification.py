@@ -56,7 +56,8 @@ def classify(config: ImageClassification, pictures: Dataset | None = None) -> No
     """
     listing = manifest(config.manifest, dataset=pictures)
     plan = shard(config.shard, manifest=listing.manifest)
-    records = preprocess.with_options(shares=config.workers)(config.preprocess, shards=plan.shards)
+    preprocessing = preprocess.with_options(shares=config.workers)
+    records = preprocessing(config.preprocess, shards=plan.shards, dataset=pictures)
     study = tune(config.tune.of(train, config.train), records=records.records).study if config.tune.space else None
     trained = train(config.train, records=records.records, study=study)
     report = evaluate(config.evaluate, model=trained.model, records=records.records)

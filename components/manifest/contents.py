@@ -32,7 +32,8 @@ def read_contents(
 
     Only digests are kept: memory does not grow with the size of the objects.
     """
-    items = (Listed(*row) for row in rows.select(Listed._fields).iter_rows())
+    listed = rows.with_columns(uri="place").select(Listed._fields)
+    items = (Listed(*row) for row in listed.iter_rows())
     digests: list[str | None] = []
     reasons: list[str | None] = []
     details: list[str | None] = []

@@ -85,7 +85,7 @@ def label_by_table(
     """
     uri, data = _find_table(labels.path, source, inside=inside)
     table = _parse_table(data, labels)
-    rows = rows.filter(pl.col("uri") != uri)
+    rows = rows.filter(pl.col("place") != uri)
     known = pl.concat([rows.select(name=column, uri="uri") for column in ("key", "uri")]).unique()
     resolved = table.join(known, on="name", how="left", maintain_order="left")
     missing = resolved.filter(pl.col("uri").is_null()).unique("name")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import polars as pl
 
@@ -13,35 +15,75 @@ from millrace.components.manifest.rows import LISTED, Rejected
 from millrace.components.manifest.spec import ManifestParameters
 from millrace.errors import DataError
 from millrace.runtime.context import Context
-from millrace.runtime.storage import list_objects
+from millrace.runtime.storage import list_objects, parse_source
 
-__all__ = ["list_source"]
+__all__ = ["Source", "list_source"]
 
 _BATCH = 50_000
 _SYSTEM_FILES = r"(?i)(^|/)(\.ds_store|thumbs\.db|ehthumbs\.db|desktop\.ini|\._[^/]*|__macosx/.*)$"
 
 
-def list_source(source: str, parameters: ManifestParameters, rejected: Rejected, context: Context) -> pl.DataFrame:
-    """Objects below a source by key (columns `LISTED`), without those excluded and without junk.
+@dataclass(frozen=True)
+class Source:
+    """What is listed, and how others know it."""
+
+    place: str
+    """Path or URI from which it is read here."""
+    uri: str = ""
+    """Of a dataset that an earlier task made: where other machines have it, if anywhere."""
+    dataset: bool = False
+
+    @property
+    def base(self) -> str:
+        """What the place of each object begins with."""
+        scheme, place = parse_source(self.place)
+        return _folder(Path(place).as_uri() if scheme == "file" else f"{scheme}://{place}")
+
+    @property
+    def prefix(self) -> str:
+        """What the URI of each object begins with."""
+        return _folder(self.uri) if self.uri else self.base
+
+
+def list_source(source: Source, parameters: ManifestParameters, rejected: Rejected, context: Context) -> pl.DataFrame:
+    """Objects below a source by key, without those excluded and without junk.
+
+    Columns are those of `LISTED`, `place`, from where the object is read, and `dataset_path`, which is null for
+    what is no dataset's.
 
     Raises:
         DataError: When there is nothing.
     """
     listed = _list(source, context)
     if listed.is_empty():
-        raise DataError(f"there are no objects below {source}")
-    rows = _chosen(listed, parameters.include, parameters.exclude)
+        raise DataError(f"there are no objects below {source.place}")
+    rows = _chosen(_known_to_others(listed, source), parameters.include, parameters.exclude)
     if rows.is_empty():
         raise DataError(
-            f"none of the {listed.height} objects below {source} is chosen by "
+            f"none of the {listed.height} objects below {source.place} is chosen by "
             f"include={list(parameters.include)} and exclude={list(parameters.exclude)}; "
             f"the first key is {listed['key'][0]!r}"
         )
     return _without_junk(rows, parameters, rejected)
 
 
-def _list(source: str, context: Context) -> pl.DataFrame:
-    objects = list_objects(source)
+def _folder(uri: str) -> str:
+    return uri.rstrip("/") + "/"
+
+
+def _known_to_others(rows: pl.DataFrame, source: Source) -> pl.DataFrame:
+    relative = pl.col("uri").str.strip_prefix(source.base)
+    # keys of buckets are written as they are, paths in file URIs percent-encoded
+    encoded = source.prefix == source.base or source.prefix.startswith("file:")
+    return rows.with_columns(
+        place=pl.col("uri"),
+        uri=pl.lit(source.prefix) + (relative if encoded else pl.col("key")),
+        dataset_path=relative if source.dataset else pl.lit(None, dtype=pl.String),
+    )
+
+
+def _list(source: Source, context: Context) -> pl.DataFrame:
+    objects = list_objects(source.place)
     parts = [pl.DataFrame(schema=LISTED)]
     while batch := list(islice(objects, _BATCH)):
         columns = ([getattr(item, name) for item in batch] for name in LISTED)

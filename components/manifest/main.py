@@ -16,7 +16,7 @@ from millrace.components.manifest.labels import (
     label_by_prefix,
     label_by_table,
 )
-from millrace.components.manifest.listing import list_source
+from millrace.components.manifest.listing import Source, list_source
 from millrace.components.manifest.rows import Rejected
 from millrace.components.manifest.spec import (
     CsvLabels,
@@ -29,7 +29,6 @@ from millrace.components.manifest.split import divide
 from millrace.errors import ConfigError, DataError
 from millrace.runtime.context import Context, Result
 from millrace.runtime.schemas import CHANNELS
-from millrace.runtime.storage import parse_source
 
 __all__ = ["main"]
 
@@ -45,6 +44,7 @@ _INDEX = (
     "version",
     "content",
     "group",
+    "dataset_path",
 )
 
 
@@ -54,18 +54,18 @@ def main(parameters: ManifestParameters, inputs: ManifestInputs, outputs: Manife
     rejected = Rejected()
     rows = list_source(source, parameters, rejected, context)
     rows = _in_channels(rows, parameters, rejected, context)
-    rows = _labelled(rows, parameters, source, rejected, inside=inputs.dataset is not None)
+    rows = _labelled(rows, parameters, source, rejected)
     rows = read_contents(rows, parameters, rejected, context)
     if rows.is_empty():
         raise DataError(
-            f"there are no usable objects below {source}; set aside: {rejected.summary()}; the first of each:\n"
+            f"there are no usable objects below {source.place}; set aside: {rejected.summary()}; the first of each:\n"
             f"{rejected.examples()}"
         )
     duplicates = rows.height - rows["content"].n_unique()
     rows = tie_together(rows, parameters, rejected)
-    classes = _classes(rows, source)
+    classes = _classes(rows, source.place)
     rows, repaired = divide(rows, parameters.split)
-    index = _index(rows, classes, _prefix(source))
+    index = _index(rows, classes, source.prefix)
     _write(outputs, index, classes, rejected)
     counts: dict[str, int] = {name: index.filter(pl.col("channel") == name).height for name in CHANNELS}
     aside = rejected.table().height
@@ -85,15 +85,15 @@ def main(parameters: ManifestParameters, inputs: ManifestInputs, outputs: Manife
     )
 
 
-def _source(parameters: ManifestParameters, inputs: ManifestInputs) -> str:
+def _source(parameters: ManifestParameters, inputs: ManifestInputs) -> Source:
     needed = "manifest needs its parameter source or its input dataset"
     if parameters.source is not None and inputs.dataset is not None:
         raise ConfigError(f"{needed}, not both: leave source={parameters.source!r} out")
     if inputs.dataset is not None:
-        return str(inputs.dataset.path)
+        return Source(str(inputs.dataset.path), inputs.dataset.uri, dataset=True)
     if parameters.source is None:
         raise ConfigError(f"{needed}: set manifest.source to a folder, s3://bucket/prefix or gs://bucket/prefix")
-    return parameters.source
+    return Source(parameters.source)
 
 
 def _in_channels(
@@ -122,14 +122,12 @@ def _in_channels(
     )
 
 
-def _labelled(
-    rows: pl.DataFrame, parameters: ManifestParameters, source: str, rejected: Rejected, *, inside: bool
-) -> pl.DataFrame:
+def _labelled(rows: pl.DataFrame, parameters: ManifestParameters, source: Source, rejected: Rejected) -> pl.DataFrame:
     labels = parameters.labels
     if isinstance(labels, RegexLabels):
         return label_by_pattern(rows, labels, rejected)
     if isinstance(labels, CsvLabels):
-        return label_by_table(rows, labels, source, rejected, inside=inside)
+        return label_by_table(rows, labels, source.place, rejected, inside=source.dataset)
     return label_by_prefix(rows, rejected)
 
 
@@ -142,12 +140,6 @@ def _classes(rows: pl.DataFrame, source: str) -> tuple[str, ...]:
             "(or set manifest.labels)"
         )
     return classes
-
-
-def _prefix(source: str) -> str:
-    scheme, place = parse_source(source)
-    prefix = Path(place).as_uri() if scheme == "file" else f"{scheme}://{place}"
-    return prefix.rstrip("/") + "/"
 
 
 def _index(rows: pl.DataFrame, classes: tuple[str, ...], prefix: str) -> pl.DataFrame:

@@ -138,7 +138,7 @@ class ManifestInputs(Inputs):
     """Nothing, or a dataset made by an earlier task."""
 
     dataset: Dataset | None = None
-    """What to list, in place of `source`."""
+    """What to list, in place of `source`. Tasks that read its objects need it, too."""
 
 
 class ManifestOutputs(Outputs):
@@ -162,7 +162,7 @@ class ManifestOutputs(Outputs):
 
 manifest = component(
     name="manifest",
-    version="1",
+    version="2",
     description="List a folder or prefix once: labels, channels and lineage of every object.",
     parameters=ManifestParameters,
     inputs=ManifestInputs,

@@ -14,17 +14,18 @@ from typing import Any, NamedTuple
 import polars
 
 from millrace.components.preprocess.spec import ImageData, PreprocessInputs, PreprocessOutputs, PreprocessParameters
-from millrace.errors import DataError
+from millrace.errors import ConfigError, DataError
 from millrace.runtime.context import Context, Result
 from millrace.runtime.images import ImageRejected, decode_image, encode_image
 from millrace.runtime.records import ImageRecord, RecordWriter, pack
 from millrace.runtime.schemas import Channel, ImageRecords, ShardCounts, ShardPlan, read_json_model
 from millrace.runtime.storage import process_many
 from millrace.runtime.task import write_atomically
+from millrace.specs import Dataset
 
 __all__ = ["main"]
 
-_COLUMNS = ["uri", "label", "content"]
+_COLUMNS = ("uri", "label", "content", "dataset_path")
 _REJECTS = {"uri": polars.String, "reason": polars.String, "detail": polars.String}
 _SHOWN = 5
 
@@ -111,7 +112,8 @@ def main(
             if kept.exists():
                 _recount(kept, shard.file.stem, tally)
             else:
-                _convert_shard(shard, kept, process, tally, context, schema.classes)
+                rows = _rows(shard, inputs.dataset)
+                _convert_shard(shard, rows, kept, process, tally, context, schema.classes)
             _publish(kept, outputs)
     context.log.info("%d shards, %d objects, %d of them rejected", len(shards), tally.total, tally.rejected)
     return Result()
@@ -152,21 +154,46 @@ def _fingerprint(file: Path, schema: ImageRecords, parameters: PreprocessParamet
     return f"{file.stem}-{given.hexdigest()[:16]}"
 
 
+def _rows(shard: _Shard, dataset: Dataset | None) -> polars.DataFrame:
+    """The shard's objects; `place` is where each is read.
+
+    Raises:
+        ConfigError: When some are in a dataset that is not given.
+        DataError: When there are more or fewer than planned.
+    """
+    there = polars.read_parquet_schema(shard.file)  # tables that other tools wrote know of no datasets
+    rows = polars.read_parquet(shard.file, columns=[name for name in _COLUMNS if name in there])
+    if rows.height != shard.objects:
+        raise DataError(f"{shard.file} has {rows.height} objects, plan.json says {shard.objects}; run shard again")
+    if "dataset_path" not in there or rows["dataset_path"].null_count() == rows.height:
+        return rows.with_columns(place="uri")
+    if dataset is None:
+        raise ConfigError(
+            f"the shards name objects of a dataset that an earlier task made, {rows['uri'][0]} for one: "
+            f"preprocess needs the same input `dataset` as manifest"
+        )
+    inside = polars.lit(f"{dataset.path.absolute().as_uri()}/") + polars.col("dataset_path")
+    return rows.with_columns(place=polars.coalesce(inside, "uri"))
+
+
 def _convert_shard(
-    shard: _Shard, kept: Path, process: _Process, tally: _Tally, context: Context, classes: tuple[str, ...]
+    shard: _Shard,
+    rows: polars.DataFrame,
+    kept: Path,
+    process: _Process,
+    tally: _Tally,
+    context: Context,
+    classes: tuple[str, ...],
 ) -> None:
     """Make one shard's files in a folder that gets the name `kept` when it is whole."""
     name = shard.file.stem
     folder = kept.with_name(f".{kept.name}.partial")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    rows = polars.read_parquet(shard.file, columns=_COLUMNS)
-    if rows.height != shard.objects:
-        raise DataError(f"{shard.file} has {rows.height} objects, plan.json says {shard.objects}; run shard again")
     rejects: list[_Reject] = []
     labels: Counter[int] = Counter()
     with RecordWriter(folder / f"{name}.tfrecord") as writer:
-        for row, (_, result) in zip(rows.iter_rows(named=True), process(rows["uri"]), strict=True):
+        for row, (_, result) in zip(rows.iter_rows(named=True), process(rows["place"]), strict=True):
             tally.seen += 1
             image = _usable(row, result)
             if isinstance(image, _Reject):

@@ -6,7 +6,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from millrace.specs import Distribution, Inputs, Outputs, Parameters, Records, Rejects, Resources, Shards, component
+from millrace.specs import (
+    Dataset,
+    Distribution,
+    Inputs,
+    Outputs,
+    Parameters,
+    Records,
+    Rejects,
+    Resources,
+    Shards,
+    component,
+)
 
 __all__ = ["ImageData", "PreprocessInputs", "PreprocessOutputs", "PreprocessParameters", "preprocess"]
 
@@ -48,6 +59,8 @@ class PreprocessInputs(Inputs):
 
     shards: Shards
     """Which objects go into which record file; a worker takes its share of the files."""
+    dataset: Dataset | None = None
+    """What was listed, when `manifest` listed the dataset of an earlier task."""
 
 
 class PreprocessOutputs(Outputs):
@@ -61,7 +74,7 @@ class PreprocessOutputs(Outputs):
 
 preprocess = component(
     name="preprocess",
-    version="1",
+    version="2",
     description="Decode, resize and re-encode each shard's objects into TFRecord files with counts and a schema.",
     parameters=PreprocessParameters,
     inputs=PreprocessInputs,

@@ -18,6 +18,8 @@ from pydantic import ValidationError
 
 from millrace.components.manifest.spec import CsvLabels, ManifestParameters, RegexLabels, Split, manifest
 from millrace.errors import ConfigError, DataError
+from millrace.runtime.execute import attempt
+from millrace.runtime.task import GivenArtifact, TaskRequest
 from millrace.testing import Ran, run_component
 from tests.conftest import SECRET_KEY, Bucket
 from tests.faults import SLOW_DOWN, Chooser, faulty_proxy
@@ -71,18 +73,37 @@ def reasons(ran: Ran) -> dict[str, str]:
     return {uri.rpartition("/")[2]: reason for uri, reason in rejects(ran).select("uri", "reason").iter_rows()}
 
 
+def known_by(tmp_path: Path, dataset: Path, uri: str, **parameters: Any) -> Ran:
+    """Run on a dataset of an earlier task that has a URI."""
+    request = TaskRequest(
+        name="manifest",
+        component=manifest.spec.entry,
+        parameters=ManifestParameters(**parameters).model_dump(mode="json"),
+        inputs={"dataset": (GivenArtifact(path=dataset, uri=uri),)},
+    )
+    result = attempt(tmp_path / "task", request)
+    outputs = {name: tmp_path / "task" / made.path for name, made in result.outputs.items()}
+    return Ran(outputs=outputs, metrics=result.metrics, metadata={})
+
+
+def files(ran: Ran) -> list[Path]:
+    return [file for folder in ran.outputs.values() for file in folder.rglob("*") if file.is_file()]
+
+
 class TestOutputs:
     def test_the_lineage_table(self, tmp_path: Path) -> None:
         ran = run(tmp_path, pictures("cats", "dogs"))
         rows = index(ran)
         assert rows.columns == [
             "uri", "prefix", "key", "class_label", "label", "channel", "size", "etag", "version", "content", "group",
+            "dataset_path",
         ]  # fmt: skip
         assert rows["key"].to_list() == sorted(pictures("cats", "dogs"))
         assert rows["class_label"].to_list() == ["cats"] * 5 + ["dogs"] * 5
         assert rows["label"].to_list() == [0] * 5 + [1] * 5
         assert rows.select((pl.col("prefix") + pl.col("key") == pl.col("uri")).all()).item()
         assert rows["size"][0] == len(picture(0))
+        assert rows["dataset_path"].null_count() == rows.height
 
     def test_classes_and_s3_manifests(self, tmp_path: Path) -> None:
         ran = run(tmp_path, pictures("cats", "dogs"))
@@ -116,6 +137,33 @@ class TestOutputs:
         dataset = write(tmp_path / "dataset", pictures("cats", "dogs"))
         ran = run_component(manifest, ManifestParameters(), tmp_path / "task", dataset=dataset)
         assert ran.metrics["objects"] == 10
+        rows = index(ran)
+        assert rows["dataset_path"].to_list() == rows["key"].to_list()
+        assert rows["uri"].to_list() == [(dataset / key).as_uri() for key in rows["key"]]
+
+    def test_a_dataset_that_other_machines_know(self, tmp_path: Path) -> None:
+        dataset = write(tmp_path / "dataset", {**pictures("cats", "dogs"), "dogs/ä 1.png": picture(99)})
+        write(dataset, {"dogs/.DS_Store": b"x"})
+        ran = known_by(tmp_path, dataset, "s3://store/run/dataset")
+        rows = index(ran)
+        assert rows["prefix"].unique().to_list() == ["s3://store/run/dataset/"]
+        assert "s3://store/run/dataset/dogs/ä 1.png" in rows["uri"].to_list()
+        assert "dogs/%C3%A4%201.png" in rows["dataset_path"].to_list()
+        assert rejects(ran)["uri"].to_list() == ["s3://store/run/dataset/dogs/.DS_Store"]
+        test = json.loads((ran.outputs["manifest"] / "test.manifest").read_text())
+        assert test[0] == {"prefix": "s3://store/run/dataset/"}
+        assert set(test[1:]) <= set(rows["key"])
+        assert str(tmp_path).encode() not in b"".join(file.read_bytes() for file in files(ran))
+
+    @pytest.mark.parametrize("name", ["cats/0.png", "s3://store/dataset/cats/0.png"])
+    def test_a_table_of_labels_in_a_dataset_that_other_machines_know(self, tmp_path: Path, name: str) -> None:
+        keys = [f"{folder}/{number}.png" for folder in ("cats", "dogs") for number in range(5)]
+        lines = [f"{name.replace('cats/0.png', key)},{key[:3]}" for key in keys]
+        table = "\n".join(["key,label", *lines]).encode()
+        dataset = write(tmp_path / "dataset", {**pictures("cats", "dogs"), "labels.csv": table})
+        ran = known_by(tmp_path, dataset, "s3://store/dataset", labels=CsvLabels(path="labels.csv"))
+        assert set(column(ran, "class_label").values()) == {"cat", "dog"}
+        assert reasons(ran) == {}
 
 
 class TestSource:

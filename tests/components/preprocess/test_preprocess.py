@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import polars
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from millrace.components.preprocess.spec import ImageData, PreprocessParameters, preprocess
-from millrace.errors import DataError
+from millrace.errors import ConfigError, DataError
 from millrace.runtime.context import Share
 from millrace.runtime.datasets import load_arrays
 from millrace.runtime.images import decode_image
@@ -23,6 +25,7 @@ from millrace.runtime.schemas import (
 )
 from millrace.testing import run_component
 from tests.components.preprocess.material import (
+    Listed,
     contents,
     make_shards,
     noise,
@@ -90,6 +93,48 @@ class TestRecords:
             ran = run_component(preprocess, parameters, tmp_path / f"task{cores}", shards=shards, cores=cores)
             made.append(contents(ran.outputs["records"], ran.outputs["rejects"]))
         assert made[0] == made[1]
+
+
+class TestDatasetOfAnEarlierTask:
+    def test_is_read_where_it_is_now_and_named_as_it_was_listed(self, tmp_path: Path) -> None:
+        objects = pictures(tmp_path / "mounted", 6)
+        expected = run_component(
+            preprocess,
+            small(),
+            tmp_path / "direct",
+            shards=make_shards(tmp_path / "listed", {"train-00000-of-00001": objects}),
+        )
+        shards = in_a_dataset(tmp_path / "in", objects)
+        ran = run_component(preprocess, small(), tmp_path / "task", shards=shards, dataset=tmp_path / "mounted")
+        images, labels = load_arrays(ran.outputs["records"], "train")
+        np.testing.assert_array_equal(images, load_arrays(expected.outputs["records"], "train")[0])
+        assert labels.tolist() == [0, 1, 0, 1, 0, 1]
+        record = next(iter(read_images(ran.outputs["records"] / "train-00000-of-00001.tfrecord")))
+        assert record.uri == "s3://store/run/dataset/000 ä#.png"
+
+    def test_is_needed(self, tmp_path: Path) -> None:
+        shards = in_a_dataset(tmp_path / "in", pictures(tmp_path / "mounted", 2))
+        with pytest.raises(ConfigError, match="preprocess needs the same input `dataset` as manifest"):
+            run_component(preprocess, small(), tmp_path / "task", shards=shards)
+
+    def test_is_the_one_that_was_listed(self, tmp_path: Path) -> None:
+        shards = in_a_dataset(tmp_path / "in", pictures(tmp_path / "mounted", 2))
+        (tmp_path / "other").mkdir()
+        with pytest.raises(DataError, match=r"s3://store/run/dataset/000 ä#\.png: missing"):
+            run_component(
+                preprocess, small(max_error_rate=0), tmp_path / "task", shards=shards, dataset=tmp_path / "other"
+            )
+
+
+def in_a_dataset(folder: Path, objects: Sequence[Listed]) -> Path:
+    """Shards of objects that a dataset with a URI holds."""
+    names = [unquote(item.uri.rpartition("/")[2]) for item in objects]
+    named = [item._replace(uri=f"s3://store/run/dataset/{name}") for item, name in zip(objects, names, strict=True)]
+    shards = make_shards(folder, {"train-00000-of-00001": named})
+    file = shards / "shards" / "train-00000-of-00001.parquet"
+    paths = polars.Series("dataset_path", [item.uri.rpartition("/")[2] for item in objects])
+    polars.read_parquet(file).with_columns(paths).write_parquet(file)
+    return shards
 
 
 class TestShares:
