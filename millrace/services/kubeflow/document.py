@@ -89,7 +89,7 @@ def document_at(path: Path) -> Document:
 
 
 def with_cache(document: Document, cache: bool | None) -> Document:
-    """The document with caching of all its tasks switched; itself when nothing changes."""
+    """The document with caching of every container switched; itself when nothing changes."""
     import yaml
 
     parts = list(yaml.safe_load_all(document.text))
@@ -117,9 +117,13 @@ def _leaves(spec: Mapping[str, Any], component: Mapping[str, Any]) -> Iterator[s
 
 
 def _tasks(part: Any) -> Iterator[dict[str, Any]]:
+    """The tasks that run a container."""
     if isinstance(part, dict) and "pipelineInfo" in part:
-        for component in (part.get("root", {}), *part.get("components", {}).values()):
-            yield from component.get("dag", {}).get("tasks", {}).values()
+        components = part.get("components", {})
+        for component in (part.get("root", {}), *components.values()):
+            for task in component.get("dag", {}).get("tasks", {}).values():
+                if "executorLabel" in components.get(task.get("componentRef", {}).get("name"), {}):
+                    yield task
 
 
 def given_parameters(document: Document, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

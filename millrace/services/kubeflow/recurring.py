@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -34,8 +35,9 @@ def schedule_runs(
 ) -> Scheduled:
     """Make the schedule of this name what is asked for.
 
-    A schedule that differs is replaced: the new one is made disabled, then the old one is deleted, then the
-    new one is enabled. At no time do two of them start runs, and a call that was killed is finished by the next.
+    A schedule that differs is replaced: the new one is made disabled, the old one is disabled, the new one is
+    enabled, the old one is deleted. At no time do two of them start runs, and what a killed call has left is
+    finished by the next.
 
     Raises:
         ConfigError: When the schedule or the parameters are wrong, or the name is another's.
@@ -56,42 +58,81 @@ def schedule_runs(
     )
     existing = _of_this_name(connection, name)
     same = [item for item in existing if read_mark("schedule", item) == (_word(name), content)]
-    told = _told(schedule)
-    if same:
-        kept = same[0]
-        change = "unchanged"
-    else:
-        version = upload_document(connection, document)
-        config: dict[str, JsonValue] = {"parameters": parameters}
-        if target.pipeline_root:
-            config["pipeline_root"] = target.pipeline_root
-        body: dict[str, JsonValue] = {
-            "display_name": name,
-            "description": mark("schedule", _word(name), content),
-            "experiment_id": experiment_id(connection, submit.experiment),
-            "pipeline_version_reference": {
-                "pipeline_id": version.pipeline_id,
-                "pipeline_version_id": version.version_id,
+    kept = same[0] if same else None
+    others = [item for item in existing if item is not kept]
+    change = "unchanged" if kept else "replaced" if others else "made"
+    if kept is None:
+        state = schedule.state or ("enabled" if not others or _fires(others) else "disabled")
+        kept = _create(
+            connection,
+            document,
+            target,
+            submit,
+            schedule,
+            not others and state == "enabled",
+            {
+                "display_name": name,
+                "description": f"{mark('schedule', _word(name), content)} {state} when made",
+                "trigger": trigger,
+                "runtime_config": _runtime(target, parameters),
             },
-            "runtime_config": config,
-            "trigger": trigger,
-            "no_catchup": not schedule.catch_up,
-            "max_concurrency": str(schedule.concurrency),
-            "mode": "DISABLE",
-        }
-        if target.service_account:
-            body["service_account"] = target.service_account
-        kept = connection.post("/recurringruns", body)
-        change = "replaced" if existing else "made"
+        )
+    elif others:  # an earlier call was killed while it replaced them
+        state = schedule.state or ("enabled" if " enabled when made" in kept["description"] else "disabled")
+    else:
+        state = schedule.state or str(kept["status"]).lower()
     own = str(kept["recurring_run_id"])
-    others = [item for item in existing if item["recurring_run_id"] != own]
     for item in others:
-        connection.delete(f"/recurringruns/{in_path(str(item['recurring_run_id']))}")
-    wanted = schedule.state or ("enabled" if change != "unchanged" or others else None)
-    if wanted and kept.get("status") != wanted.upper():
-        connection.post(f"/recurringruns/{in_path(own)}:{_ACTIONS[wanted]}")
-        change = wanted if change == "unchanged" else change
-    return Scheduled(own, _link(connection, own), change, told)
+        _act(connection, item, "disabled")
+    if kept.get("status") != state.upper():
+        _act(connection, kept, state)
+        change = state if change == "unchanged" else change
+    for item in others:
+        _act(connection, item, "deleted")
+    return Scheduled(own, _link(connection, own), change, _told(schedule))
+
+
+def _create(
+    connection: Connection,
+    document: Document,
+    target: Kubeflow,
+    submit: Submit,
+    schedule: Schedule,
+    enabled: bool,
+    fields: dict[str, JsonValue],
+) -> dict[str, Any]:
+    version = upload_document(connection, document)
+    body: dict[str, JsonValue] = {
+        **fields,
+        "experiment_id": experiment_id(connection, submit.experiment),
+        "pipeline_version_reference": {
+            "pipeline_id": version.pipeline_id,
+            "pipeline_version_id": version.version_id,
+        },
+        "no_catchup": not schedule.catch_up,
+        "max_concurrency": str(schedule.concurrency),
+        "mode": "ENABLE" if enabled else "DISABLE",
+    }
+    if target.service_account:
+        body["service_account"] = target.service_account
+    return connection.post("/recurringruns", body)
+
+
+def _runtime(target: Kubeflow, parameters: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    root: dict[str, JsonValue] = {"pipeline_root": target.pipeline_root} if target.pipeline_root else {}
+    return {"parameters": parameters, **root}
+
+
+def _fires(items: Sequence[Mapping[str, Any]]) -> bool:
+    return any(item.get("status") == "ENABLED" for item in items)
+
+
+def _act(connection: Connection, item: Mapping[str, Any], state: str) -> None:
+    path = f"/recurringruns/{in_path(str(item['recurring_run_id']))}"
+    if state == "deleted":
+        connection.delete(path)
+    else:
+        connection.post(f"{path}:{_ACTIONS[state]}")
 
 
 def change_state(connection: Connection, name: str, state: str) -> Scheduled:
@@ -106,11 +147,7 @@ def change_state(connection: Connection, name: str, state: str) -> Scheduled:
             f"there is no schedule called {name!r}: make one with schedule.cron or schedule.interval_seconds"
         )
     for item in existing:
-        path = f"/recurringruns/{in_path(str(item['recurring_run_id']))}"
-        if state == "deleted":
-            connection.delete(path)
-        else:
-            connection.post(f"{path}:{_ACTIONS[state]}")
+        _act(connection, item, state)
     first = str(existing[0]["recurring_run_id"]) if existing else ""
     return Scheduled(first, _link(connection, first), state if existing else "not there", "")
 

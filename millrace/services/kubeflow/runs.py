@@ -24,8 +24,6 @@ from millrace.targets.kubeflow import Kubeflow, Submit
 
 __all__ = ["Submitted", "experiment_id", "fresh_id", "runs_marked", "submit_run"]
 
-_SETTLE_SECONDS = 1.5  # the API's clock has whole seconds
-
 
 class Submitted(NamedTuple):
     """A run on the target."""
@@ -43,7 +41,12 @@ def fresh_id(name: str) -> str:
 
 
 def submit_run(
-    connection: Connection, document: Document, target: Kubeflow, submit: Submit, identity: str
+    connection: Connection,
+    document: Document,
+    target: Kubeflow,
+    submit: Submit,
+    identity: str,
+    settle: float = 1.5,
 ) -> Submitted:
     """Start a run of a document, or find the one that was started with this id.
 
@@ -57,6 +60,7 @@ def submit_run(
         target: Service account and pipeline root.
         submit: Experiment, name and parameters.
         identity: The id of the run.
+        settle: Seconds between making a run and looking for equal ones; the API's clock has whole seconds.
 
     Raises:
         ConfigError: When the parameters do not fit the document, or the id names another run.
@@ -76,7 +80,7 @@ def submit_run(
             body = _body(connection, target, submit, version, parameters)
             body["display_name"] = submit.name or identity
             body["description"] = mark("run", identity, content)
-            made = _create(connection, body, identity, content)
+            made = _create(connection, body, identity, content, settle)
         else:
             made = first
     link = f"{connection.ui}/#/runs/details/{made[0]}"
@@ -147,7 +151,9 @@ def _body(
     return body | ({"service_account": target.service_account} if target.service_account else {})
 
 
-def _create(connection: Connection, body: dict[str, JsonValue], identity: str, content: str) -> tuple[str, bool]:
+def _create(
+    connection: Connection, body: dict[str, JsonValue], identity: str, content: str, settle: float
+) -> tuple[str, bool]:
     try:
         own = str(connection.post("/runs", body)["run_id"])
     except ServiceError as error:
@@ -157,7 +163,7 @@ def _create(connection: Connection, body: dict[str, JsonValue], identity: str, c
         if first is None:
             raise
         return first
-    time.sleep(_SETTLE_SECONDS)
+    time.sleep(settle)
     runs = runs_marked(connection, identity)
     if not runs or runs[0]["run_id"] == own:
         return own, True

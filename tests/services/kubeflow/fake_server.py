@@ -27,7 +27,7 @@ Item = dict[str, Any]
 Query = dict[str, str]
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """An answer that is an error."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -55,8 +55,8 @@ class FakeKubeflow:
         self.tag = "2.17.0"
         self.requests: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
-        self.broken: Callable[[str, str], Refusal | str | None] = lambda method, path: None
-        """Called before each request: a Refusal is answered, "close" ends the connection without an answer, "lost"
+        self.broken: Callable[[str, str], RefusalError | str | None] = lambda method, path: None
+        """Called before each request: a RefusalError is answered, "close" ends the connection without an answer, "lost"
         does what is asked and then ends it, other texts are answered as HTML."""
         self.lock = threading.RLock()
         self.url = ""
@@ -77,7 +77,7 @@ class FakeKubeflow:
             if verb == method and found:
                 with self.lock:
                     return action(self, query, body, file, *map(unquote, found.groups()))
-        raise Refusal(404, "Not Found")
+        raise RefusalError(404, "Not Found")
 
 
 def _new(key: str, **fields: object) -> Item:
@@ -90,6 +90,7 @@ def _listed(items: Iterator[Item] | Any, key: str, query: Query) -> Item:
     for predicate in json.loads(query.get("filter") or "{}").get("predicates", []):
         field, value = predicate["key"], predicate.get("string_value", predicate.get("stringValue"))
         test = {
+            1: lambda text, value=value: text == value,  # as kfp.Client writes it
             "EQUALS": lambda text, value=value: text == value,
             "IS_SUBSTRING": lambda text, value=value: re.search(
                 re.escape(value).replace("_", ".").replace("%", ".*"), text, re.IGNORECASE
@@ -106,13 +107,13 @@ def _listed(items: Iterator[Item] | Any, key: str, query: Query) -> Item:
 
 def _found(items: dict[str, Item], name: str) -> Item:
     if name not in items:
-        raise Refusal(404, f"ResourceNotFoundError: {name} not found")
+        raise RefusalError(404, f"ResourceNotFoundError: {name} not found")
     return items[name]
 
 
 def _create_pipeline(fake: FakeKubeflow, query: Query, body: Item, file: bytes) -> Item:
     if any(item["name"] == body["name"] for item in fake.pipelines.values()):
-        raise Refusal(409, f"The name {body['name']} already exists. Please specify a new name.")
+        raise RefusalError(409, f"The name {body['name']} already exists. Please specify a new name.")
     made = _new("pipeline_id", **body)
     fake.pipelines[made["pipeline_id"]] = made
     return made
@@ -127,10 +128,10 @@ def _upload(fake: FakeKubeflow, query: Query, body: Item, file: bytes) -> Item:
 def _upload_version(fake: FakeKubeflow, query: Query, body: Item, file: bytes) -> Item:
     name, pipeline = query["name"], _found(fake.pipelines, query["pipelineid"])["pipeline_id"]
     if any((item["pipeline_id"], item["name"]) == (pipeline, name) for item in fake.versions.values()):
-        raise Refusal(409, f"The name {name} already exists. Please specify a new name.")
+        raise RefusalError(409, f"The name {name} already exists. Please specify a new name.")
     parts = [part for part in yaml.safe_load_all(file) if part]
     if not parts or "pipelineInfo" not in parts[0]:
-        raise Refusal(400, "Failed to create a pipeline version: invalid pipeline spec")
+        raise RefusalError(400, "Failed to create a pipeline version: invalid pipeline spec")
     spec = {"pipeline_spec": parts[0], **({"platform_spec": parts[1]} if parts[1:] else {})}
     made = _new("pipeline_version_id", pipeline_id=pipeline, name=name, display_name=name, pipeline_spec=spec)
     fake.versions[made["pipeline_version_id"]] = made
@@ -202,9 +203,9 @@ def _terminate(fake: FakeKubeflow, query: Query, body: Item, file: bytes, name: 
 def _create_schedule(fake: FakeKubeflow, query: Query, body: Item, file: bytes) -> Item:
     cron = body["trigger"].get("cron_schedule", {}).get("cron", "0 0 0 * * *")
     if not cron.startswith("@") and len(cron.split()) not in (5, 6):
-        raise Refusal(400, "Schedule cron is not a supported format. Error: Expected 5 to 6 fields")
+        raise RefusalError(400, "Schedule cron is not a supported format. Error: Expected 5 to 6 fields")
     if not 1 <= int(body["max_concurrency"]) <= 10:
-        raise Refusal(400, "Max concurrency of a recurring run must be at least 1 and at most 10")
+        raise RefusalError(400, "Max concurrency of a recurring run must be at least 1 and at most 10")
     _found(fake.versions, body["pipeline_version_reference"]["pipeline_version_id"])
     made = _new("recurring_run_id", **body, status=f"{body['mode']}D")
     made["no_catchup"] = body["no_catchup"]
@@ -219,7 +220,7 @@ def _switch(fake: FakeKubeflow, query: Query, body: Item, file: bytes, name: str
 
 def _create_experiment(fake: FakeKubeflow, query: Query, body: Item, file: bytes) -> Item:
     if any(item["display_name"] == body["display_name"] for item in fake.experiments.values()):
-        raise Refusal(409, "already exists")
+        raise RefusalError(409, "already exists")
     return fake.experiments[fake.add_experiment(body["display_name"])]
 
 
@@ -274,77 +275,75 @@ _ROUTES: list[tuple[str, str, Callable[..., Item]]] = [
 ]
 
 
-def _handler(fake: FakeKubeflow) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    fake: FakeKubeflow
+    protocol_version = "HTTP/1.1"
 
-        def do(self) -> None:
-            parts = urlsplit(self.path)
-            data = self.rfile.read(int(self.headers.get("content-length") or 0))
-            fake.requests.append((self.command, parts.path))
-            fake.headers.append(dict(self.headers))
-            trouble = fake.broken(self.command, parts.path)
-            if trouble == "close":
+    def do(self) -> None:
+        parts = urlsplit(self.path)
+        data = self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.fake.requests.append((self.command, parts.path))
+        self.fake.headers.append(dict(self.headers))
+        trouble = self.fake.broken(self.command, parts.path)
+        if trouble == "close":
+            self.close_connection = True
+        elif isinstance(trouble, str) and trouble != "lost":
+            self.send(200, trouble.encode(), "text/html")
+        else:
+            status, answer = self.served(parts.path, dict(parse_qsl(parts.query)), data, trouble)
+            if trouble == "lost":
                 self.close_connection = True
-            elif isinstance(trouble, str) and trouble != "lost":
-                self.send(200, trouble.encode(), "text/html")
+            elif isinstance(answer, str):
+                self.send(status, answer.encode(), "text/plain")
             else:
-                status, answer = self.served(parts.path, dict(parse_qsl(parts.query)), data, trouble)
-                if trouble == "lost":
-                    self.close_connection = True
-                elif isinstance(answer, str):
-                    self.send(status, answer.encode(), "text/plain")
-                else:
-                    self.send(status, json.dumps(answer).encode(), "application/json")
+                self.send(status, json.dumps(answer).encode(), "application/json")
 
-        do_GET = do_POST = do_DELETE = do  # noqa: N815 - http.server's names
+    do_GET = do_POST = do_DELETE = do  # noqa: N815 - http.server's names
 
-        def served(self, path: str, query: Query, data: bytes, trouble: object) -> tuple[int, Item | str]:
-            try:
-                if isinstance(trouble, Refusal):
-                    raise trouble
-                if fake.token and self.headers.get("authorization") != f"Bearer {fake.token}":
-                    raise Refusal(401, f"Request not authenticated: {self.headers.get('authorization')}")
-                if fake.cookie and self.headers.get("cookie") != fake.cookie:
-                    raise Refusal(401, "no session")
-                if path == "/k8s/pod/logs":
-                    return self.log(query["podname"])
-                return 200, fake.answer(self.command, path.removeprefix("/apis/v2beta1"), query, *self.content(data))
-            except Refusal as refusal:
-                return refusal.status, {"error": str(refusal), "code": 13, "message": str(refusal), "details": []}
+    def served(self, path: str, query: Query, data: bytes, trouble: object) -> tuple[int, Item | str]:
+        try:
+            if isinstance(trouble, RefusalError):
+                raise trouble
+            if self.fake.token and self.headers.get("authorization") != f"Bearer {self.fake.token}":
+                raise RefusalError(401, f"Request not authenticated: {self.headers.get('authorization')}")
+            if self.fake.cookie and self.headers.get("cookie") != self.fake.cookie:
+                raise RefusalError(401, "no session")
+            if path == "/k8s/pod/logs":
+                return self.log(query["podname"])
+            return 200, self.fake.answer(self.command, path.removeprefix("/apis/v2beta1"), query, *self.content(data))
+        except RefusalError as refusal:
+            return refusal.status, {"error": str(refusal), "code": 13, "message": str(refusal), "details": []}
 
-        def log(self, pod: str) -> tuple[int, str]:
-            if pod not in fake.logs:
-                return 404, "pod not found"
-            return 200, fake.logs[pod]
+    def log(self, pod: str) -> tuple[int, str]:
+        if pod not in self.fake.logs:
+            return 404, "pod not found"
+        return 200, self.fake.logs[pod]
 
-        def content(self, data: bytes) -> tuple[Item, bytes]:
-            kind = self.headers.get("content-type", "")
-            if kind.startswith("multipart/"):
-                whole = f"Content-Type: {kind}\r\n\r\n".encode() + data
-                message = email.message_from_bytes(whole, policy=email.policy.HTTP)
-                return {}, next(part.get_payload(decode=True) for part in message.iter_parts())
-            return json.loads(data or b"{}"), b""
+    def content(self, data: bytes) -> tuple[Item, bytes]:
+        kind = self.headers.get("content-type", "")
+        if kind.startswith("multipart/"):
+            whole = f"Content-Type: {kind}\r\n\r\n".encode() + data
+            message = email.message_from_bytes(whole, policy=email.policy.HTTP)
+            return {}, next(part.get_payload(decode=True) for part in message.iter_parts())
+        return json.loads(data or b"{}"), b""
 
-        def send(self, status: int, data: bytes, kind: str) -> None:
-            self.send_response(status)
-            self.send_header("content-type", kind)
-            self.send_header("content-length", str(len(data)))
-            if status in (301, 302):
-                self.send_header("location", "https://login.example.org/dex?state=secret")
-            self.end_headers()
-            self.wfile.write(data)
+    def send(self, status: int, data: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(data)))
+        if status in (301, 302):
+            self.send_header("location", "https://login.example.org/dex?state=secret")
+        self.end_headers()
+        self.wfile.write(data)
 
-        def log_message(self, format: str, *args: object) -> None:
-            return
-
-    return Handler
+    def log_message(self, *args: object) -> None:
+        return
 
 
 @contextmanager
 def serving(fake: FakeKubeflow) -> Iterator[FakeKubeflow]:
     """Serve on a free port of this machine."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(fake))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": fake}))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
