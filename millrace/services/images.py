@@ -24,7 +24,8 @@ IMAGES = ("data", "train", "serve")
 """Targets of containers/Dockerfile."""
 
 _START = (
-    "start it (sudo systemctl start docker), let your user use it (sudo usermod -aG docker $USER, then log in again)"
+    "start it: sudo systemctl start docker\nlet your user use it: sudo usermod -aG docker $USER, then log in again\n"
+    "or name another engine in DOCKER_HOST"
 )
 
 
@@ -75,7 +76,7 @@ def find_docker() -> str:
     )
     if answer.returncode:
         reason = (answer.stderr.strip() or answer.stdout.strip() or "no reason given").splitlines()[-1]
-        raise UnsupportedError(f"no Docker engine answers: {reason}\n{_START}, or name another one in DOCKER_HOST")
+        raise UnsupportedError(f"no Docker engine answers: {reason}\n{_START}")
     return docker
 
 
