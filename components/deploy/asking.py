@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -21,7 +21,17 @@ from millrace.components.deploy.answers import Probabilities
 from millrace.components.deploy.limits import Limits
 from millrace.components.deploy.payloads import INPUT, Images
 
-__all__ = ["Asker", "agreement", "latency_ms", "requests_per_second"]
+__all__ = [
+    "PROTOCOLS",
+    "TENSORFLOW",
+    "Address",
+    "Asker",
+    "accuracy",
+    "agreement",
+    "latency_ms",
+    "requests_per_second",
+    "unready",
+]
 
 Asker = Callable[[httpx.Client, str, Images], list[tuple[str, list[float]]]]
 """Asks about images: client, the model's name, images -> the label and the probabilities of each."""
@@ -63,17 +73,37 @@ def _v2(client: httpx.Client, name: str, images: Images) -> list[tuple[str, list
     return list(zip(outputs["label"]["data"], rows, strict=True))
 
 
-PROTOCOLS: Mapping[str, Asker] = {"json": _json, "npy": _npy, "csv": _csv, "image": _image, "v1": _v1, "v2": _v2}
+def _tensorflow(client: httpx.Client, name: str, images: Images) -> list[tuple[str, list[float]]]:
+    """TensorFlow Serving, with the signature that takes encoded images."""
+    instances = [{"b64": base64.b64encode(_png(image)).decode()} for image in images]
+    answers = _checked(client.post(f"/v1/models/{name}:predict", json={"instances": instances}))["predictions"]
+    return [(answer["labels"], answer["probabilities"]) for answer in answers]
+
+
+PROTOCOLS: Mapping[str, Asker] = {"npy": _npy, "json": _json, "csv": _csv, "image": _image, "v1": _v1, "v2": _v2}
+"""Those of our own server, the cheapest first."""
+TENSORFLOW: Mapping[str, Asker] = {"tensorflow": _tensorflow}
+"""Those of TensorFlow Serving."""
+
+
+class Address(NamedTuple):
+    """Where an endpoint is asked, and how."""
+
+    url: str
+    name: str
+    """The model's name."""
+    host: str = ""
+    """Host header, for gateways that serve several endpoints; empty takes that of the URL."""
+    protocols: Mapping[str, Asker] = PROTOCOLS
 
 
 def agreement(
-    url: str, name: str, images: Images, own: Probabilities, classes: tuple[str, ...], limits: Limits
+    address: Address, images: Images, own: Probabilities, classes: tuple[str, ...], limits: Limits
 ) -> dict[str, float]:
     """For each protocol the share of answers that equal the model's own.
 
     Args:
-        url: Where the endpoint answers.
-        name: The model's name.
+        address: Where the endpoint answers.
         images: What to ask, uint8 [N, H, W, C].
         own: The model's own probabilities, float32 [N, classes].
         classes: Class names by index.
@@ -82,49 +112,92 @@ def agreement(
     Raises:
         httpx.HTTPError: When a request fails or is refused.
     """
-    step = max(1, min(limits.max_instances, limits.max_body // (images[0].size * _JSON_BYTES_A_PIXEL)))
     shares = {}
-    with _client(url, limits) as client:
-        for protocol, ask in PROTOCOLS.items():
-            given = [
-                one for start in range(0, len(images), step) for one in ask(client, name, images[start : start + step])
-            ]
+    with _client(address, limits) as client:
+        for protocol, ask in address.protocols.items():
+            given = _in_parts(partial(ask, client, address.name), images, limits)
             equal = [_equal(answer, expected, classes) for answer, expected in zip(given, own, strict=True)]
             shares[protocol] = sum(equal) / len(equal)
     return shares
 
 
-def latency_ms(url: str, name: str, images: Images, limits: Limits) -> float:
+def accuracy(address: Address, images: Images, labels: NDArray[Any], classes: tuple[str, ...], limits: Limits) -> float:
+    """The share of images for which the endpoint gives the right label.
+
+    Raises:
+        httpx.HTTPError: When a request fails or is refused.
+    """
+    with _client(address, limits) as client:
+        given = _in_parts(partial(_quick(address), client, address.name), images, limits)
+    right = [label == classes[int(index)] for (label, _), index in zip(given, labels, strict=True)]
+    return sum(right) / len(right)
+
+
+def latency_ms(address: Address, images: Images, limits: Limits) -> float:
     """Median time of requests with one image each, in milliseconds."""
-    with _client(url, limits) as client:
-        seconds = [_timed(partial(_npy, client, name, images[index : index + 1])) for index in range(len(images))]
+    ask = _quick(address)
+    with _client(address, limits) as client:
+        seconds = [
+            _timed(partial(ask, client, address.name, images[index : index + 1])) for index in range(len(images))
+        ]
     return statistics.median(seconds) * 1000
 
 
 def requests_per_second(
-    url: str, name: str, images: Images, limits: Limits, *, clients: int = 8, seconds: float = 1.0
+    address: Address, images: Images, limits: Limits, *, clients: int = 8, seconds: float = 1.0
 ) -> float:
     """Requests with one image each that are answered in a second to several clients at once."""
+    one = _quick(address)
 
     def ask(offset: int, client: httpx.Client) -> int:
         done = 0
         while not done or time.perf_counter() < deadline:
             index = (offset + done) % len(images)
-            _npy(client, name, images[index : index + 1])
+            one(client, address.name, images[index : index + 1])
             done += 1
         return done
 
     with ExitStack() as stack, ThreadPoolExecutor(clients) as pool:
         # opened before the clock runs: on a busy machine that alone can take the whole second
-        opened = [stack.enter_context(_client(url, limits)) for _ in range(clients)]
+        opened = [stack.enter_context(_client(address, limits)) for _ in range(clients)]
         started = time.perf_counter()
         deadline = started + seconds
         total = sum(pool.map(ask, range(clients), opened))
         return total / (time.perf_counter() - started)
 
 
-def _client(url: str, limits: Limits) -> httpx.Client:
-    return httpx.Client(base_url=url, timeout=limits.timeout_seconds + 5, trust_env=False)
+def unready(address: Address, revision: str, limits: Limits) -> str:
+    """Why an endpoint is not ready, or answers as another revision than this; empty when it is ready."""
+    ours = address.protocols is PROTOCOLS
+    with _client(address, limits) as client:
+        try:
+            for path in ("/ping", f"/v2/models/{address.name}") if ours else (f"/v1/models/{address.name}",):
+                response = client.get(path)
+                if not response.is_success:
+                    return f"{path} answered {response.status_code}: {response.text[:200]}"
+            told = response.json()["parameters"].get("revision", "") if ours else revision
+        except httpx.HTTPError as error:
+            return f"{address.url}: {str(error) or type(error).__name__}"
+        except (ValueError, KeyError, AttributeError):
+            return f"{path} is not answered by Millrace's server: {response.text[:200]}"
+    return "" if told == revision else f"it still answers as revision {told or 'unknown'}, not {revision}"
+
+
+def _quick(address: Address) -> Asker:
+    return next(iter(address.protocols.values()))
+
+
+def _in_parts(
+    ask: Callable[[Images], list[tuple[str, list[float]]]], images: Images, limits: Limits
+) -> list[tuple[str, list[float]]]:
+    """Answers about any number of images, in requests that the endpoint accepts."""
+    step = max(1, min(limits.max_instances, limits.max_body // (images[0].size * _JSON_BYTES_A_PIXEL)))
+    return [one for start in range(0, len(images), step) for one in ask(images[start : start + step])]
+
+
+def _client(address: Address, limits: Limits) -> httpx.Client:
+    headers = {"Host": address.host} if address.host else {}
+    return httpx.Client(base_url=address.url, headers=headers, timeout=limits.timeout_seconds + 5, trust_env=False)
 
 
 def _predictions(response: httpx.Response) -> list[tuple[str, list[float]]]:

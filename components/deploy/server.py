@@ -177,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1; without --model 0.0.0.0)")
     # argparse converts text defaults as it does words, so that a wrong variable is refused as a wrong option is
     port = os.environ.get("MILLRACE_PORT", "8080")
-    parser.add_argument("--port", type=int, default=port, help=f"port to listen on; 0 takes a free one (default: {port})")
+    parser.add_argument("--port", type=int, default=port, help=f"port; 0 takes a free one (default: {port})")
     parser.add_argument("--options", action="help", help="show this list")
     parser.add_argument("--fd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--watch-stdin", action="store_true", help=argparse.SUPPRESS)

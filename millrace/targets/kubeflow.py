@@ -119,9 +119,13 @@ class Training(Frozen):
     kind: Literal["trainjob", "mpijob"] = "trainjob"
     """trainjob: Kubeflow Trainer v2; mpijob: MPI Operator v2beta1."""
     runtime: str = "millrace"
-    """Name of the TrainingRuntime in the namespace; its manifest is containers/train/runtime.yaml."""
-    keep_seconds: int = Field(default=24 * 3600, ge=0)
-    """How long a finished job stays."""
+    """For trainjob: name of the runtime; the manifest of Millrace's own is containers/train/runtime.yaml."""
+    runtime_kind: Literal["TrainingRuntime", "ClusterTrainingRuntime"] = "TrainingRuntime"
+    """Whether the runtime belongs to the namespace or to the whole cluster."""
+    keep: bool = False
+    """Leave a job that succeeded in the cluster; one that failed is left in any case until the task is tried again."""
+    poll_seconds: float = Field(default=5, gt=0)
+    """Between two looks at the job."""
 
 
 class Serving(Frozen):
@@ -135,6 +139,9 @@ class Serving(Frozen):
     """A ServingRuntime of the cluster, `kserve-tensorflow-serving` for one; null takes Millrace's serve image."""
     service_account: str | None = None
     """Service account of the model's pods: it must be able to read the model's storage."""
+    ingress: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
+    """URL of a gateway by which the endpoint is asked, `http://localhost:8080` behind a port-forward for one; the
+    endpoint's own host goes into the Host header. null asks the endpoint's address inside the cluster."""
 
 
 class Tuning(Frozen):

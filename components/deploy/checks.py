@@ -1,0 +1,70 @@
+"""What an endpoint is asked before it is believed, and what its answers must be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from millrace.components.deploy.answers import Probabilities
+from millrace.components.deploy.asking import Address, agreement, latency_ms, requests_per_second
+from millrace.components.deploy.payloads import Images
+from millrace.components.deploy.spec import DeployParameters
+from millrace.errors import DataError, TaskFailedError
+from millrace.runtime.datasets import load_arrays
+from millrace.runtime.models import load_predictor
+from millrace.runtime.records import counts
+from millrace.runtime.schemas import Channel
+
+__all__ = ["Questions", "ask", "channel_with_records", "read_questions"]
+
+_TIMED = 50
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Real records, and what the model itself answers about them."""
+
+    images: Images
+    labels: NDArray[Any]
+    """Index of each image's class."""
+    own: Probabilities
+    classes: tuple[str, ...]
+
+
+def channel_with_records(records: Path) -> Channel:
+    """The channel to ask with: test records, or what there is.
+
+    Raises:
+        DataError: When there are none.
+    """
+    for channel in ("test", "validation", "train"):
+        if sum(file.records for file in counts(records, channel)):
+            return channel
+    raise DataError(f"{records}: there are no records to ask the endpoint with")
+
+
+def read_questions(model: Path, records: Path, channel: Channel, limit: int) -> Questions:
+    """Load the first records of a channel, and ask the model itself about them."""
+    images, labels = load_arrays(records, channel, limit=limit)
+    predictor = load_predictor(model)
+    return Questions(images, labels, predictor.predict(images), predictor.card.records.classes)
+
+
+def ask(address: Address, questions: Questions, parameters: DeployParameters) -> dict[str, float]:
+    """The endpoint's metrics.
+
+    Raises:
+        httpx.HTTPError: When a request fails or is refused.
+        TaskFailedError: When its answers differ from the model's own.
+    """
+    shares = agreement(address, questions.images, questions.own, questions.classes, parameters)
+    latency = latency_ms(address, questions.images[:_TIMED], parameters)
+    rate = requests_per_second(address, questions.images, parameters)
+    overall = sum(shares.values()) / len(shares)
+    if overall < 1:
+        told = ", ".join(f"{protocol} {share:.3f}" for protocol, share in shares.items())
+        raise TaskFailedError(f"the endpoint's answers differ from the model's own; share of equal answers: {told}")
+    return {"agreement": overall, "latency_ms": latency, "requests_per_second": rate}
