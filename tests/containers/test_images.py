@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from millrace.components.train.spec import TrainParameters
 from millrace.registry import components, load_component
 from millrace.runtime.task import GivenArtifact, TaskRequest, read_result
 from millrace.services.images import IMAGES
+from tests import toys
 from tests.components.train_data import CLASSES, picture, png, write_records
 
 pytestmark = pytest.mark.docker
@@ -119,6 +121,26 @@ def test_data_runs_locked_down_as_any_user(docker_engine: Any, images: dict[str,
     result = read_result(directory)
     assert result is not None
     assert len(list((directory / result.outputs["dataset"].path).rglob("*.png"))) == 20
+
+
+def test_an_image_on_top_runs_a_component_of_ones_own(
+    docker_engine: Any, images: dict[str, str], tmp_path: Path
+) -> None:
+    context = tmp_path / "context"
+    (context / "tests").mkdir(parents=True)
+    (context / "tests" / "__init__.py").touch()
+    shutil.copy(toys.__file__, context / "tests")
+    (context / "Dockerfile").write_text(
+        f"FROM {images['data']}\nCOPY tests /opt/components/tests\nENV MILLRACE_IMPORT_PATH=/opt/components\n"
+    )
+    extended = docker_engine.images.build(path=str(context), rm=True)[0].id
+    try:
+        request = TaskRequest(name="write", component=toys.write.spec.entry, parameters={"text": "one two three"})
+        result = read_result(run_task(docker_engine, extended, request, tmp_path, user="54321:0"))
+        assert result is not None
+        assert result.metrics["length"] == 3
+    finally:
+        docker_engine.images.remove(extended)
 
 
 @pytest.mark.slow
