@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from millrace.commands.upload import compiled_document, the_target
+from millrace.commands.upload import compiled_document
 from millrace.config import compose_and_call, read_settings
 
 __all__ = ["run"]
@@ -21,7 +21,7 @@ def _schedule(composed: Mapping[str, Any]) -> int:
     from millrace.services.kubeflow.recurring import change_state
 
     settings = read_settings(composed)
-    target, schedule = the_target(settings), settings.schedule
+    target, schedule = settings.kubeflow(), settings.schedule
     connection = connect(target)
     no_trigger = schedule.cron is None and schedule.interval_seconds is None
     if schedule.state == "deleted" or (schedule.state is not None and no_trigger):

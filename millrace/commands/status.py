@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from millrace.commands.upload import the_target
 from millrace.config import compose_and_call, read_settings
 from millrace.errors import ConfigError
 
@@ -29,7 +28,7 @@ def _status(composed: Mapping[str, Any]) -> int:
     from millrace.services.kubeflow.logs import read_log, task_of
 
     settings = read_settings(composed)
-    target = the_target(settings)
+    target = settings.kubeflow()
     connection = connect(target)
     run_id = find_run(connection, settings.run, settings.pipeline.name.replace("_", "-"))
     if settings.wait and settings.logs is None:

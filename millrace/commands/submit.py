@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from millrace.commands.upload import compiled_document, the_target
+from millrace.commands.upload import compiled_document
 from millrace.config import compose_and_call, read_settings
 
 __all__ = ["run"]
@@ -22,7 +22,7 @@ def _submit(composed: Mapping[str, Any]) -> int:
     from millrace.services.kubeflow.runs import fresh_id
 
     settings = read_settings(composed)
-    target = the_target(settings)
+    target = settings.kubeflow()
     connection = connect(target)
     document = compiled_document(settings)
     identity = settings.submit.id or fresh_id(document.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,8 @@ from millrace.errors import ConfigError
 
 if TYPE_CHECKING:
     from millrace.services.kubeflow import Document
-    from millrace.targets.kubeflow import Kubeflow
 
-__all__ = ["compiled_document", "run", "the_target"]
+__all__ = ["compiled_document", "run"]
 
 
 def run(words: Sequence[str]) -> int:
@@ -24,7 +24,7 @@ def _upload(composed: Mapping[str, Any]) -> int:
     from millrace.services.kubeflow import connect, upload_document
 
     settings = read_settings(composed)
-    connection = connect(the_target(settings))
+    connection = connect(settings.kubeflow())
     document = compiled_document(settings)
     version = upload_document(connection, document)
     told = "uploaded" if version.new else "is there already: this document was uploaded before"
@@ -38,34 +38,25 @@ def _same(settings: Settings) -> str:
     return f"document={settings.document}" if settings.document else f"pipeline={settings.pipeline.name}"
 
 
-def the_target(settings: Settings) -> Kubeflow:
-    """The target that is named.
-
-    Raises:
-        ConfigError: When there is none.
-    """
-    if settings.target is None:
-        raise ConfigError("which target? Add target=kubeflow")
-    return settings.target
-
-
 def compiled_document(settings: Settings) -> Document:
     """The document that is named, or the pipeline compiled now; checked either way.
 
     Raises:
         ConfigError: When it can't be compiled.
         DataError: When the file is no such document.
+        UnsupportedError: When the backend would refuse it.
     """
-    from millrace.compilers.kubeflow import check_document, compile_pipeline
-    from millrace.services.kubeflow.document import document_at, read_document, with_cache
-    from millrace.specs.runtime_parameters import open_fields
+    from millrace.compilers.kubeflow import compile_pipeline
+    from millrace.services.kubeflow.document import document_at, read_document, refuse_wrong, with_cache
 
-    target = the_target(settings)
+    target = settings.kubeflow()
     if settings.document is not None:
+        if settings.runtime:
+            raise ConfigError("runtime: fields are left open when compiling; this document is compiled already")
         document = document_at(settings.document)
     else:
-        pipeline, config = settings.load()
-        document = read_document(compile_pipeline(open_fields(pipeline, config, settings.runtime), target))
+        document = read_document(compile_pipeline(settings.compose(), target))
     document = with_cache(document, settings.submit.cache)
-    check_document(document.text, settings.compat or target.compat)
+    for warning in refuse_wrong(document, target.compat):
+        print(f"warning: {warning}", file=sys.stderr)
     return document

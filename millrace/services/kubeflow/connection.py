@@ -146,6 +146,7 @@ def connect(target: Kubeflow) -> Connection:
         connect=1,
         read=2,
         status=2,
+        other=0,
         redirect=0,
         allowed_methods=["GET"],
         status_forcelist=[429, 502, 503, 504],

@@ -11,9 +11,21 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from millrace.errors import ConfigError, DataError, did_you_mean, explain_os_error
+from millrace.compilers.kubeflow.document import parse_document
+from millrace.errors import ConfigError, DataError, UnsupportedError, did_you_mean, explain_os_error
+from millrace.targets.kubeflow import BackendVersion
 
-__all__ = ["Document", "given_parameters", "read_document", "task_names", "with_cache"]
+__all__ = [
+    "Document",
+    "document_at",
+    "given_parameters",
+    "read_document",
+    "refuse_wrong",
+    "task_names",
+    "with_cache",
+]
+
+_SEVERITIES = ("error", "warning")
 
 _KINDS: Mapping[str, tuple[str, tuple[type, ...]]] = {
     "STRING": ("a text", (str,)),
@@ -59,19 +71,17 @@ def read_document(text: str, source: str = "the document") -> Document:
     Raises:
         DataError: When it is no pipeline of Kubeflow Pipelines v2.
     """
-    import yaml
-
     try:
-        parts = list(yaml.safe_load_all(text))
-    except yaml.YAMLError as error:
-        raise DataError(f"{source} is no YAML: {' '.join(str(error).split())}") from None
-    specs = [part for part in parts if isinstance(part, dict) and "pipelineInfo" in part]
-    if len(specs) != 1 or not isinstance(specs[0]["pipelineInfo"], dict) or not specs[0]["pipelineInfo"].get("name"):
+        spec = parse_document(text).pipeline
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from None
+    info = spec.get("pipelineInfo")
+    if not isinstance(info, dict) or not info.get("name"):
         raise DataError(
-            f"{source} holds no compiled pipeline (no single pipelineInfo.name): write one with "
+            f"{source} holds no compiled pipeline (no pipelineInfo.name): write one with "
             "`millrace compile target=kubeflow`"
         )
-    return Document(text, specs[0])
+    return Document(text, spec)
 
 
 def document_at(path: Path) -> Document:
@@ -88,18 +98,40 @@ def document_at(path: Path) -> Document:
         raise DataError(f"{path} is no text in UTF-8") from None
 
 
+def refuse_wrong(document: Document, compat: BackendVersion) -> list[str]:
+    """Check a document as the backend does, before it is sent.
+
+    Returns:
+        The warnings.
+
+    Raises:
+        UnsupportedError: With everything that the backend would refuse, by the path of the field.
+    """
+    from millrace.compilers.kubeflow.check import check_document
+
+    findings = check_document(document.text, compat)
+    told = {
+        kind: [f"{item.path}: {item.message}" for item in findings if item.severity == kind] for kind in _SEVERITIES
+    }
+    if told["error"]:
+        raise UnsupportedError("\n".join(told["error"]))
+    return told["warning"]
+
+
 def with_cache(document: Document, cache: bool | None) -> Document:
     """The document with caching of every container switched; itself when nothing changes."""
     import yaml
 
-    parts = list(yaml.safe_load_all(document.text))
+    if cache is None:
+        return document
+    parsed = parse_document(document.text)
     changed = False
-    for part in parts:
-        for task in _tasks(part):
-            if cache is not None and bool(task.get("cachingOptions", {}).get("enableCache")) is not cache:
-                task["cachingOptions"] = {"enableCache": cache}
-                changed = True
-    return read_document(yaml.safe_dump_all(parts, sort_keys=True)) if changed else document
+    for task in _containers(parsed.pipeline):
+        if bool(task.get("cachingOptions", {}).get("enableCache")) is not cache:
+            task["cachingOptions"] = {"enableCache": cache}
+            changed = True
+    parts = [part for part in (parsed.pipeline, parsed.platform) if part is not None]
+    return read_document(yaml.safe_dump_all(parts, sort_keys=True, allow_unicode=True)) if changed else document
 
 
 def task_names(spec: Mapping[str, Any]) -> tuple[str, ...]:
@@ -107,23 +139,25 @@ def task_names(spec: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_leaves(spec, spec.get("root", {}))))
 
 
-def _leaves(spec: Mapping[str, Any], component: Mapping[str, Any]) -> Iterator[str]:
+def _leaves(
+    spec: Mapping[str, Any], component: Mapping[str, Any], above: frozenset[str] = frozenset()
+) -> Iterator[str]:
     for name, task in component.get("dag", {}).get("tasks", {}).items():
-        inner = spec.get("components", {}).get(task.get("componentRef", {}).get("name"), {})
-        if "dag" in inner:
-            yield from _leaves(spec, inner)
+        reference = str(task.get("componentRef", {}).get("name"))
+        inner = spec.get("components", {}).get(reference, {})
+        if "dag" in inner and reference not in above:
+            yield from _leaves(spec, inner, above | {reference})
         else:
             yield name
 
 
-def _tasks(part: Any) -> Iterator[dict[str, Any]]:
+def _containers(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The tasks that run a container."""
-    if isinstance(part, dict) and "pipelineInfo" in part:
-        components = part.get("components", {})
-        for component in (part.get("root", {}), *components.values()):
-            for task in component.get("dag", {}).get("tasks", {}).values():
-                if "executorLabel" in components.get(task.get("componentRef", {}).get("name"), {}):
-                    yield task
+    components = spec.get("components", {})
+    for component in (spec.get("root", {}), *components.values()):
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            if "executorLabel" in components.get(task.get("componentRef", {}).get("name"), {}):
+                yield task
 
 
 def given_parameters(document: Document, given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

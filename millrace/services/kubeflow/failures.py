@@ -142,5 +142,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         yield current
-        inner = getattr(current, "reason", None)
-        current = inner if isinstance(inner, BaseException) else current.__cause__ or current.__context__
+        wrapped = [
+            item for item in (getattr(current, "reason", None), *current.args) if isinstance(item, BaseException)
+        ]
+        current = wrapped[0] if wrapped else current.__cause__ or current.__context__

@@ -80,7 +80,7 @@ def schedule_runs(
     elif others:  # an earlier call was killed while it replaced them
         state = schedule.state or ("enabled" if " enabled when made" in kept["description"] else "disabled")
     else:
-        state = schedule.state or str(kept["status"]).lower()
+        state = schedule.state or ("enabled" if _fires([kept]) else "disabled")
     own = str(kept["recurring_run_id"])
     for item in others:
         _act(connection, item, "disabled")

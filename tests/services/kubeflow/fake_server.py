@@ -11,13 +11,14 @@ import email
 import email.policy
 import json
 import re
+import ssl
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yaml
@@ -89,20 +90,22 @@ def _listed(items: Iterator[Item] | Any, key: str, query: Query) -> Item:
     found = list(items)
     for predicate in json.loads(query.get("filter") or "{}").get("predicates", []):
         field, value = predicate["key"], predicate.get("string_value", predicate.get("stringValue"))
-        test = {
-            1: lambda text, value=value: text == value,  # as kfp.Client writes it
-            "EQUALS": lambda text, value=value: text == value,
-            "IS_SUBSTRING": lambda text, value=value: re.search(
-                re.escape(value).replace("_", ".").replace("%", ".*"), text, re.IGNORECASE
-            ),
-        }[predicate["operation"]]
-        found = [item for item in found if test(str(item.get(field, "")))]
+        test = _TESTS[predicate["operation"]]
+        found = [item for item in found if test(str(item.get(field, "")), value)]
     if query.get("sort_by"):
         field, _, order = query["sort_by"].partition(" ")
         found.sort(key=lambda item: str(item.get(field)), reverse=order == "desc")
     start, size = int(query.get("page_token") or 0), int(query.get("page_size") or 20)
     page: Item = {key: found[start : start + size], "total_size": len(found)}
     return page | ({"next_page_token": str(start + size)} if len(found) > start + size else {})
+
+
+def _like(text: str, value: str) -> bool:
+    """As the database does: `_` is any character, `%` any text, and case is no matter."""
+    return bool(re.search(re.escape(value).replace("_", ".").replace("%", ".*"), text, re.IGNORECASE))
+
+
+_TESTS: dict[object, Callable[[str, str], bool]] = {"EQUALS": str.__eq__, 1: str.__eq__, "IS_SUBSTRING": _like}
 
 
 def _found(items: dict[str, Item], name: str) -> Item:
@@ -323,8 +326,8 @@ class _Handler(BaseHTTPRequestHandler):
         kind = self.headers.get("content-type", "")
         if kind.startswith("multipart/"):
             whole = f"Content-Type: {kind}\r\n\r\n".encode() + data
-            message = email.message_from_bytes(whole, policy=email.policy.HTTP)
-            return {}, next(part.get_payload(decode=True) for part in message.iter_parts())
+            parts = list(email.message_from_bytes(whole, policy=email.policy.HTTP).walk())
+            return {}, cast("bytes", parts[1].get_payload(decode=True))
         return json.loads(data or b"{}"), b""
 
     def send(self, status: int, data: bytes, kind: str) -> None:
@@ -341,10 +344,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(fake: FakeKubeflow) -> Iterator[FakeKubeflow]:
+def serving(fake: FakeKubeflow, tls: ssl.SSLContext | None = None) -> Iterator[FakeKubeflow]:
     """Serve on a free port of this machine."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"fake": fake}))
     server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     fake.url = f"http://127.0.0.1:{server.server_port}"

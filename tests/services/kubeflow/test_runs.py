@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -191,7 +192,9 @@ class TestFollowing:
 
     def test_sits_out_a_break(self, connection: Connection, fake: FakeKubeflow, submitted: Submitted) -> None:
         fake.steps[submitted.run_id] = [{"run": "SUCCEEDED", "train": "SUCCEEDED"}]
-        left = iter([RefusalError(500, "database is away"), "close", "close", "close", RefusalError(500, "starting")])
+        left: Iterator[RefusalError | str] = iter(
+            [RefusalError(500, "database is away"), "close", "close", "close", RefusalError(500, "starting")]
+        )
         fake.broken = lambda method, path: next(left, None) if path.endswith(submitted.run_id) else None
         assert follow(connection, submitted.run_id, lambda status: None, 0.01).succeeded
         assert next(left, None) is None

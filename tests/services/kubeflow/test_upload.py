@@ -105,7 +105,11 @@ class TestDocuments:
 
     @pytest.mark.parametrize(
         ("text", "message"),
-        [("a: [", "is no YAML"), ("a: 1", "holds no compiled pipeline"), ("pipelineInfo: {}", "no compiled pipeline")],
+        [
+            ("a: [", "this is no YAML"),
+            ("a: 1", "holds no compiled pipeline"),
+            ("pipelineInfo: {}", "no compiled pipeline"),
+        ],
     )
     def test_that_are_none_are_refused(self, tmp_path: Path, text: str, message: str) -> None:
         file = tmp_path / "mine.yaml"
