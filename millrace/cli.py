@@ -145,6 +145,10 @@ def _exec(words: Sequence[str]) -> int:
         from millrace.runtime.kubeflow import run
 
         return run(words)
+    if "--remote" in words:
+        from millrace.runtime.cluster.remote import run as run_remote
+
+        return run_remote(words)
     rest = [word for word in words if word != "--supervised"]
     if len(rest) != 2 or rest[0] != "--task":
         raise UserError("usage: millrace exec --task DIRECTORY (a folder that holds a task.json)")

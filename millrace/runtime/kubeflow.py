@@ -56,6 +56,8 @@ TERMINATION_LOG = Path("/dev/termination-log")
 """Where Kubernetes takes the message of a container that failed from."""
 _LONGEST_MESSAGE = 4096
 _SUMMARY = "summary"
+_JOBS = ("trainjob", "mpijob")
+"""Kinds of cluster work that run the component on other machines; of others the component itself takes care."""
 
 
 class _Arguments(argparse.ArgumentParser):
@@ -127,12 +129,23 @@ def _run(asked: argparse.Namespace, directory: Path) -> int:
     )
     task = directory / "task"
     request.write(task)
+    if asked.cluster is not None and asked.cluster.kind in _JOBS:
+        _answer(asked, component, task, _handed_over(request, component, given, task))
+        return 0
     code = follow(task, _environment(directory))
     result = read_result(task)
     if code != 0 or result is None:
         return _failed(task, code)
     _answer(asked, component, task, result)
     return 0
+
+
+def _handed_over(request: TaskRequest, component: AnyComponent, given: ExecutorInput, task: Path) -> TaskResult:
+    from millrace.runtime.cluster.step import hand_over
+
+    inputs = {name: [each.uri for each in items.artifacts] for name, items in given.inputs.artifacts.items()}
+    outputs = {name: items.artifacts[0].uri for name, items in given.outputs.artifacts.items() if items.artifacts}
+    return hand_over(request, component, inputs, outputs, task)
 
 
 def _parameters(task: str, values: Mapping[str, JsonValue], opened: Mapping[str, str]) -> dict[str, JsonValue]:
@@ -258,7 +271,8 @@ def _answer(asked: argparse.Namespace, component: AnyComponent, task: Path, resu
             continue
         artifact = declared.artifacts[0]
         path, metadata = made[name]
-        publish(path, Path(asked.output[name]) if name in asked.output else artifact_path(artifact))
+        if path.exists():  # a cluster job has uploaded its outputs itself; the backend takes none for that
+            publish(path, Path(asked.output[name]) if name in asked.output else artifact_path(artifact))
         told = RuntimeArtifact(name=artifact.name, uri=artifact.uri, metadata=metadata)
         answered[name] = RuntimeArtifacts(artifacts=(told,))
     values = {name: result.metrics[name] for name in given.outputs.parameters}

@@ -1,0 +1,70 @@
+"""A step of a Kubeflow pipeline whose work is done by a cluster job of several hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from millrace.errors import ConfigError
+from millrace.registry import AnyComponent
+from millrace.runtime.cluster.api import connect
+from millrace.runtime.cluster.jobs import work_out
+from millrace.runtime.cluster.remote import RemoteArtifact, RemoteTask
+from millrace.runtime.cluster.transfer import check_uri, download
+from millrace.runtime.task import TaskRequest, TaskResult
+
+__all__ = ["hand_over"]
+
+_SHOWN = "metrics"
+"""The output that the step itself needs, for what the UI shows."""
+
+
+def hand_over(
+    request: TaskRequest,
+    component: AnyComponent,
+    inputs: Mapping[str, Sequence[str]],
+    outputs: Mapping[str, str],
+    directory: Path,
+) -> TaskResult:
+    """Have a task done by the job that its cluster work asks for.
+
+    Args:
+        request: The task; its cluster work is set.
+        component: Its component.
+        inputs: URIs of the artifacts of each input port.
+        outputs: Where each output port's artifact belongs.
+        directory: The task directory; the metrics are put into its outputs, all else stays in the bucket.
+
+    Raises:
+        MillraceError: When the task can't be handed over, or failed.
+    """
+    work = request.cluster
+    ports = {port.name for port in component.spec.outputs}
+    wanted = {name: uri for name, uri in outputs.items() if name in ports}
+    if work is None or not wanted:
+        raise ConfigError(f"{request.name}: there is nothing that a cluster job could make")
+    for name, uris in {**inputs, **{name: [uri] for name, uri in wanted.items()}}.items():
+        for uri in uris:
+            check_uri(uri, f"{request.name}.{name}")
+    task = RemoteTask(
+        name=request.name,
+        run=request.run,
+        parameters=request.parameters,
+        inputs={name: _artifacts(request, name, uris) for name, uris in inputs.items()},
+        outputs=wanted,
+        share=request.share,
+        processes=work.processes,
+    )
+    result = work_out(connect(work.namespace), work, request.component, task)
+    if _SHOWN in result.outputs:
+        download(wanted[_SHOWN], directory / result.outputs[_SHOWN].path, single=False)
+    return result
+
+
+def _artifacts(request: TaskRequest, port: str, uris: Sequence[str]) -> tuple[RemoteArtifact, ...]:
+    """Artifacts with their metadata; those that are put together for one input have none."""
+    given = request.inputs.get(port, ())
+    together = len(given) != len(uris)
+    return tuple(
+        RemoteArtifact(uri=uri, metadata={} if together else given[number].metadata) for number, uri in enumerate(uris)
+    )
