@@ -12,21 +12,16 @@ __all__ = ["describe", "finished"]
 _WIDTH = 120
 
 
-def describe(document: dict[str, Any], tasks: Mapping[str, Interface]) -> None:
-    """Put the descriptions of inputs and outputs into a pipeline spec.
-
-    Args:
-        document: The spec, which is changed.
-        tasks: Interfaces by kfp's names of the tasks.
-    """
-    for name, interface in tasks.items():
-        component = document["components"][f"comp-{name}"]
-        inputs, outputs = component.get("inputDefinitions", {}), component.get("outputDefinitions", {})
-        for key, item in {**interface.values, **interface.taken}.items():
-            _describe(inputs, key, item.description)
-        for key, made in interface.made.items():
-            _describe(outputs, key, made.description)
-            _describe(outputs, f"{key}{OUTPUT_MARK}", made.description)
+def describe(component: Mapping[str, Any], interface: Interface) -> None:
+    """Put the descriptions of inputs and outputs into a component's definition, which is changed."""
+    inputs, outputs = component.get("inputDefinitions", {}), component.get("outputDefinitions", {})
+    for key, value in interface.values.items():
+        _describe(inputs, key, value.description)
+    for key, taken in interface.taken.items():
+        _describe(inputs, key, taken.description)
+    for key, made in interface.made.items():
+        _describe(outputs, key, made.description)
+        _describe(outputs, f"{key}{OUTPUT_MARK}", made.description)
 
 
 def _describe(definitions: Mapping[str, Any], key: str, description: str) -> None:
@@ -40,15 +35,15 @@ def finished(documents: list[dict[str, Any]], header: str) -> str:
     import yaml
 
     unmarked = [_unmarked(document) for document in documents]
-    return header + yaml.safe_dump_all(unmarked, sort_keys=True, allow_unicode=True, width=_WIDTH)
+    return header.replace(OUTPUT_MARK, "") + yaml.safe_dump_all(
+        unmarked, sort_keys=True, allow_unicode=True, width=_WIDTH
+    )
 
 
 def _unmarked(item: Any) -> Any:
     """The same without marks of outputs; constants are left as they are."""
     if isinstance(item, dict):
-        return {
-            _unmarked(key): value if key == "runtimeValue" else _unmarked(value) for key, value in item.items()
-        }
+        return {_unmarked(key): value if key == "runtimeValue" else _unmarked(value) for key, value in item.items()}
     if isinstance(item, list):
         return [_unmarked(one) for one in item]
     return item.replace(OUTPUT_MARK, "") if isinstance(item, str) else item

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import Parameter, Signature
-from typing import Any, List, Literal, Optional  # noqa: UP035 - `List` is the form that kfp knows
+from types import GenericAlias
+from typing import Any, Literal
 
 from pydantic import JsonValue
 
@@ -18,6 +19,7 @@ from millrace.specs.artifacts import ArtifactType
 __all__ = [
     "OUTPUT_MARK",
     "Interface",
+    "Kind",
     "Made",
     "Taken",
     "Value",
@@ -131,15 +133,14 @@ def as_constant(value: JsonValue) -> str:
     return text.replace("$", "\\u0024").replace("{{", "{\\u007b")
 
 
-def container_component(interface: Interface) -> Any:
+def container_component(interface: Interface, description: str = "") -> Any:
     """The component that kfp's own decorator makes of a function with the interface's signature."""
     from kfp import dsl
 
     def container(*handles: object) -> Any:
-        return dsl.ContainerSpec(
-            image=interface.image, command=list(interface.command), args=list(interface.arguments)
-        )
+        return dsl.ContainerSpec(image=interface.image, command=list(interface.command), args=list(interface.arguments))
 
+    container.__doc__ = description
     container.__name__ = kfp_name(interface.name)
     vars(container)["__signature__"] = Signature(_arguments(interface))
     return dsl.container_component(container)
@@ -159,10 +160,10 @@ def _arguments(interface: Interface) -> list[Parameter]:
         found[name] = Parameter(name, Parameter.KEYWORD_ONLY, annotation=value.kind, default=default)
     for name, taken in interface.taken.items():
         schema = getattr(dsl, taken.schema)
-        annotation = dsl.Input[List[schema] if taken.many else schema]  # noqa: UP006
+        annotation = dsl.Input[GenericAlias(list, (schema,)) if taken.many else schema]
         found[name] = Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation)
         if taken.optional:
-            found[name] = found[name].replace(annotation=Optional[annotation], default=None)  # noqa: UP045
+            found[name] = found[name].replace(annotation=annotation | None, default=None)
     for name, made in interface.made.items():
         marked = f"{name}{OUTPUT_MARK}" if name in found or name == "Output" else name
         annotation = dsl.Output[getattr(dsl, made.schema)] if made.schema else dsl.OutputPath(float)

@@ -7,20 +7,21 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
 from millrace.compilers.kubeflow.finish import describe, finished
 from millrace.compilers.kubeflow.groups import Group, group_tasks
-from millrace.compilers.kubeflow.interface import OUTPUT_MARK, Interface, container_component, kfp_name
+from millrace.compilers.kubeflow.interface import OUTPUT_MARK, container_component
 from millrace.compilers.kubeflow.pods import check_tasks, set_pod
 from millrace.compilers.kubeflow.tasks import KINDS, RUN_VARIABLE, Planned, open_name, plan_task
 from millrace.errors import ConfigError, UnsupportedError
 from millrace.specs import Condition, PipelineSpec, Task, TaskOutput
 from millrace.targets.kubeflow import Kubeflow
 
-__all__ = ["compile_pipeline", "need_kfp", "written"]
+__all__ = ["compile_pipeline", "knows_literals", "need_kfp", "written"]
 
 _RUN_LABEL = "metadata.labels['pipeline/runid']"
 _GROUP_NAME = re.compile(r"(condition|condition-branches|exit-handler|for-loop)-[0-9]+")
@@ -65,10 +66,15 @@ def compile_pipeline(spec: PipelineSpec, target: Kubeflow) -> str:
     build.__name__ = spec.name
     vars(build)["__signature__"] = Signature(list(opened.values()))
     documents, header = written(_composed(build, spec, target))
-    described: dict[str, Interface] = {names[name]: plan.interface for name, plan in plans.items()}
-    describe(documents[0], described)
+    for name, plan in plans.items():
+        describe(documents[0]["components"][f"comp-{names[name]}"], plan.interface)
     _describe_parameters(documents[0], spec, target)
     return finished(documents, header)
+
+
+def knows_literals(target: Kubeflow) -> bool:
+    """Whether the backend knows lists of allowed values; an older one refuses the document."""
+    return target.compat not in ("2.14", "2.15")
 
 
 def need_kfp() -> None:
@@ -77,13 +83,13 @@ def need_kfp() -> None:
     Raises:
         ConfigError: With the line that installs it.
     """
-    try:
-        import kfp
-        import kfp.kubernetes
-    except ImportError as error:
-        raise ConfigError(
-            f"target=kubeflow needs the package {error.name!r}: pip install 'millrace[kubeflow]'"
-        ) from error
+    for package in ("kfp.dsl", "kfp.kubernetes"):
+        try:
+            import_module(package)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"target=kubeflow needs the package {error.name!r}: pip install 'millrace[kubeflow]'"
+            ) from error
 
 
 def written(component: Any) -> tuple[list[dict[str, Any]], str]:
@@ -97,20 +103,26 @@ def written(component: Any) -> tuple[list[dict[str, Any]], str]:
         text = path.read_text(encoding="utf-8")
     header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return list(yaml.load_all(text, Loader=loader)), header  # noqa: S506 - a safe one
+    return list(yaml.load_all(text, Loader=loader)), header
 
 
 def _composed(build: Any, spec: PipelineSpec, target: Kubeflow) -> Any:
     from kfp import dsl
 
-    name = re.sub("-+", "-", spec.name.replace("_", "-")).strip("-")
-    tasks = [task.name for task in spec.tasks if re.sub("-+", "-", task.name.replace("_", "-")).strip("-") == name]
-    if tasks or _GROUP_NAME.fullmatch(name):
+    name = _kebab(spec.name)
+    same = [f"the task {task.name!r}" for task in spec.tasks if _kebab(task.name) == name]
+    if _GROUP_NAME.fullmatch(name):
+        same.append("a group of tasks")
+    if same:
         raise ConfigError(
-            f"pipeline.name: {spec.name!r} would be called {name!r} in Kubeflow, as {'the task ' + repr(tasks[0]) if tasks else 'a group of tasks'}, "
-            "and kfp would load that alone: give another name, pipeline.name=NAME"
+            f"pipeline.name: {spec.name!r} would be called {name!r} in Kubeflow, as {same[0]}, and kfp would load "
+            "that alone: give another name, pipeline.name=NAME"
         )
     return dsl.pipeline(name=name, description=spec.description or None, pipeline_root=target.pipeline_root)(build)
+
+
+def _kebab(name: str) -> str:
+    return re.sub("-+", "-", name.replace("_", "-")).strip("-")
 
 
 def _open_parameters(spec: PipelineSpec) -> dict[str, Parameter]:
@@ -228,5 +240,5 @@ def _describe_parameters(document: dict[str, Any], spec: PipelineSpec, target: K
         entry = defined[open_name(parameter)]
         if parameter.description:
             entry["description"] = " ".join(parameter.description.split())
-        if parameter.choices and target.compat in _NAMED_GROUPS:
+        if parameter.choices and knows_literals(target):
             entry["literals"] = list(parameter.choices)

@@ -87,7 +87,9 @@ def plan_task(task: Task, spec: PipelineSpec, target: Kubeflow) -> Planned:
             command=command(component),
             arguments=[
                 *("--executor-input", "{{$}}", "--run", f"$({RUN_VARIABLE})", "--task", task.name),
-                *paths("--input", "inputs", (name for name, one in taken.items() if name not in parts and not one.many)),
+                *paths(
+                    "--input", "inputs", (name for name, one in taken.items() if name not in parts and not one.many)
+                ),
                 *(word for name, port in parts.items() for word in ("--part", f"{port}={name}")),
                 *paths("--output", "outputs", (name for name, one in made.items() if one.schema)),
                 *filled,
@@ -116,8 +118,8 @@ def _artifacts(task: Task, spec: PipelineSpec) -> tuple[dict[str, TaskOutput], d
     for port, outputs in task.inputs.items():
         for number, output in enumerate(outputs):
             name = port if len(outputs) == 1 else f"{port}_{number}"
-            if name in taken or (name != port and name in ports):
-                raise ConfigError(f"tasks.{task.name}: two inputs would be called {name!r}: rename a port")
+            while name != port and name in ports:
+                name += "_"
             producer = spec.task(output.task)
             many = producer.for_each is not None and producer.for_each.shares > 1
             if name != port or (many and ports[port].many):
