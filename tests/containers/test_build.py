@@ -24,6 +24,7 @@ from millrace.targets.kubeflow import Images
 from tests.conftest import needed
 
 ROOT = Path(__file__).parents[2]
+MANIFEST = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
 
 
 def build(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -169,7 +170,8 @@ class TestPush:
         assert reference("data", Images()) == written["data"]
 
         tag = f"{registry}/team/data:{__version__}"
-        manifest = httpx.get(f"http://{registry}/v2/team/data/manifests/{__version__}", headers=MANIFEST)
+        address = f"http://{registry}/v2/team/data/manifests/{__version__}"
+        manifest = httpx.get(address, headers=MANIFEST, trust_env=False)
         assert manifest.headers["Docker-Content-Digest"] == written["data"].partition("@")[2]
         docker_engine.images.remove(tag)
         pulled = docker_engine.images.pull(written["data"])
@@ -188,9 +190,6 @@ class TestPush:
         assert f"`docker push {prefix}data:{__version__}` failed" in answer.stderr
         assert "if you are not logged in: docker login 127.0.0.1:" in answer.stderr
         assert not (tmp_path / "build").exists()
-
-
-MANIFEST = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
 
 
 class TestSource:
