@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -19,6 +21,8 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from pydantic import JsonValue
 
 from millrace.runtime.executor import RuntimeArtifact, artifact_path, plain_metadata
+from millrace.runtime.process import follow
+from millrace.runtime.task import TaskRequest
 
 RUN = "6a5c0b2e-0000-4000-8000-000000000001"
 
@@ -165,7 +169,23 @@ class TestATaskThatSucceeds:
         pod.succeed()
         assert sorted(file.read_text() for file in pod.output("words").iterdir()) == ["12", "3.0"]
 
-    def test_progress_and_log_lines_appear_while_it_runs(self, tmp_path: Path) -> None:
+    def test_a_copy_is_published_whole_on_another_file_system(self, tmp_path: Path) -> None:
+        other = Path("/dev/shm")  # noqa: S108 - a file system of its own on every Linux
+        if not os.access(other, os.W_OK) or other.stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("needs a second file system, at /dev/shm")
+        with TemporaryDirectory(dir=other) as scratch:
+            pod = writer(tmp_path, parameters={"text": "a b"}, environment={"TMPDIR": scratch})
+            pod.succeed()
+            assert list(Path(scratch).iterdir()) == []
+        assert sorted(path.name for path in pod.output("words").parent.iterdir()) == ["metrics", "summary", "words"]
+        assert len(list(pod.output("words").iterdir())) == 2
+
+    def test_a_home_that_can_not_be_written_to_is_replaced(self, tmp_path: Path) -> None:
+        pod = writer(tmp_path, environment={"HOME": str(tmp_path / "nowhere")})
+        pod.succeed()
+        assert not (tmp_path / "nowhere").exists()
+
+    def test_log_lines_appear(self, tmp_path: Path) -> None:
         assert "length=2" in writer(tmp_path, parameters={"text": "a b"}).run().stdout
 
 
@@ -264,6 +284,20 @@ class TestATaskThatFails:
     def test_an_input_that_is_not_given(self, tmp_path: Path) -> None:
         assert "here.words: an artifact is required" in self.fails(Pod(tmp_path, "tests.toys:work"), 2)
 
+    def test_work_for_the_cluster_that_is_misspelt(self, tmp_path: Path) -> None:
+        told = self.fails(
+            writer(tmp_path, more=("--cluster", '{"kind": "trainjob", "image": "x", "namspace": "y"}')), 2
+        )
+        assert "--cluster.namspace: unknown key: did you mean 'namespace'?" in told
+
+    def test_an_output_that_can_not_be_written(self, tmp_path: Path) -> None:
+        pod = writer(tmp_path)
+        (tmp_path / "store").write_text("in the way")
+        ran = pod.run()
+        assert ran.returncode == 1
+        assert "Not a directory" in ran.stderr or "File exists" in ran.stderr
+        assert "Traceback" not in ran.stderr
+
     def test_a_share_that_does_not_exist(self, tmp_path: Path) -> None:
         told = self.fails(writer(tmp_path, values={"share_index": 2, "share_count": 2}), 2)
         assert "written.share_index: 2 is not below share_count" in told
@@ -298,6 +332,15 @@ class TestATaskThatFails:
         assert not pod.answer_file.exists()
         assert list((tmp_path / "tmp").iterdir()) == []
         assert not any(str(tmp_path / "tmp") in line for line in processes())
+
+
+def test_progress_is_told_while_a_worker_is_followed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    request = TaskRequest(name="pictures", component="millrace.components.digits.spec:digits", parameters={"scale": 12})
+    request.write(tmp_path)
+    assert follow(tmp_path, report_seconds=0.2) == 0
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("progress: ")]
+    assert lines
+    assert all(re.fullmatch(r"progress: \d+ of 1797 images in \d+ s", line) for line in lines)
 
 
 def processes() -> list[str]:
