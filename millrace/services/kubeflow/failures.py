@@ -79,6 +79,7 @@ def explain_transport(host: str, error: BaseException, secrets: Sequence[str]) -
                 f"{host}: the server's certificate can't be verified: {cause.verify_message}. "
                 "Name its certificate authority: target.api.ca_file=ca.pem"
             )
+    for cause in chain:
         if isinstance(cause, exceptions.SSLError | ssl.SSLError):
             return ServiceError(
                 f"{host}: no TLS connection: {_scrubbed(str(cause), secrets)}. "

@@ -193,7 +193,7 @@ class TestFailures:
         assert message in told(at(fake))
 
     def test_reading_is_tried_again_and_writing_is_not(self, fake: FakeKubeflow) -> None:
-        left = iter([RefusalError(503, "starting"), "close"])
+        left: Iterator[RefusalError | str] = iter([RefusalError(503, "starting"), "close"])
         fake.broken = lambda method, path: next(left, None)
         connection = connect(at(fake))
         assert connection.get("/healthz")
