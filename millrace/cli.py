@@ -137,9 +137,10 @@ def _doctor(words: Sequence[str]) -> int:
 
 
 def _exec(words: Sequence[str]) -> int:
-    from millrace.runtime.execute import end_with_parent, execute
+    from millrace.runtime.execute import end_when_told, end_with_parent, execute
     from millrace.runtime.task import append_import_path
 
+    end_when_told()
     append_import_path()
     if "--executor-input" in words:
         from millrace.runtime.kubeflow import run

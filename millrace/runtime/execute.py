@@ -39,7 +39,7 @@ from millrace.runtime.task import Failure, MadeArtifact, TaskRequest, TaskResult
 from millrace.specs import Artifact, Inputs, Metric, Outputs, Parameters, TaskOutput
 from millrace.specs.charts import charts_adapter
 
-__all__ = ["attempt", "digest", "end_with_parent", "execute"]
+__all__ = ["attempt", "digest", "end_when_told", "end_with_parent", "execute"]
 
 _GRACE_SECONDS = 15.0
 _MESSAGE = 4000
@@ -71,6 +71,12 @@ def _execute(directory: Path) -> int:
         return _fail(directory, error)
     (directory / "failure.json").unlink(missing_ok=True)
     return 0
+
+
+def end_when_told() -> None:
+    """End at SIGTERM even as a container's first process: without a handler the kernel spares that one."""
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
 
 
 def end_with_parent() -> None:

@@ -38,12 +38,28 @@ def inside(engine: Any, image: str, program: str) -> Any:
     return json.loads(output(engine, image, "-c", program, entrypoint="python").splitlines()[-1])
 
 
-def run_task(engine: Any, image: str, request: TaskRequest, folder: Path, user: str) -> Path:
-    """Run a task in a locked down container that sees its folder only, and give its task directory."""
+def prepared(request: TaskRequest, folder: Path) -> Path:
+    """The task directory of a request, writable for any user."""
     directory = folder / request.name
     request.write(directory)
     for opened in (folder, directory):
         opened.chmod(0o777)
+    return directory
+
+
+def training(folder: Path, epochs: int) -> TaskRequest:
+    """A small training task."""
+    return TaskRequest(
+        name="train",
+        component="millrace.components.train.spec:train",
+        parameters=TrainParameters(model=Mlp(units=(16,), dropout=0), epochs=epochs).model_dump(mode="json"),
+        inputs={"records": (GivenArtifact(path=write_records(folder / "records", train=(60, 60, 60))),)},
+    )
+
+
+def run_task(engine: Any, image: str, request: TaskRequest, folder: Path, user: str) -> Path:
+    """Run a task in a locked down container that sees its folder only, and give its task directory."""
+    directory = prepared(request, folder)
     volumes = [f"{folder}:{folder}"]
     output(engine, image, "exec", "--task", str(directory), user=user, volumes=volumes, **LOCKED_DOWN)
     return directory
@@ -123,6 +139,24 @@ def test_data_runs_locked_down_as_any_user(docker_engine: Any, images: dict[str,
     assert len(list((directory / result.outputs["dataset"].path).rglob("*.png"))) == 20
 
 
+def test_a_task_ends_when_its_container_is_stopped(docker_engine: Any, images: dict[str, str], tmp_path: Path) -> None:
+    directory = prepared(training(tmp_path, epochs=100_000), tmp_path)
+    words, volumes = ["exec", "--task", str(directory)], [f"{tmp_path}:{tmp_path}"]
+    task = docker_engine.containers.run(images["train"], words, volumes=volumes, detach=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not any((directory / "checkpoints").rglob("*")):
+            assert state(task)["Running"], task.logs().decode()
+            assert time.monotonic() < deadline, task.logs().decode()
+            time.sleep(0.2)
+        started = time.monotonic()
+        task.stop(timeout=30)
+        assert time.monotonic() - started < 15
+        assert state(task)["ExitCode"] == 143
+    finally:
+        task.remove(force=True)
+
+
 def test_an_image_on_top_runs_a_component_of_ones_own(
     docker_engine: Any, images: dict[str, str], tmp_path: Path
 ) -> None:
@@ -147,14 +181,7 @@ def test_an_image_on_top_runs_a_component_of_ones_own(
 def test_train_trains_and_serve_becomes_healthy_and_answers(
     docker_engine: Any, images: dict[str, str], tmp_path: Path
 ) -> None:
-    records = write_records(tmp_path / "records", train=(60, 60, 60))
-    request = TaskRequest(
-        name="train",
-        component="millrace.components.train.spec:train",
-        parameters=TrainParameters(model=Mlp(units=(16,), dropout=0), epochs=6).model_dump(mode="json"),
-        inputs={"records": (GivenArtifact(path=records),)},
-    )
-    directory = run_task(docker_engine, images["train"], request, tmp_path, user="54321:0")
+    directory = run_task(docker_engine, images["train"], training(tmp_path, epochs=6), tmp_path, user="54321:0")
     result = read_result(directory)
     assert result is not None
     model = directory / result.outputs["model"].path
