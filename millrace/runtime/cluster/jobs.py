@@ -115,17 +115,22 @@ def work_out(cluster: Cluster, work: ClusterWork, component: str, task: RemoteTa
     text = _checked_text(task)
     check_rights(cluster, job_rights(work.kind))
     command = ["millrace", "exec", component, "--remote"]
+    body = kind.form.manifest(name, work, command, [{"name": TASK, "value": text}])
     follower = _Follower(cluster, kind, name, work)
     try:
-        follower.begin(kind.form.manifest(name, work, command, [{"name": TASK, "value": text}]))
+        found_one = follower.begin(body)
         follower.follow()
+        result = read_remote_result(task)
+        if result is None and found_one:  # somebody deleted the result of an earlier attempt
+            follower.begin(body, anew=True)
+            follower.follow()
+            result = read_remote_result(task)
     except (StoppedError, UserError):
         if not follower.over:
             with contextlib.suppress(MillraceError):
                 cluster.delete(kind.resource, name)
                 print(f"{kind.resource.kind} {name} is deleted", flush=True)
         raise
-    result = read_remote_result(task)
     if result is None:
         raise TaskFailedError(f"{kind.resource.kind} {name} went well, but there is no result at {task.result}")
     if not Training.model_validate(work.settings).keep:
@@ -156,17 +161,18 @@ class _Follower:
         self.stuck_since: float | None = None
         self.over = False
 
-    def begin(self, body: Object) -> None:
-        """Make the job, unless it is there and may still end well."""
+    def begin(self, body: Object, *, anew: bool = False) -> bool:
+        """Make the job, unless it is there and may still end well, or did; returns whether that is so."""
         job = self.cluster.get(self.kind.resource, self.name)
-        if job is not None and self._is_of_no_use(job):
+        if job is not None and (anew or self._is_of_no_use(job)):
             self._delete_and_wait()
             job = None
         if job is None:
             self.cluster.create(self.kind.resource, body)
             self._say(f"{self.kind.resource.kind} {self.name} is made: {self.work.hosts} hosts")
-        else:
-            self._say(f"{self.kind.resource.kind} {self.name} is there: following it")
+            return False
+        self._say(f"{self.kind.resource.kind} {self.name} is there: following it")
+        return True
 
     def follow(self) -> None:
         """Show what happens until the job is over.
@@ -194,7 +200,8 @@ class _Follower:
             time.sleep(self.poll_seconds)
 
     def _is_of_no_use(self, job: Object) -> bool:
-        return "deletionTimestamp" in job["metadata"] or self.kind.form.condition(job) is not None
+        over = self.kind.form.condition(job)
+        return "deletionTimestamp" in job["metadata"] or (over is not None and not over[0])
 
     def _delete_and_wait(self) -> None:
         """Delete a job and wait until its pods are gone: those of the next one have the same names."""
