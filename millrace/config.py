@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
 from millrace.errors import ConfigError, MillraceError, UnsupportedError, did_you_mean, explain_validation, report
 from millrace.registry import AnyPipeline, load_pipeline, pipelines
+from millrace.runners.kubeflow import Rehearse
 from millrace.runners.local import LocalRunner
 from millrace.runtime.task import IMPORT_PATH, append_import_path
 from millrace.specs import Frozen, PipelineConfig, PipelineSpec
@@ -45,7 +46,7 @@ _COMPILING = ("target", "runtime", "compat")
 _KEYS: Mapping[str, tuple[str, ...]] = {
     "build": ("target", "push"),
     "compile": (*_COMPILING, "component", "output"),
-    "rehearse": (*_COMPILING, "submit"),
+    "rehearse": (*_COMPILING, "document", "parameters", "rehearse"),
     "upload": (*_COMPILING, "output"),
     "submit": (*_COMPILING, "submit"),
     "schedule": (*_COMPILING, "submit", "schedule"),
@@ -85,7 +86,10 @@ class Settings(Frozen):
     images: tuple[str, ...] = ()
     """Images that are built, `images=[train]`; all when none is named."""
     document: Path | None = None
-    """A compiled document to upload, submit or schedule as it is; null compiles the pipeline."""
+    """A compiled document to rehearse, upload, submit or schedule as it is; null compiles the pipeline."""
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    """Values of the parameters that a document leaves open, for a rehearsal: `parameters.train_epochs=2`."""
+    rehearse: Rehearse = Rehearse()
     run: str | None = None
     """Id of the run that is asked about; null takes the pipeline's latest."""
     wait: bool = False

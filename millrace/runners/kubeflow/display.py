@@ -1,0 +1,137 @@
+"""How a rehearsal looks in a terminal: a live table, or plain lines where nobody watches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from millrace.runners.kubeflow.record import Rehearsal, TaskRecord
+from millrace.runners.record import RunState, TaskState
+from millrace.runners.worker import last_lines
+
+__all__ = ["Display"]
+
+_STYLES = {
+    TaskState.PENDING: "dim",
+    TaskState.RUNNING: "bold cyan",
+    TaskState.SUCCEEDED: "green",
+    TaskState.CACHED: "blue",
+    TaskState.SKIPPED: "yellow",
+    TaskState.FAILED: "bold red",
+    TaskState.CANCELLED: "magenta",
+}
+
+
+class Display:
+    """Shows a rehearsal while it goes on, and its summary at the end."""
+
+    def __init__(self) -> None:
+        self.console = Console(markup=False, highlight=False, soft_wrap=True)
+        self._live = Live(console=self.console, refresh_per_second=4) if self.console.is_terminal else None
+        self._seen: dict[str, TaskState] = {}
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, record: Rehearsal) -> None:
+        """Show the rehearsal as it is now."""
+        if self._live:
+            self._live.update(_table(record))
+            return
+        for task in list(record.tasks.values()):
+            if task.state is not self._seen.get(task.name, TaskState.PENDING):
+                self._seen[task.name] = task.state
+                if task.kind == "container" or task.state is not TaskState.RUNNING:
+                    self.console.print(_line(task))
+
+    def close(self, record: Rehearsal) -> None:
+        """Show how it went: failures with the ends of their logs, metrics, outputs and where all is."""
+        for task in record.tasks.values():
+            if task.state is TaskState.FAILED and task.kind in ("container", "importer", "volume"):
+                self._explain(task)
+        for line in _results(record):
+            self.console.print(line)
+        seconds = ((record.ended or datetime.now(UTC)) - record.started).total_seconds()
+        reason = f": {record.reason}" if record.reason else ""
+        self.console.print(f"{record.pipeline}: {record.state} in {seconds:.1f} s{reason}")
+
+    def _explain(self, task: TaskRecord) -> None:
+        self.console.print(f"\n{task.name} failed: {task.reason}", style="red")
+        if task.log is not None:
+            self.console.print(f"the end of {task.log}:")
+            for line in last_lines(task.log):
+                self.console.print(f"  | {line}")
+
+
+def _results(record: Rehearsal) -> Iterator[str]:
+    for task in record.tasks.values():
+        for made in (item for items in task.artifacts.values() for item in items):
+            if made.type == "system.Metrics":
+                for name, value in made.metadata.items():
+                    if isinstance(value, int | float):
+                        yield f"  {task.name + '.' + name:<40} {value:.6g}"
+    for name, value in record.outputs.items():
+        yield f"  output {name} = {value}"
+
+
+def _table(record: Rehearsal) -> Table:
+    table = Table(
+        title=Text(f"{record.pipeline}  {record.id}", style="table.title"),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for heading in ("task", "state", "tries", "time", ""):
+        table.add_column(heading, justify="right" if heading in ("tries", "time") else "left")
+    for task in record.tasks.values():
+        table.add_row(
+            task.name,
+            Text(task.state, style=_STYLES[task.state]),
+            str(task.attempts) if task.attempts > 1 else "",
+            _seconds(task),
+            Text(_detail(task)),
+        )
+    return table
+
+
+def _line(task: TaskRecord) -> str:
+    tries = f"{task.attempts} tries" if task.attempts > 1 and task.state.final else ""
+    seconds = _seconds(task) if task.state.final else ""
+    return "  ".join(word for word in (f"{task.name:<24}", task.state, seconds, tries, _detail(task)) if word)
+
+
+def _seconds(task: TaskRecord) -> str:
+    if task.started is None:
+        return ""
+    running = task.state is TaskState.RUNNING
+    seconds = (datetime.now(UTC) - task.started).total_seconds() if running else task.seconds
+    return f"{seconds:.1f} s"
+
+
+def _detail(task: TaskRecord) -> str:
+    if task.reason:
+        return task.reason.splitlines()[0]
+    numbers = {name: value for name, value in task.parameters.items() if isinstance(value, int | float)}
+    return "  ".join(f"{name} {value:.4g}" for name, value in list(numbers.items())[:3])
+
+
+def summary(record: Rehearsal) -> str:
+    """One line: how many tasks there were in which state."""
+    states = [task.state for task in record.tasks.values()]
+    return ", ".join(f"{states.count(state)} {state}" for state in TaskState if state in states) or str(
+        RunState.SUCCEEDED
+    )

@@ -1,0 +1,196 @@
+"""The artifact store: S3's own protocol, against a server of this rehearsal or one that is there already."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tarfile
+import threading
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from millrace.errors import ConfigError, DataError, TaskFailedError
+from millrace.runners.kubeflow.engine import file_entry, folder_entry
+
+__all__ = ["SCHEMES", "Store", "local_path", "open_store"]
+
+SCHEMES = ("s3://", "minio://")
+"""What the store can hold; both lead to the same buckets."""
+_MOUNTS: Mapping[str, str] = {"s3://": "/s3/", "minio://": "/minio/", "gs://": "/gcs/"}
+
+
+def local_path(uri: str) -> str | None:
+    """Where a container finds an artifact; None when the backend knows no such scheme."""
+    for scheme, mount in _MOUNTS.items():
+        if uri.startswith(scheme):
+            return mount + uri.removeprefix(scheme)
+    if uri.startswith("oci://"):
+        return f"/oci/{uri.removeprefix('oci://').replace('/', '_')}/models"
+    return None
+
+
+@dataclass
+class Store:
+    """Buckets at one endpoint."""
+
+    endpoint: str
+    environment: Mapping[str, str]
+    """What a container needs to reach it."""
+    makes_buckets: bool
+    _buckets: dict[str, Any] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def bucket(self, name: str) -> Any:
+        """A client for one bucket, which is made when the store is this rehearsal's own."""
+        from obstore.store import S3Store
+
+        with self._lock:
+            if name in self._buckets:
+                return self._buckets[name]
+            if self.makes_buckets:
+                _make_bucket(self.endpoint, name)
+
+            options = {
+                "region": "AWS_REGION",
+                "access_key_id": "AWS_ACCESS_KEY_ID",
+                "secret_access_key": "AWS_SECRET_ACCESS_KEY",
+                "session_token": "AWS_SESSION_TOKEN",
+            }
+            self._buckets[name] = S3Store(
+                name,
+                endpoint=self.endpoint,
+                virtual_hosted_style_request=False,
+                client_options={"allow_http": True},
+                **{key: self.environment[source] for key, source in options.items() if source in self.environment},
+            )
+            return self._buckets[name]
+
+    def download(self, uri: str, archive: tarfile.TarFile) -> int:
+        """Add an artifact's objects to a tar stream, at the path where a container finds it; how many they are."""
+        import obstore
+
+        bucket, key = _split(uri)
+        place = local_path(uri) or ""
+        parents = [parent.as_posix() for parent in Path(place).parents][-2::-1]
+        for parent in parents:
+            archive.addfile(folder_entry(parent))
+        store = self.bucket(bucket)
+        count = 0
+        for page in obstore.list(store, prefix=key.rstrip("/") or None):
+            for item in page:
+                inside = item["path"].removeprefix(key.rstrip("/")).lstrip("/") if key else item["path"]
+                path = f"{place.rstrip('/')}/{inside}".rstrip("/")
+                for parent in list(Path(path).relative_to(place).parents)[-1::-1] if inside else []:
+                    archive.addfile(folder_entry(f"{place}/{parent.as_posix()}"))
+                body = obstore.get(store, item["path"])
+                archive.addfile(file_entry(path, item["size"]), _Body(body.stream(min_chunk_size=1 << 20)))
+                count += 1
+        return count
+
+    def upload(self, place: Path, uri: str) -> int:
+        """Put a file or the files of a folder under a URI; how many they are."""
+        import obstore
+
+        bucket, key = _split(uri)
+        files = [place] if place.is_file() else sorted(file for file in place.rglob("*") if file.is_file())
+        store = self.bucket(bucket)
+        for file in files:
+            inside = "" if file == place else f"/{file.relative_to(place).as_posix()}"
+            obstore.put(store, f"{key.rstrip('/')}{inside}", file)
+        return len(files)
+
+
+class _Body:
+    """The pieces of an object as a file."""
+
+    def __init__(self, stream: Any) -> None:
+        self._pieces = iter(stream)
+        self._rest = b""
+
+    def read(self, size: int = -1) -> bytes:
+        while len(self._rest) < size:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._rest += bytes(piece)
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found
+
+
+def _split(uri: str) -> tuple[str, str]:
+    scheme, _, rest = uri.partition("://")
+    if f"{scheme}://" not in SCHEMES:
+        raise TaskFailedError(f"{uri}: the rehearsal's store has no {scheme or 'such'} scheme, only s3 and minio")
+    bucket, _, key = rest.partition("/")
+    return bucket, key
+
+
+def _make_bucket(endpoint: str, name: str) -> None:
+    """Make a bucket in the rehearsal's own server, which asks for no signature."""
+    request = urllib.request.Request(f"{endpoint}/{name}", data=b"", method="PUT")  # noqa: S310 - our own server, by HTTP
+    with urllib.request.urlopen(request, timeout=60):  # noqa: S310
+        pass
+
+
+@contextlib.contextmanager
+def open_store(endpoint: str | None) -> Iterator[Store]:
+    """The store at an endpoint, or without one a server that lives as long as this context.
+
+    Raises:
+        ConfigError: When a package or the endpoint's credentials are missing.
+    """
+    try:
+        import obstore as _
+    except ImportError:
+        raise ConfigError("a rehearsal needs obstore: pip install 'millrace[rehearse]'") from None
+    if endpoint is not None:
+        yield Store(endpoint, _own_environment(endpoint), makes_buckets=False)
+        return
+    try:
+        from moto.server import ThreadedMotoServer
+    except ImportError:
+        raise ConfigError(
+            "a rehearsal needs an S3 store: pip install 'millrace[rehearse]', or name one: rehearse.endpoint=URL"
+        ) from None
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    environment = {
+        "AWS_ACCESS_KEY_ID": "rehearsal",
+        "AWS_SECRET_ACCESS_KEY": "rehearsal",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": address,
+    }
+    try:
+        yield Store(address, environment, makes_buckets=True)
+    finally:
+        server.stop()
+
+
+def _own_environment(endpoint: str) -> dict[str, str]:
+    if not os.environ.get("AWS_ACCESS_KEY_ID") or not os.environ.get("AWS_SECRET_ACCESS_KEY"):
+        raise ConfigError(
+            "rehearse.endpoint needs its credentials in the environment: set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY"
+        )
+    found = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", **found, "AWS_ENDPOINT_URL": endpoint}
+
+
+def seed(store: Store, places: Mapping[str, Path]) -> None:
+    """Put folders or files into the store: `{bucket/prefix: place}`.
+
+    Raises:
+        DataError: When a place is not there.
+    """
+    for target, place in places.items():
+        if not place.exists():
+            raise DataError(f"rehearse.seed: {place} is not there")
+        store.upload(place, target if "://" in target else f"s3://{target}")

@@ -1,0 +1,143 @@
+"""What a rehearsal needs, can't do, or does otherwise than a cluster: said before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from millrace.compilers.kubeflow.document import Finding, shown
+from millrace.compilers.kubeflow.view import View
+from millrace.errors import ConfigError, DataError
+from millrace.runners.kubeflow.conditions import check_expression
+from millrace.runners.kubeflow.graph import dependencies, is_exit_task
+from millrace.runners.kubeflow.pods import Vault, named_values, where
+from millrace.runners.kubeflow.volumes import VOLUME_IMAGES
+
+__all__ = ["images_of", "missing_images", "missing_values", "notes", "read_vault", "unsupported"]
+
+_IGNORED: Mapping[str, str] = {
+    "nodeSelector": "node selectors",
+    "tolerations": "tolerations",
+    "nodeAffinity": "node affinity",
+    "podAffinity": "pod affinity",
+    "podMetadata": "labels and annotations",
+    "imagePullSecret": "image pull secrets",
+    "imagePullPolicy": "image pull policies",
+}
+
+
+def unsupported(view: View) -> Iterator[Finding]:
+    """Parts of a document that a rehearsal can't execute."""
+    for label, executor in view.executors.items():
+        path = ("deploymentSpec", "executors", label)
+        for kind in executor.keys() - {"container", "importer"}:
+            yield Finding("error", shown((*path, kind)), "the backend does not execute this kind")
+        if executor.get("importer", {}).get("downloadToWorkspace"):
+            yield Finding("error", shown((*path, "importer")), "downloads into the workspace are not rehearsed")
+    for label, settings in view.pods.items():
+        path = ("platforms", "kubernetes", "deploymentSpec", "executors", label)
+        if settings.get("initContainers"):
+            yield Finding("error", shown((*path, "initContainers")), "init containers are not rehearsed")
+        for index, item in enumerate(settings.get("pvcMount", [])):
+            if item.get("subPath"):
+                yield Finding("error", shown((*path, "pvcMount", index, "subPath")), "subPath is not rehearsed")
+    for use in view.uses:
+        yield from _task(view, use.owner, use.name, use.task, use.path)
+
+
+def _task(view: View, owner: str, name: str, task: Mapping[str, Any], path: Any) -> Iterator[Finding]:
+    if "artifactIterator" in task:
+        yield Finding("error", shown((*path, "artifactIterator")), "the backend does not loop over artifacts")
+    condition = task.get("triggerPolicy", {}).get("condition")
+    if condition and (problem := check_expression(condition)):
+        yield Finding("error", shown((*path, "triggerPolicy", "condition")), problem)
+    for key, source in task.get("inputs", {}).get("parameters", {}).items():
+        selector = source.get("parameterExpressionSelector")
+        if selector and (problem := check_expression(selector)):
+            yield Finding("error", shown((*path, "inputs", "parameters", key)), problem)
+    tasks = view.components[owner]["dag"]["tasks"]
+    for other in sorted(dependencies(task)):
+        if other in tasks and is_exit_task(tasks[other]):
+            yield Finding(
+                "error",
+                shown((*path, "dependentTasks")),
+                f"the backend lets no task wait for {other}: it runs after others however they end",
+            )
+
+
+def images_of(view: View) -> set[str]:
+    """Images that the document names as constants."""
+    images = {container.spec.get("image", "") for container in view.containers}
+    return {image for image in images if image and "{{" not in image and image not in VOLUME_IMAGES}
+
+
+def missing_images(missing: list[str]) -> str:
+    """What to do about images that are not on this machine."""
+    lines = []
+    for image in missing:
+        own = image.split("@")[0].rpartition("/")[2].partition(":")[0]
+        mend = f"millrace build images=[{own}]" if image.startswith("millrace/") else f"docker pull {image}"
+        lines.append(f"the image {image} is not on this machine: {mend}")
+    return "\n".join(lines)
+
+
+def missing_values(view: View, secrets: Vault, config_maps: Vault) -> str:
+    """Which Secrets, ConfigMaps or keys of them nobody has given."""
+    lines = []
+    for container in view.containers:
+        for what, name, keys in named_values(container.pod):
+            vault = secrets if what == "Secret" else config_maps
+            if name not in vault:
+                lines.append(f"{container.label} needs the {what} {name!r}: {where(what)}")
+            lines += [
+                f"{container.label} needs the key {key!r} of the {what} {name!r}: {where(what)}"
+                for key in keys
+                if name in vault and key not in vault[name]
+            ]
+    return "\n".join(dict.fromkeys(lines))
+
+
+def read_vault(file: Path | None, key: str) -> Vault:
+    """Values of Secrets or ConfigMaps from a person's own file.
+
+    Raises:
+        ConfigError: When there is no such file.
+        DataError: When it is no mapping of names to mappings of texts.
+    """
+    if file is None:
+        return {}
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"{key}: {file}: {error.strerror}") from None
+    except yaml.YAMLError:
+        raise DataError(f"{key}: {file} is no YAML") from None
+    if not isinstance(content, dict) or not all(isinstance(item, dict) for item in content.values()):
+        raise DataError(f"{key}: {file} must hold `NAME: {{KEY: VALUE}}`")
+    return {str(name): {str(k): str(v) for k, v in item.items()} for name, item in content.items()}
+
+
+def notes(view: View, cpus: float) -> list[str]:
+    """What is not rehearsed as the cluster would do it."""
+    found: list[str] = []
+    for field, told in _IGNORED.items():
+        if any(field in settings for settings in view.pods.values()):
+            found.append(f"{told} have no effect here")
+    for container in view.containers:
+        resources = container.spec.get("resources", {})
+        if "accelerator" in resources:
+            found.append(f"{container.label}: no GPU is given to the container")
+        limit = resources.get("cpuLimit")
+        if isinstance(limit, int | float) and limit > cpus:
+            found.append(f"{container.label}: {limit:g} CPUs are asked for, this machine has {cpus:g}")
+    if any(
+        "securityContext" in settings and settings["securityContext"].get("runAsNonRoot")
+        for settings in view.pods.values()
+    ):
+        found.append("runAsNonRoot is not enforced")
+    if view.config.get("workspace") or any(container.pod.get("pvcMount") for container in view.containers):
+        found.append("PersistentVolumeClaims and the workspace are Docker volumes that start empty and end with this")
+    return list(dict.fromkeys(found))
