@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
+import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,8 +53,10 @@ from millrace.specs.charts import charts_adapter
 from millrace.specs.dotted import merged
 from millrace.targets.kubeflow import ClusterWork
 
-__all__ = ["run"]
+__all__ = ["CHECKPOINTS", "run"]
 
+CHECKPOINTS = "MILLRACE_CHECKPOINTS"
+"""Environment variable: a folder on a volume that outlives the pod, where unfinished tasks leave their checkpoints."""
 TERMINATION_LOG = Path("/dev/termination-log")
 """Where Kubernetes takes the message of a container that failed from."""
 _LONGEST_MESSAGE = 4096
@@ -93,6 +98,10 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     found = parser.parse_args(list(words))
     for name in ("input", "output", "open"):
         setattr(found, name, dict(getattr(found, name)))
+    variable = re.fullmatch(r"\$\((\w+)\)", found.run)  # Kubernetes puts in the value, runners of one machine don't
+    found.run = os.environ.get(variable[1], "") if variable else found.run
+    if found.cluster is not None and not found.run:
+        raise ConfigError("--run: work in the cluster is named after the run, which has no id here")
     unfilled = [value for value in (found.run, *found.input.values(), *found.output.values()) if "{{" in value]
     if unfilled:
         raise ConfigError(f"the backend left placeholders as they were: {', '.join(unfilled)}")
@@ -132,12 +141,29 @@ def _run(asked: argparse.Namespace, directory: Path) -> int:
     if asked.cluster is not None and asked.cluster.kind in _JOBS:
         _answer(asked, component, task, _handed_over(request, component, given, task))
         return 0
+    kept = _kept_checkpoints(request)
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        (task / "checkpoints").symlink_to(kept)
     code = follow(task, _environment(directory))
     result = read_result(task)
     if code != 0 or result is None:
         return _failed(task, code)
     _answer(asked, component, task, result)
+    if kept is not None:
+        shutil.rmtree(kept, ignore_errors=True)
     return 0
+
+
+def _kept_checkpoints(request: TaskRequest) -> Path | None:
+    """Where the next pod that tries the same task finds its checkpoints; None when they end with this pod."""
+    folder = os.environ.get(CHECKPOINTS)
+    if not (folder and request.run):
+        return None
+    inputs = {port: [artifact.uri for artifact in given] for port, given in request.inputs.items()}
+    facts = [request.parameters, inputs, request.share.index, request.share.count]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return Path(folder).absolute() / request.run / f"{request.name}-{digest[:16]}"
 
 
 def _handed_over(request: TaskRequest, component: AnyComponent, given: ExecutorInput, task: Path) -> TaskResult:
@@ -201,7 +227,7 @@ def _taken(
         whole = folder / name
         whole.mkdir(parents=True)
         add_tree(whole, paths, symbolic_link)
-        return (GivenArtifact(path=whole),)
+        return (GivenArtifact(path=whole, parts=tuple(one.uri for one in found)),)
     return tuple(
         GivenArtifact(
             path=_present(f"{asked.task}.{name}", path, port, folder / f"{name}-{number}"),

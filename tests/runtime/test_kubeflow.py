@@ -218,6 +218,17 @@ class TestInputs:
             found.append(sorted(path.stem for path in pod.output("parts").iterdir()))
         assert found == [["a", "c", "schema"], ["b", "schema"]]
 
+    def test_inputs_of_a_port_that_takes_many_come_under_names_of_their_own(self, tmp_path: Path) -> None:
+        taken = {"words": words_folder(tmp_path / "1", "a"), "more_0": words_folder(tmp_path / "2", "b")}
+        lists = {"more_1": [words_folder(tmp_path / "3", "c"), words_folder(tmp_path / "4", "d")]}
+        parts = ("--part", "more=more_0", "--part", "more=more_1")
+        pod = Pod(tmp_path, "tests.toys:work", inputs=taken, lists=lists, outputs=("words",), more=parts)
+        pod.succeed()
+        assert [path.stem for path in pod.output("words").iterdir()] == ["a"]
+        pod.more = (*parts, "--part", "more=more_2")
+        ran = pod.run()
+        assert (ran.returncode, ran.stderr) == (2, "error: here.more_2: an artifact is required\n")
+
     def test_nothing_in_the_store_is_an_empty_folder(self, tmp_path: Path) -> None:
         pod = Pod(tmp_path, "tests.toys:work", inputs={"words": tmp_path / "nothing"}, outputs=("words",))
         assert pod.succeed()["artifacts"]["words"]["artifacts"][0]["metadata"] == {"objects": 0}
@@ -297,6 +308,23 @@ class TestATaskThatFails:
         assert ran.returncode == 1
         assert "Not a directory" in ran.stderr or "File exists" in ran.stderr
         assert "Traceback" not in ran.stderr
+
+    def test_work_for_the_cluster_in_a_run_without_an_id(self, tmp_path: Path) -> None:
+        work = '{"kind": "inferenceservice", "namespace": "y", "image": "x"}'
+        told = self.fails(writer(tmp_path, more=("--cluster", work, "--run", "$(NO_SUCH_VARIABLE)")), 2)
+        assert "--run: work in the cluster is named after the run" in told
+
+    def test_the_next_pod_finds_the_checkpoints_on_a_volume(self, tmp_path: Path) -> None:
+        pod = self.work(tmp_path, "transient_once")
+        volume = tmp_path / "volume"
+        pod.environment = {"MILLRACE_CHECKPOINTS": str(volume), "RUN": "one"}
+        pod.more = ("--run", "$(RUN)")
+        self.fails(pod, 75)
+        assert [path.name for path in volume.rglob("begun")] == ["begun"]
+        pod.environment = {**pod.environment, "RUN": "two"}
+        self.fails(pod, 75)
+        pod.succeed()
+        assert [path.relative_to(volume).parts[0] for path in volume.rglob("begun")] == ["one"]
 
     def test_a_share_that_does_not_exist(self, tmp_path: Path) -> None:
         told = self.fails(writer(tmp_path, values={"share_index": 2, "share_count": 2}), 2)
