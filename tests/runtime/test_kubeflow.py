@@ -24,6 +24,7 @@ from millrace.runtime.executor import RuntimeArtifact, artifact_path, plain_meta
 from millrace.runtime.process import follow
 from millrace.runtime.task import TaskRequest
 
+messages: Any = pipeline_spec_pb2  # its classes are made when it is imported
 RUN = "6a5c0b2e-0000-4000-8000-000000000001"
 
 
@@ -113,7 +114,7 @@ class Pod:
         ran = self.run()
         assert ran.returncode == 0, ran.stderr
         text = self.answer_file.read_text()
-        json_format.Parse(text, pipeline_spec_pb2.ExecutorOutput())
+        json_format.Parse(text, messages.ExecutorOutput())
         answer: dict[str, Any] = json.loads(text)
         return answer
 
