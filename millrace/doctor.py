@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import psutil
 from rich.console import Console
 
 from millrace.errors import UserError, did_you_mean
+from millrace.services.finding import Finding
 
 __all__ = ["Finding", "examine", "examine_local"]
 
@@ -23,14 +24,7 @@ _MODULES = {
     "train": ("keras", "matplotlib", "optuna", "tensorflow"),
     "serve": ("ai_edge_litert", "httpx", "prometheus_client", "starlette", "uvicorn"),
 }
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at."""
-
-    good: bool
-    what: str
-    mend: str = ""
+_WORDS = {True: "ok     ", False: "MISSING", None: "-      "}
 
 
 def examine(words: Sequence[str]) -> int:
@@ -41,23 +35,40 @@ def examine(words: Sequence[str]) -> int:
     """
     targets = [word.partition("=")[2] for word in words if word.startswith("target=")]
     others = [word for word in words if not word.startswith("target=")]
+    target = (targets or ["local"])[0]
+    if target == "kubeflow":
+        from millrace.config import compose_and_call
+
+        return compose_and_call("doctor", words, _examine_kubeflow)
     if others or len(targets) > 1:
         raise UserError("usage: millrace doctor target=local")
-    target = (targets or ["local"])[0]
-    if target in ("kubeflow", "sagemaker"):
-        findings = [
-            Finding(False, f"this version of Millrace has no {target} compiler", "millrace doctor target=local")
-        ]
-    elif target == "local":
-        findings = list(examine_local())
-    else:
+    if target == "sagemaker":
+        return _show(
+            [Finding(False, f"this version of Millrace has no {target} compiler", "millrace doctor target=local")]
+        )
+    if target != "local":
         raise UserError(f"unknown target {target!r}: {did_you_mean(target, ['local', 'kubeflow', 'sagemaker'])}")
+    return _show(examine_local())
+
+
+def _examine_kubeflow(composed: Mapping[str, Any]) -> int:
+    from millrace.config import read_settings
+    from millrace.services.kubeflow.doctor import examine_kubeflow
+
+    settings = read_settings(composed)
+    return _show(examine_kubeflow(settings.compose(), settings.kubeflow()))
+
+
+def _show(findings: Iterable[Finding]) -> int:
+    """Print each finding as it comes; 1 when something is missing."""
     console = Console(markup=False, highlight=False, soft_wrap=True)
+    code = 0
     for finding in findings:
-        console.print(f"{'ok     ' if finding.good else 'MISSING'}  {finding.what}")
+        console.print(f"{_WORDS[finding.good]}  {finding.what}")
         if not finding.good and finding.mend:
-            console.print(f"         mend it: {finding.mend}")
-    return 0 if all(finding.good for finding in findings) else 1
+            console.print(f"         {'mend it' if finding.good is False else 'to have it'}: {finding.mend}")
+        code = 1 if finding.good is False else code
+    return code
 
 
 def examine_local(root: Path = Path(".millrace")) -> Iterator[Finding]:

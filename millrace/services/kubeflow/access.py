@@ -115,7 +115,8 @@ def _kube_context(configuration: Any, target: Kubeflow) -> Answer:
             "auth=kube_context needs the package 'kubernetes': pip install 'millrace[kubeflow]'"
         ) from error
     try:
-        config.load_kube_config(client_configuration=configuration, context=target.api.kube_context)
+        file = os.environ.get("KUBECONFIG")  # the package itself reads it once, when it is imported
+        config.load_kube_config(file, client_configuration=configuration, context=target.api.kube_context)
     except (config.ConfigException, OSError) as error:
         wanted = f"target.api.kube_context={target.api.kube_context}" if target.api.kube_context else "a kube context"
         raise ConfigError(f"{wanted}: {error}; see them all: kubectl config get-contexts") from None
