@@ -68,7 +68,11 @@ def _matrix(chart: ConfusionMatrix) -> dict[str, JsonValue]:
 
 
 def _smaller(chart: ConfusionMatrix) -> ConfusionMatrix:
-    """The matrix with the classes that are mistaken least put together, when there are too many for a screen."""
+    """The matrix with the classes that are mistaken least put together, when there are too many for a screen.
+
+    Of these only mistakes are counted: the UI's colours are shares of the largest count, and their right answers
+    would make all others white.
+    """
     classes = range(len(chart.labels))
     if len(chart.labels) <= _MOST_CLASSES:
         return chart
@@ -79,10 +83,13 @@ def _smaller(chart: ConfusionMatrix) -> ConfusionMatrix:
     others = [one for one in classes if one not in set(kept)]
     groups = [*([one] for one in kept), others]
     counts = tuple(
-        tuple(sum(chart.counts[true][predicted] for true in rows for predicted in columns) for columns in groups)
+        tuple(
+            sum(chart.counts[true][said] for true in rows for said in columns if true != said or len(rows) == 1)
+            for columns in groups
+        )
         for rows in groups
     )
-    labels = (*(chart.labels[one] for one in kept), f"{len(others)} other classes")
+    labels = (*(chart.labels[one] for one in kept), f"mistakes of {len(others)} other classes")
     return chart.model_copy(update={"labels": labels, "counts": counts})
 
 
