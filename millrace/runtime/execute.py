@@ -190,7 +190,7 @@ def _input_handles(component: AnyComponent, request: TaskRequest) -> Inputs:
     for name, info in model.model_fields.items():
         kinds = [item for item in get_args(info.annotation) if item not in (Ellipsis, NoneType)] or [info.annotation]
         handles = tuple(
-            kinds[0](location=given.path, uri=given.uri, metadata=given.metadata)
+            kinds[0](location=given.path, uri=given.uri, parts=given.parts, metadata=given.metadata)
             for given in request.inputs.get(name, ())
         )
         if get_origin(info.annotation) is tuple:

@@ -52,6 +52,8 @@ class GivenArtifact(Frozen):
     path: Path
     uri: str = ""
     """Where other machines find it; empty when they can't."""
+    parts: tuple[str, ...] = ()
+    """Where other machines find the artifacts that it was put together from, where there are several."""
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
 

@@ -76,6 +76,8 @@ class Artifact(Frozen):
     """Where the bytes are on this machine; set inside a container."""
     uri: str = ""
     """Where the bytes are for other machines, `s3://...` for one; empty when only this one has them."""
+    parts: tuple[str, ...] = ()
+    """URIs of the artifacts that it was put together from, for other machines, where there are several."""
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
     @property

@@ -50,13 +50,13 @@ class RemoteTask(Frozen):
     run: str
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     inputs: dict[str, tuple[RemoteArtifact, ...]] = Field(default_factory=dict)
-    outputs: dict[str, str] = Field(min_length=1)
-    """URIs by port."""
+    outputs: dict[str, str] = Field(default_factory=dict)
+    """URIs by port; those that are not named are thrown away."""
     share: Share = Share()
     processes: int = 1
     hosts: tuple[str, ...] = ("localhost",)
     result: str = ""
-    """URI of the TaskResult, written when the outputs are whole."""
+    """URI of the TaskResult, written when the outputs are whole; empty when nobody needs it."""
 
 
 class HostFailure(Frozen):
@@ -112,7 +112,7 @@ def _run(words: Sequence[str], folder: Path) -> int:
         failure = read_failure(folder / "task") or unexplained(code, folder)
         _tell(failure.kind, failure.message)
         return code if code > 0 else 1
-    if index == 0:
+    if index == 0 and task.result:
         _publish(component, task, folder / "task", result)
     return 0
 
