@@ -380,3 +380,10 @@ def processes() -> list[str]:
         except OSError:
             continue
     return lines
+
+
+def test_cores_are_those_that_the_process_may_use() -> None:
+    count = "from millrace.runtime.process import cores_allowed; print(cores_allowed())"
+    pinned = f"import os; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1]); {count}"
+    found = subprocess.run([sys.executable, "-c", pinned], capture_output=True, text=True, check=True).stdout
+    assert found == "1\n"
