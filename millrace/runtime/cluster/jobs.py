@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
 
@@ -21,11 +21,12 @@ from millrace.runtime.cluster.api import MPI_JOBS, PODS, TRAIN_JOBS, Cluster, Ob
 from millrace.runtime.cluster.failures import Ended, ended, first_cause, waiting
 from millrace.runtime.cluster.logs import Logs
 from millrace.runtime.cluster.remote import TASK, RemoteTask, read_remote_result
+from millrace.runtime.cluster.rights import check_rights
 from millrace.runtime.process import StoppedError
 from millrace.runtime.task import TaskResult
 from millrace.targets.kubeflow import ClusterWork, Training
 
-__all__ = ["JOBS", "JobKind", "Right", "check_rights", "job_name", "job_rights", "work_out"]
+__all__ = ["JOBS", "JobKind", "job_name", "work_out"]
 
 _LONGEST_TASK = 100_000
 """Bytes of a task in an environment variable; Linux takes 131,071 with the name."""
@@ -47,39 +48,6 @@ class JobKind(NamedTuple):
 
 JOBS = {"trainjob": JobKind(TRAIN_JOBS, trainjob), "mpijob": JobKind(MPI_JOBS, mpijob)}
 """By the kind of cluster work."""
-
-
-class Right(NamedTuple):
-    """Something that an account must be allowed to do in the namespace."""
-
-    verb: str
-    resource: Resource
-    subresource: str = ""
-
-
-def job_rights(kind: str) -> tuple[Right, ...]:
-    """What a step needs to be allowed to hand its work to a job."""
-    resource = JOBS[kind].resource
-    verbs = tuple(Right(verb, resource) for verb in ("create", "delete", "get"))
-    return (*verbs, Right("list", PODS), Right("get", PODS, "log"))
-
-
-def check_rights(cluster: Cluster, rights: Sequence[Right]) -> None:
-    """Check that this account may do all this, before anything is begun.
-
-    Raises:
-        ConfigError: With all that it may not do, and the line that mends it.
-    """
-    missing = [right for right in rights if not cluster.may(*right)]
-    if missing:
-        listed = ", ".join(
-            f"{item.verb} {item.resource.full_name}{f'/{item.subresource}' if item.subresource else ''}"
-            for item in missing
-        )
-        raise ConfigError(
-            f"this step's service account may not {listed} in namespace {cluster.namespace!r}; "
-            "`millrace rbac pipeline=... target=kubeflow` prints the Role that allows it, for `kubectl apply -f -`"
-        )
 
 
 def job_name(task: str, run: str, content: str) -> str:
@@ -113,7 +81,7 @@ def work_out(cluster: Cluster, work: ClusterWork, component: str, task: RemoteTa
         print(f"{kind.resource.kind} {name} has done this task before", flush=True)
         return found
     text = _checked_text(task)
-    check_rights(cluster, job_rights(work.kind))
+    check_rights(cluster, work.kind)
     command = ["millrace", "exec", component, "--remote"]
     body = kind.form.manifest(name, work, command, [{"name": TASK, "value": text}])
     follower = _Follower(cluster, kind, name, work)
