@@ -35,6 +35,7 @@ CONTENTS: tuple[Rule, ...] = (
     check_edges.parameter_edges,
     check_edges.artifact_edges,
     check_edges.skipped_producers,
+    check_edges.outputs,
     check_edges.given,
     check_edges.optional_inputs,
     check_edges.defaults,

@@ -168,10 +168,9 @@ def retries(view: View, compat: BackendVersion) -> Iterator[Finding]:
         path = (*use.path, "retryPolicy")
         if policy.get("maxRetryCount", 0) < 0:
             yield Finding("error", shown((*path, "maxRetryCount")), f"{policy['maxRetryCount']} is negative")
-        if 0 < policy.get("backoffFactor", 1) < 1:
-            yield Finding(
-                "warning", shown((*path, "backoffFactor")), "Argo takes whole factors: this one counts as none"
-            )
+        factor = policy.get("backoffFactor", 1)
+        if factor < 0 or factor != int(factor):
+            yield Finding("error", shown((*path, "backoffFactor")), f"Argo takes whole factors only, given {factor:g}")
         for name in ("backoffDuration", "backoffMaxDuration"):
             seconds = float(policy.get(name, "0s").removesuffix("s"))
             if seconds < 0:

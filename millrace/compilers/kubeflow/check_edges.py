@@ -184,7 +184,11 @@ def optional_inputs(view: View, compat: BackendVersion) -> Iterator[Finding]:
         words = " ".join(word for _, word in container.words() if '{"IfPresent"' not in word)
         for use in container.uses:
             for name, wanted in parameters_of(container.component).items():
-                if name in use.parameters or f"{{{{$.inputs.parameters['{name}']}}}}" not in words:
+                if (
+                    name in use.parameters
+                    or not wanted.get("isOptional")
+                    or f"{{{{$.inputs.parameters['{name}']}}}}" not in words
+                ):
                     continue
                 path = shown((*use.path, "inputs", "parameters"))
                 if "defaultValue" not in wanted:
@@ -210,6 +214,36 @@ def defaults(view: View, compat: BackendVersion) -> Iterator[Finding]:
             if name == "root" and wanted in _PASSED_BY_THE_BACKEND and not spec.get("isOptional"):
                 path = ("root", "inputDefinitions", "parameters", parameter)
                 yield Finding("error", shown(path), f"a pipeline can't have a parameter of type {wanted}")
+
+
+def outputs(view: View, compat: BackendVersion) -> Iterator[Finding]:
+    """What a graph gives to the outside is made by a task inside it."""
+    for owner, component in view.components.items():
+        declared = component.get("dag", {}).get("outputs", {})
+        path = (*component_path(owner), "dag", "outputs")
+        for name, spec in declared.get("artifacts", {}).items():
+            for index, selector in enumerate(spec.get("artifactSelectors", [])):
+                place = (*path, "artifacts", name, "artifactSelectors", index)
+                yield from _selected(view, owner, selector, "outputArtifactKey", place)
+        for name, spec in declared.get("parameters", {}).items():
+            for index, selector in enumerate(spec.get("valueFromOneof", {}).get("parameterSelectors", [])):
+                place = (*path, "parameters", name, "valueFromOneof", "parameterSelectors", index)
+                yield from _selected(view, owner, selector, "outputParameterKey", place)
+            if "valueFromParameter" in spec:
+                place = (*path, "parameters", name, "valueFromParameter")
+                yield from _selected(view, owner, spec["valueFromParameter"], "outputParameterKey", place)
+
+
+def _selected(view: View, owner: str, selector: Mapping[str, Any], key: str, path: Path) -> Iterator[Finding]:
+    task, name = selector.get("producerSubtask", ""), selector.get(key, "")
+    producer = view.by_place.get((owner, task))
+    if producer is None:
+        hint = did_you_mean(task, (use.name for use in view.uses if use.owner == owner))
+        yield Finding("error", shown((*path, "producerSubtask")), f"unknown task {task!r}: {hint}")
+        return
+    known = (artifacts_of if key == "outputArtifactKey" else parameters_of)(producer.component, "output")
+    if name not in known:
+        yield _unknown((*path, key), "output", name, task, known)
 
 
 def literals(view: View, compat: BackendVersion) -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
@@ -87,13 +86,13 @@ def templates(view: View, compat: BackendVersion) -> Iterator[Finding]:
             )
     if "root" in view.pipeline.get("components", {}):
         yield Finding("error", "components.root", "'root' is the name of the pipeline itself")
-    looped = Counter(use.task.get("componentRef", {}).get("name", "") for use in view.uses if use.loops)
+    looped: set[str] = set()
     for use in view.uses:
         component = use.task.get("componentRef", {}).get("name", "")
-        if use.loops and looped[component] > 1:
-            yield Finding(
-                "error", shown(use.path), f"{looped[component]} loops over {component!r}: the backend takes one of them"
-            )
+        if use.loops and component in looped:
+            told = f"another loop uses {component!r}, too: the backend takes one loop of a component"
+            yield Finding("error", shown(use.path), told)
+        looped |= {component} if use.loops else set()
         if use.loops and len(f"{component}-{use.name}-iterator") > _ARGO_LENGTH:
             yield Finding(
                 "error",

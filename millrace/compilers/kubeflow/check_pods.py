@@ -98,7 +98,7 @@ def resources(view: View, compat: BackendVersion) -> Iterator[Finding]:
             if read.get(f"{kind}Request", Decimal(0)) > read.get(f"{kind}Limit", Decimal("Infinity")):
                 yield Finding("error", shown(path), f"the request of {kind.lower()} is above its limit")
         accelerator = wanted.get("accelerator", {})
-        for name in ("resourceCount", "count"):
+        for name in [name for name in ("resourceCount", "count") if name in accelerator][:1]:
             if name in accelerator:
                 place = (*path, "accelerator", name)
                 yield from _quantity(view, container, str(accelerator[name]), place, read, "accelerator")
@@ -180,9 +180,9 @@ def scheduling(view: View, compat: BackendVersion) -> Iterator[Finding]:
         if policy and policy not in ("Always", "IfNotPresent", "Never"):
             hint = did_you_mean(policy, ("Always", "IfNotPresent", "Never"))
             yield Finding("error", shown((*container.pod_path, "imagePullPolicy")), f"{policy!r}: {hint}")
-        if "activeDeadlineSeconds" in pod and int(pod["activeDeadlineSeconds"]) <= 0:
+        if int(pod.get("activeDeadlineSeconds", 0)) < 0:
             place = (*container.pod_path, "activeDeadlineSeconds")
-            yield Finding("error", shown(place), f"{pod['activeDeadlineSeconds']} is no time: a timeout is 1 s or more")
+            yield Finding("error", shown(place), f"{pod['activeDeadlineSeconds']} is negative")
         for index, toleration in enumerate(pod.get("tolerations", [])):
             yield from _toleration(toleration, (*container.pod_path, "tolerations", index))
 

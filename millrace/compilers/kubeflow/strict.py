@@ -142,7 +142,9 @@ def _walk(value: Any, message: Any, path: Path, compat: BackendVersion) -> Itera
             continue
         if item is None and not (field.message_type and field.message_type.full_name == "google.protobuf.Value"):
             continue
-        yield from _age(message.full_name, field.name, "field", (*path, key), compat)
+        if newer := list(_age(message.full_name, field.name, "field", (*path, key), compat)):
+            yield from newer
+            continue
         if field.containing_oneof is not None:
             other = chosen.setdefault(field.containing_oneof.name, key)
             if other != key:
