@@ -28,6 +28,7 @@ from millrace.components.deploy.conditions import (
 from millrace.components.deploy.spec import Canary, DeployInputs, DeployOutputs, DeployParameters
 from millrace.errors import MillraceError, TaskFailedError, UnsupportedError
 from millrace.runtime.cluster.api import INFERENCE_SERVICES, PODS, Cluster, connect
+from millrace.runtime.cluster.rights import check_rights
 from millrace.runtime.context import Context, Result
 from millrace.runtime.schemas import ModelCard, read_json_model
 from millrace.targets.kubeflow import ClusterWork, Serving
@@ -91,7 +92,9 @@ def deploy_on_cluster(
     kserve.check(parameters, work)
     card = read_json_model(inputs.model.path / "model.json", ModelCard)
     wanted = kserve.predictor(parameters, work, card.format, inputs.model.uri)
-    rollout = _Rollout(connect(work.namespace), parameters, kserve.settings(work), wanted, context)
+    cluster = connect(work.namespace)
+    check_rights(cluster, work.kind)
+    rollout = _Rollout(cluster, parameters, kserve.settings(work), wanted, context)
     channel = channel_with_records(inputs.records.path)
     canary, before = _begin(rollout, work)
     # The pods start while this process loads the same model and the records.

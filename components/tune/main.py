@@ -6,10 +6,9 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from types import FrameType
 
@@ -17,15 +16,14 @@ import optuna
 from optuna.trial import TrialState
 from pydantic import JsonValue
 
-from millrace.components.tune.space import check_space
+from millrace.components.tune.experiment import search_on_cluster
+from millrace.components.tune.reporting import result
 from millrace.components.tune.spec import TuneInputs, TuneOutputs, TuneParameters
 from millrace.components.tune.study import Search
-from millrace.components.tune.trials import Running, figures, finish, outcome, start, terminate
-from millrace.errors import ConfigError, TaskFailedError, TransientError, UserError, did_you_mean
-from millrace.registry import load_component
+from millrace.components.tune.trials import Running, base_parameters, figures, finish, outcome, start, terminate
+from millrace.errors import TaskFailedError, TransientError, UserError
 from millrace.runtime.context import Context, Result, summary
 from millrace.runtime.task import Failure
-from millrace.specs import Chart, Curve, Lines, Scatter
 from millrace.specs.dotted import merged
 
 __all__ = ["main"]
@@ -49,7 +47,12 @@ class _Tuning:
 
 def main(parameters: TuneParameters, inputs: TuneInputs, outputs: TuneOutputs, context: Context) -> Result:
     """Run trials until the budget is used, and write the study."""
-    base = _checked(parameters)
+    place = _PLACES["" if context.cluster is None else context.cluster.kind]
+    return place(parameters, inputs, outputs, context)
+
+
+def _search_here(parameters: TuneParameters, inputs: TuneInputs, outputs: TuneOutputs, context: Context) -> Result:
+    base = base_parameters(parameters)
     search = Search(context.checkpoints / "study.db", parameters)
     if known := search.warm_up([study.path for study in inputs.warm_start]):
         context.log.info("warm start with %d trials of %d earlier studies", known, len(inputs.warm_start))
@@ -60,25 +63,13 @@ def main(parameters: TuneParameters, inputs: TuneInputs, outputs: TuneOutputs, c
     if best is None or best.value is None:
         raise TaskFailedError(f"none of the {len(search.own())} trials finished: {tuning.first_failure}")
     search.write(outputs.study.path)
-    count = len(search.own())
-    return Result(
-        metrics={"objective": best.value, "trials": float(count)},
-        charts=_charts(search, parameters),
-        metadata={"study": {"trials": count, "best": best.value}},
-    )
+    return result(search, parameters)
 
 
-def _checked(parameters: TuneParameters) -> dict[str, JsonValue]:
-    searched = load_component(parameters.component)
-    metrics = [metric.name for metric in searched.spec.metrics]
-    if parameters.objective.metric not in metrics:
-        raise ConfigError(
-            f"objective.metric={parameters.objective.metric} is not reported by {searched.spec.name!r}: "
-            f"{did_you_mean(parameters.objective.metric, metrics)}"
-        )
-    if not parameters.space:
-        raise ConfigError("space is empty: name at least one parameter to search")
-    return check_space(searched.parameters, parameters.trial, parameters.space)
+_PLACES: Mapping[str, Callable[[TuneParameters, TuneInputs, TuneOutputs, Context], Result]] = {
+    "": _search_here,
+    "experiment": search_on_cluster,
+}
 
 
 def _run(tuning: _Tuning) -> None:
@@ -190,34 +181,3 @@ def _children_ended(tuning: _Tuning) -> Iterator[None]:
         terminate([running for _, running in tuning.running.values()])
         if main_thread:
             signal.signal(signal.SIGTERM, before)
-
-
-def _charts(search: Search, parameters: TuneParameters) -> tuple[Chart, ...]:
-    records = [record for record in search.records() if record.value is not None]
-    pruned = [record for record in search.records() if record.state == "pruned" and record.intermediate]
-    numbers = tuple(float(record.number) for record in records)
-    values = tuple(record.value for record in records if record.value is not None)
-    better = max if parameters.objective.direction == "maximize" else min
-    curves = [Curve(name="complete", x=numbers, y=values)]
-    if pruned:
-        last = tuple(list(record.intermediate.values())[-1] for record in pruned)
-        curves.append(Curve(name="ended early", x=tuple(float(record.number) for record in pruned), y=last))
-    metric = parameters.objective.metric
-    best = search.best()
-    return (
-        Scatter(
-            name="trials",
-            title="Trials",
-            x_label="trial",
-            y_label=metric,
-            curves=tuple(curves),
-            marked_x=float(best.number) if best else None,
-        ),
-        Lines(
-            name="best_so_far",
-            title="Best so far",
-            x_label="trial",
-            y_label=metric,
-            curves=(Curve(name="best", x=numbers, y=tuple(accumulate(values, better))),),
-        ),
-    )

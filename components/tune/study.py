@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,22 @@ class Search:
     def tell(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
         """Finish a trial."""
         self._study.tell(trial, value, state, skip_if_finished=True)
+
+    def take(self, records: Sequence[TrialRecord]) -> None:
+        """Add trials that were run elsewhere, if there are none yet."""
+        if self._study.trials:
+            return
+        begun = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)  # Optuna knows no time zones
+        for record in records:
+            trial = optuna.trial.create_trial(
+                state=TrialState[record.state.upper()],
+                params=_encoded(record.parameters, self.parameters.space),
+                distributions=self._distributions,
+                value=record.value,
+                intermediate_values=record.intermediate,
+            )
+            trial.datetime_start, trial.datetime_complete = begun, begun + timedelta(seconds=record.seconds)
+            self._study.add_trial(trial)
 
     def own(self) -> list[FrozenTrial]:
         """Finished trials of this search."""

@@ -13,9 +13,13 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from millrace.components.tune.space import check_space
+from millrace.components.tune.spec import TuneParameters
+from millrace.errors import ConfigError, did_you_mean
+from millrace.registry import load_component
 from millrace.runtime.task import Failure, GivenArtifact, TaskRequest, launch, read_failure, read_result
 
-__all__ = ["Running", "figures", "finish", "outcome", "start", "terminate"]
+__all__ = ["Running", "base_parameters", "figures", "finish", "outcome", "start", "terminate"]
 
 _GRACE_SECONDS = 10.0
 _RESTARTS = 2
@@ -43,6 +47,24 @@ class Running:
         _close_stdin(self)
         self.process = launch(self.directory)
         return True
+
+
+def base_parameters(parameters: TuneParameters) -> dict[str, JsonValue]:
+    """The parameters that all trials share, complete with defaults.
+
+    Raises:
+        ConfigError: When the component does not report the objective, or can't take a value of the space.
+    """
+    searched = load_component(parameters.component)
+    metrics = [metric.name for metric in searched.spec.metrics]
+    if parameters.objective.metric not in metrics:
+        raise ConfigError(
+            f"objective.metric={parameters.objective.metric} is not reported by {searched.spec.name!r}: "
+            f"{did_you_mean(parameters.objective.metric, metrics)}"
+        )
+    if not parameters.space:
+        raise ConfigError("space is empty: name at least one parameter to search")
+    return check_space(searched.parameters, parameters.trial, parameters.space)
 
 
 def start(

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue
 
 from millrace.specs import Frozen, Resources
 
@@ -18,6 +18,7 @@ __all__ = [
     "BackendVersion",
     "ClusterWork",
     "ConfigMapVariable",
+    "GivenVersion",
     "Images",
     "Kubeflow",
     "PodSettings",
@@ -33,6 +34,14 @@ __all__ = [
 ]
 
 BackendVersion = Literal["2.14", "2.15", "2.16", "2.17"]
+
+
+def _as_text(given: object) -> object:
+    return str(given) if isinstance(given, float) else given
+
+
+GivenVersion = Annotated[BackendVersion, BeforeValidator(_as_text)]
+"""As it is written: for YAML and Hydra 2.16 is a number."""
 
 
 class Images(Frozen):
@@ -149,6 +158,10 @@ class Tuning(Frozen):
 
     kind: Literal["task", "katib"] = "task"
     """task: Optuna in the step's own pod; katib: an Experiment."""
+    keep: bool = True
+    """For katib: leave the finished Experiment, and with it the trials' pods, for Katib's UI."""
+    poll_seconds: float = Field(default=5, gt=0)
+    """For katib: between two looks at the Experiment."""
 
 
 class Api(Frozen):
@@ -181,7 +194,7 @@ class Kubeflow(Frozen):
     """The target `kubeflow`."""
 
     name: Literal["kubeflow"] = "kubeflow"
-    compat: BackendVersion = "2.17"
+    compat: GivenVersion = "2.17"
     """Version of the backend that the document must suit."""
     images: Images = Images()
     namespace: str = "kubeflow"

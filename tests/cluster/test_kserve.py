@@ -459,7 +459,7 @@ class TestCareful:
 
     def test_a_right_that_is_missing(self, stage: Stage) -> None:
         stage.kubernetes.rules["system:serviceaccount:team:pipeline-runner"] = RULES[1:]
-        with pytest.raises(ConfigError, match=r"may not get inferenceservices\.serving\.kserve\.io"):
+        with pytest.raises(ConfigError, match=r"may not create inferenceservices\.serving\.kserve\.io"):
             stage.deploy(GOOD)
 
     def test_on_this_machine_there_are_no_copies(self, stage: Stage) -> None:

@@ -41,7 +41,7 @@ RIGHTS: dict[str, tuple[Right, ...]] = {
     "trainjob": _rights(TRAIN_JOBS, ("create", "delete", "get"), _LIST_PODS, _READ_LOGS),
     "mpijob": _rights(MPI_JOBS, ("create", "delete", "get"), _LIST_PODS, _READ_LOGS),
     "inferenceservice": _rights(INFERENCE_SERVICES, ("create", "get", "patch"), _LIST_PODS),
-    "experiment": _rights(EXPERIMENTS, ("create", "delete", "get"), Right("list", TRIALS)),
+    "experiment": _rights(EXPERIMENTS, ("create", "delete", "get"), Right("list", TRIALS), _LIST_PODS),
 }
 """By the kind of ClusterWork: these and no more."""
 
