@@ -193,10 +193,10 @@ def _value(node: _Node, names: Mapping[str, Any]) -> Any:
         return _value(node.parts[1 if _truth(_value(node.parts[0], names)) else 2], names)
     if node.kind == "index":
         holder, key = (_value(part, names) for part in node.parts)
-        if isinstance(holder, list) and isinstance(key, float) and key.is_integer():
-            key = int(key)
-        if not isinstance(holder, list | dict):
-            raise TypeError(f"a {_name(holder)} has no parts")
+        if isinstance(holder, list) and _name(key) in ("int", "double"):
+            return holder[int(key)]
+        if not isinstance(holder, dict):
+            raise TypeError(f"a {_name(holder)} has no part {key!r}")
         return holder[key]
     if node.kind == "unary":
         value = _value(node.parts[0], names)

@@ -5,6 +5,7 @@ Nothing is mounted from the host, so a container's user may be any, and nothing 
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import tarfile
@@ -13,11 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from millrace.errors import ConfigError, TaskFailedError
 
-__all__ = ["Engine", "Exit", "Pod", "connect"]
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+__all__ = ["Engine", "Exit", "Pieces", "Pod", "connect", "file_entry", "folder_entry"]
 
 LABEL = "millrace.rehearsal"
 OWNER = "millrace.rehearsal.owner"
@@ -200,7 +204,7 @@ class Engine:
         folder.mkdir(parents=True, exist_ok=True)
         name = PurePosixPath(path).name
         links: dict[Path, str] = {}
-        with tarfile.open(fileobj=_Pieces(stream), mode="r|") as archive:
+        with tarfile.open(fileobj=io.BufferedReader(Pieces(stream), 1 << 20), mode="r|") as archive:
             for member in archive:
                 if member.issym() or member.islnk():
                     inside = PurePosixPath(path).parent / member.name
@@ -209,8 +213,8 @@ class Engine:
                 elif member.isfile() or member.isdir():
                     member.mode |= 0o700 if member.isdir() else 0o600
                     archive.extract(member, folder, set_attrs=False, filter="data")
-        for place, target in links.items():
-            self._follow(container, target, place)
+        for place, leads in links.items():
+            self._follow(container, leads, place)
         return folder / name
 
     def _follow(self, container: str, target: str, place: Path) -> None:
@@ -250,25 +254,29 @@ class Engine:
         self.api.close()
 
 
-class _Pieces:
+class Pieces(io.RawIOBase):
     """An iterator over bytes as a file."""
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
+    def __init__(self, pieces: Iterable[Any]) -> None:
         self._pieces = iter(pieces)
-        self._rest = b""
+        self._rest = memoryview(b"")
 
-    def read(self, size: int) -> bytes:
-        found = [self._rest]
-        length = len(self._rest)
-        while length < size:
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill a buffer, or a part of it."""
+        while not self._rest:
             piece = next(self._pieces, None)
             if piece is None:
-                break
-            found.append(piece)
-            length += len(piece)
-        joined = b"".join(found)
-        self._rest = joined[size:]
-        return joined[:size]
+                return 0
+            self._rest = memoryview(bytes(piece))
+        target = memoryview(buffer).cast("B")
+        size = min(len(target), len(self._rest))
+        target[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
 
 
 def folder_entry(path: str) -> tarfile.TarInfo:
@@ -294,12 +302,14 @@ def connect(identity: str) -> Engine:
         ConfigError: When there is none.
     """
     try:
-        import docker
+        from docker import APIClient
         from docker.errors import DockerException
+        from docker.utils import kwargs_from_env
     except ImportError:
         raise ConfigError("a rehearsal needs the Docker SDK: pip install 'millrace[rehearse]'") from None
     try:
-        api = docker.APIClient(timeout=None, **docker.utils.kwargs_from_env())
+        options: dict[str, Any] = {**kwargs_from_env(), "timeout": None}  # a container may be silent for long
+        api = APIClient(**options)
         api.ping()
     except DockerException as error:
         raise ConfigError(

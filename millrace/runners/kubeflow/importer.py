@@ -7,7 +7,7 @@ from typing import Any
 from millrace.errors import TaskFailedError
 from millrace.runners.kubeflow.inputs import Artifact, Outcome, Scope, Task
 from millrace.runners.kubeflow.run import Run
-from millrace.runners.kubeflow.values import canonical
+from millrace.runners.kubeflow.values import canonical, kind_of
 from millrace.runners.record import TaskState
 
 __all__ = ["as_stored", "import_artifact"]
@@ -60,6 +60,6 @@ def as_stored(name: str, metadata: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, bool):
             found[key] = int(value)
         else:
-            wrapped = {list: "list", dict: "struct"}.get(type(value))
-            found[key] = {wrapped: value} if wrapped else value
-    return {"display_name": name, "store_session_info": _SESSION} | canonical(found)
+            kind = kind_of(value)
+            found[key] = {kind: value} if kind in ("list", "struct") else value
+    return {"display_name": name, "store_session_info": _SESSION, **canonical(found)}

@@ -143,14 +143,8 @@ def resolve(task: Task, scope: Scope, run: Identity) -> Inputs:
     Raises:
         TaskFailedError: Where the backend's driver would fail.
     """
-    absent: set[str] = set()
-    parameters: dict[str, Any] = {}
-    if "dag" in task.component:
-        for name, definition in task.definitions.items():
-            if name not in task.spec.get("inputs", {}).get("parameters", {}) and definition.get("isOptional"):
-                parameters[name] = canonical(definition.get("defaultValue"))
-                if parameters[name] is None:
-                    absent.add(name)
+    parameters = _unpassed(task)
+    absent = {name for name, value in parameters.items() if value is None}
     for name, source in task.spec.get("inputs", {}).get("parameters", {}).items():
         definition = task.definitions.get(name, {})
         if definition.get("parameterType") == "TASK_CONFIG":
@@ -171,6 +165,18 @@ def resolve(task: Task, scope: Scope, run: Identity) -> Inputs:
     return Inputs(parameters, _artifacts(task, scope))
 
 
+def _unpassed(task: Task) -> dict[str, Any]:
+    """A graph's optional parameters that nothing is passed to: their defaults, or null."""
+    if "dag" not in task.component:
+        return {}
+    passed = task.spec.get("inputs", {}).get("parameters", {})
+    return {
+        name: canonical(definition.get("defaultValue"))
+        for name, definition in task.definitions.items()
+        if name not in passed and definition.get("isOptional")
+    }
+
+
 def value_of(source: Mapping[str, Any], task: Task, scope: Scope, run: Identity) -> Any:
     """The value that a parameter's source stands for.
 
@@ -187,7 +193,8 @@ def value_of(source: Mapping[str, Any], task: Task, scope: Scope, run: Identity)
         return scope.inputs.parameters[name]
     if output := source.get("taskOutputParameter"):
         producer = output["producerTask"]
-        return _producer(producer, scope).parameter(producer, output["outputParameterKey"])
+        value = _producer(producer, scope).parameter(producer, output["outputParameterKey"])
+        return list(value) if isinstance(value, Collected) else value
     if "taskFinalStatus" in source:
         return _final_status(task, scope, run)
     raise TaskFailedError("the backend refuses an input parameter without a source")

@@ -77,8 +77,9 @@ def read_executor_output(text: str) -> dict[str, Any]:
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
 
+    messages: Any = pipeline_spec_pb2
     try:
-        parsed = json_format.Parse(text, pipeline_spec_pb2.ExecutorOutput())
+        parsed = json_format.Parse(text, messages.ExecutorOutput())
         found: dict[str, Any] = json_format.MessageToDict(parsed)
     except (json_format.Error, ValueError) as error:
         raise TaskFailedError(f"the backend can't read the executor output: {error}") from None

@@ -10,16 +10,24 @@ import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from importlib.util import find_spec
+from io import BufferedReader
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from millrace.errors import ConfigError, DataError, TaskFailedError
-from millrace.runners.kubeflow.engine import file_entry, folder_entry
+from millrace.runners.kubeflow.engine import Pieces, file_entry, folder_entry
 
 __all__ = ["SCHEMES", "Store", "local_path", "open_store"]
 
 SCHEMES = ("s3://", "minio://")
 """What the store can hold; both lead to the same buckets."""
+_OPTIONS: Mapping[str, str] = {
+    "region": "AWS_REGION",
+    "access_key_id": "AWS_ACCESS_KEY_ID",
+    "secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    "session_token": "AWS_SESSION_TOKEN",
+}
 _MOUNTS: Mapping[str, str] = {"s3://": "/s3/", "minio://": "/minio/", "gs://": "/gcs/"}
 
 
@@ -54,18 +62,15 @@ class Store:
             if self.makes_buckets:
                 _make_bucket(self.endpoint, name)
 
-            options = {
-                "region": "AWS_REGION",
-                "access_key_id": "AWS_ACCESS_KEY_ID",
-                "secret_access_key": "AWS_SECRET_ACCESS_KEY",
-                "session_token": "AWS_SESSION_TOKEN",
+            config: dict[str, Any] = {
+                key: self.environment[source] for key, source in _OPTIONS.items() if source in self.environment
             }
             self._buckets[name] = S3Store(
                 name,
                 endpoint=self.endpoint,
                 virtual_hosted_style_request=False,
                 client_options={"allow_http": True},
-                **{key: self.environment[source] for key, source in options.items() if source in self.environment},
+                **config,
             )
             return self._buckets[name]
 
@@ -74,20 +79,18 @@ class Store:
         import obstore
 
         bucket, key = _split(uri)
-        place = local_path(uri) or ""
-        parents = [parent.as_posix() for parent in Path(place).parents][-2::-1]
-        for parent in parents:
-            archive.addfile(folder_entry(parent))
+        prefix = key.rstrip("/")
+        place = PurePosixPath(local_path(uri) or "/")
         store = self.bucket(bucket)
+        made: set[PurePosixPath] = set()
+        _add_folders(archive, place, made)
         count = 0
-        for page in obstore.list(store, prefix=key.rstrip("/") or None):
+        for page in (_exactly(store, prefix), *obstore.list(store, prefix=prefix or None)):
             for item in page:
-                inside = item["path"].removeprefix(key.rstrip("/")).lstrip("/") if key else item["path"]
-                path = f"{place.rstrip('/')}/{inside}".rstrip("/")
-                for parent in list(Path(path).relative_to(place).parents)[-1::-1] if inside else []:
-                    archive.addfile(folder_entry(f"{place}/{parent.as_posix()}"))
-                body = obstore.get(store, item["path"])
-                archive.addfile(file_entry(path, item["size"]), _Body(body.stream(min_chunk_size=1 << 20)))
+                path = place / item["path"].removeprefix(prefix).lstrip("/")
+                _add_folders(archive, path, made)
+                body = obstore.get(store, item["path"]).stream(min_chunk_size=1 << 20)
+                archive.addfile(file_entry(path.as_posix(), item["size"]), BufferedReader(Pieces(body)))
                 count += 1
         return count
 
@@ -104,21 +107,22 @@ class Store:
         return len(files)
 
 
-class _Body:
-    """The pieces of an object as a file."""
+def _exactly(store: Any, key: str) -> list[Any]:
+    """The object of that very key, which listing what is below it leaves out."""
+    import obstore
 
-    def __init__(self, stream: Any) -> None:
-        self._pieces = iter(stream)
-        self._rest = b""
+    try:
+        return [obstore.head(store, key)] if key else []
+    except FileNotFoundError:
+        return []
 
-    def read(self, size: int = -1) -> bytes:
-        while len(self._rest) < size:
-            piece = next(self._pieces, None)
-            if piece is None:
-                break
-            self._rest += bytes(piece)
-        found, self._rest = self._rest[:size], self._rest[size:]
-        return found
+
+def _add_folders(archive: tarfile.TarFile, path: PurePosixPath, made: set[PurePosixPath]) -> None:
+    """Add the folders above a path to a tar stream, but those that were added before."""
+    for folder in reversed(path.parents[:-1]):
+        if folder not in made:
+            made.add(folder)
+            archive.addfile(folder_entry(folder.as_posix()))
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -143,10 +147,8 @@ def open_store(endpoint: str | None) -> Iterator[Store]:
     Raises:
         ConfigError: When a package or the endpoint's credentials are missing.
     """
-    try:
-        import obstore as _
-    except ImportError:
-        raise ConfigError("a rehearsal needs obstore: pip install 'millrace[rehearse]'") from None
+    if find_spec("obstore") is None:
+        raise ConfigError("a rehearsal needs obstore: pip install 'millrace[rehearse]'")
     if endpoint is not None:
         yield Store(endpoint, _own_environment(endpoint), makes_buckets=False)
         return

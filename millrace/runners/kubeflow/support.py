@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from millrace.compilers.kubeflow.document import Finding, shown
+from millrace.compilers.kubeflow.document import Path as FieldPath
 from millrace.compilers.kubeflow.view import View
 from millrace.errors import ConfigError, DataError
 from millrace.runners.kubeflow.conditions import check_expression
@@ -30,7 +31,7 @@ _IGNORED: Mapping[str, str] = {
 def unsupported(view: View) -> Iterator[Finding]:
     """Parts of a document that a rehearsal can't execute."""
     for label, executor in view.executors.items():
-        path = ("deploymentSpec", "executors", label)
+        path: FieldPath = ("deploymentSpec", "executors", label)
         for kind in executor.keys() - {"container", "importer"}:
             yield Finding("error", shown((*path, kind)), "the backend does not execute this kind")
         if executor.get("importer", {}).get("downloadToWorkspace"):
@@ -46,7 +47,7 @@ def unsupported(view: View) -> Iterator[Finding]:
         yield from _task(view, use.owner, use.name, use.task, use.path)
 
 
-def _task(view: View, owner: str, name: str, task: Mapping[str, Any], path: Any) -> Iterator[Finding]:
+def _task(view: View, owner: str, name: str, task: Mapping[str, Any], path: FieldPath) -> Iterator[Finding]:
     if "artifactIterator" in task:
         yield Finding("error", shown((*path, "artifactIterator")), "the backend does not loop over artifacts")
     condition = task.get("triggerPolicy", {}).get("condition")

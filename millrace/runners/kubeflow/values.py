@@ -35,9 +35,8 @@ _ACCEPTED: Mapping[str, str] = {
     "TASK_FINAL_STATUS": "struct",
     "TASK_CONFIG": "struct",
 }
-_BOOLEANS: Mapping[str, bool] = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
-    ("0", "f", "F", "FALSE", "false", "False"), False
-)
+_TRUE = frozenset(("1", "t", "T", "TRUE", "true", "True"))
+_FALSE = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 
 
 def kind_of(value: Any) -> str:
@@ -103,8 +102,8 @@ def parse_text(text: str, kind: str) -> Any:
         if not math.isfinite(number):
             raise ValueError(f"{stripped} has no form in JSON")
         return canonical(number)
-    if kind == "BOOLEAN" and stripped in _BOOLEANS:
-        return _BOOLEANS[stripped]
+    if kind == "BOOLEAN" and stripped in _TRUE | _FALSE:
+        return stripped in _TRUE
     if kind in ("LIST", "STRUCT"):
         value = json.loads(text)
         if kind_of(value) == _ACCEPTED[kind]:
