@@ -72,8 +72,8 @@ def examine_cluster(spec: PipelineSpec, target: Kubeflow) -> Iterator[Finding]:
             yield Finding(None, f"cluster: not looked at, there is no kube context; needed there: {_list(needed)}")
         return
     try:
-        number = client.VersionApi(api).get_code(_request_timeout=_TIMEOUT).git_version
-        yield Finding(True, f"Kubernetes {number} at {where}")
+        server: Any = client.VersionApi(api).get_code(_request_timeout=_TIMEOUT)
+        yield Finding(True, f"Kubernetes {server.git_version} at {where}")
         for name, kind in _KINDS.items():
             yield _kind(client, api, name, kind, name in needed)
         if "trainjob" in needed:

@@ -70,7 +70,10 @@ class Connection:
 
     def text(self, base: str, path: str, **query: str | int | None) -> str:
         """A plain text that the UI or the API serves, such as a log."""
-        return self._exchange("GET", base, path, query, {"response_type": "str"}).data or ""
+        answer = self._exchange("GET", base, path, query, {"response_type": "str"})
+        if "html" in (answer.getheader("content-type") or ""):  # a dashboard answers unknown paths with its own page
+            raise wrong_answer(base, "", "text/html")
+        return str(answer.data or "")
 
     def _call(
         self,
@@ -136,7 +139,7 @@ def connect(target: Kubeflow) -> Connection:
             f"Kubeflow Pipelines needs the package {error.name!r}: pip install 'millrace[kubeflow]'"
         ) from error
 
-    configuration = kfp_server_api.Configuration()
+    configuration: Any = kfp_server_api.Configuration()
     cookie, secrets = configure(configuration, target)
     configuration.host = configuration.host.rstrip("/")
     server, found, _ = configuration.host.partition("/api/v1/namespaces/")

@@ -67,9 +67,11 @@ def _docker(spec: PipelineSpec, target: Kubeflow) -> Iterator[Finding]:
     for name in sorted({component.image for component in spec.components}):
         try:
             wanted = reference(name, target.images)
-            client.images.get(wanted)
         except ConfigError as error:
             yield Finding(False, str(error), "millrace build")
+            continue
+        try:
+            client.images.get(wanted)
         except ImageNotFound:
             yield Finding(False, f"image {wanted}: not on this machine", "millrace build")
         except DockerException as error:

@@ -54,7 +54,7 @@ class Document:
     @property
     def version(self) -> str:
         """Name of this version of the pipeline: the same document always has the same."""
-        return f"{self.name}-{hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
+        return f"{self.name[:100]}-{hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
 
     @property
     def parameters(self) -> Mapping[str, Mapping[str, Any]]:

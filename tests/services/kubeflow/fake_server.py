@@ -23,6 +23,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yaml
 
+PROXY = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy"
+"""Where a kube context leads."""
 NEVER = "1970-01-01T00:00:00Z"
 Item = dict[str, Any]
 Query = dict[str, str]
@@ -49,6 +51,8 @@ class FakeKubeflow:
         self.schedules: dict[str, Item] = {}
         self.logs: dict[str, str] = {}
         """By pod."""
+        self.pods: dict[str, str] = {}
+        """Names of workflow nodes by pod, for those who ask the cluster itself."""
         self.steps: dict[str, list[dict[str, str]]] = {}
         """How runs go, by id: the states of tasks at each look; the key `run` is the run's own state."""
         self.token: str | None = None
@@ -311,11 +315,20 @@ class _Handler(BaseHTTPRequestHandler):
                 raise RefusalError(401, f"Request not authenticated: {self.headers.get('authorization')}")
             if self.fake.cookie and self.headers.get("cookie") != self.fake.cookie:
                 raise RefusalError(401, "no session")
-            if path == "/k8s/pod/logs":
-                return self.log(query["podname"])
-            return 200, self.fake.answer(self.command, path.removeprefix("/apis/v2beta1"), query, *self.content(data))
+            return self.found(path.removeprefix(PROXY), query, data)
         except RefusalError as refusal:
             return refusal.status, {"error": str(refusal), "code": 13, "message": str(refusal), "details": []}
+
+    def found(self, path: str, query: Query, data: bytes) -> tuple[int, Item | str]:
+        pods = "/api/v1/namespaces/kubeflow/pods"
+        if path == "/k8s/pod/logs":
+            return self.log(query["podname"])
+        if path == pods:
+            nodes = {name: {"workflows.argoproj.io/node-name": node} for name, node in self.fake.pods.items()}
+            return 200, {"items": [{"metadata": {"name": name, "annotations": nodes[name]}} for name in nodes]}
+        if path.startswith(f"{pods}/"):
+            return self.log(path.split("/")[-2])
+        return 200, self.fake.answer(self.command, path.removeprefix("/apis/v2beta1"), query, *self.content(data))
 
     def log(self, pod: str) -> tuple[int, str]:
         if pod not in self.fake.logs:
@@ -339,7 +352,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
         return
 
 

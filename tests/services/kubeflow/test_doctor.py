@@ -88,7 +88,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
         do_GET = do_POST = do  # noqa: N815 - http.server's names
 
-        def log_message(self, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,12 @@ from millrace.services.kubeflow import submit_run as submit_and_settle
 from millrace.services.kubeflow.logs import read_log, task_of
 from millrace.services.kubeflow.runs import Submitted, fresh_id
 from millrace.targets.kubeflow import Api, Kubeflow, Submit
+from tests.services.kubeflow.conftest import TOKEN
 from tests.services.kubeflow.fake_server import FakeKubeflow, RefusalError, pod_of
+from tests.services.kubeflow.test_connection import kubeconfig
+
+EXECUTOR, ATTEMPT_0, ATTEMPT_1 = 1053589929, 1938091664, 1602392189
+"""FNV-1a of work.root.train.executor, the same with (0) and with (1)."""
 
 submit_run = partial(submit_and_settle, settle=0)
 FAST = Submit(parameters={"train.epochs": 3})
@@ -213,6 +219,46 @@ class TestLogs:
         fake.logs[pod_of("train")] = "epoch 1\nout of memory\n"
         status = read_status(direct, submitted.run_id)
         assert read_log(direct, status, task_of(status, "train"), "kubeflow") == "epoch 1\nout of memory\n"
+
+    def test_come_from_the_pods_themselves_through_a_kube_context(
+        self, fake: FakeKubeflow, submitted: Submitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fake.token = TOKEN
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, fake.url)))
+        fake.steps[submitted.run_id] = [{"preprocess#0": "SUCCEEDED", "preprocess#1": "SUCCEEDED", "train": "RUNNING"}]
+        for number in range(2):
+            fake.pods[f"work-{number}"] = f"work.root.loop.iteration-iterations({number}:{number}).preprocess.executor"
+            fake.logs[f"work-{number}"] = f"share {number}\n"
+        fake.pods["work-2"] = "work.root.train.executor"
+        fake.logs["work-2"] = "epoch 1\n"
+        connection = connect(Kubeflow(api=Api(auth="kube_context")))
+        status = read_status(connection, submitted.run_id)
+        assert read_log(connection, status, task_of(status, "preprocess"), "kubeflow") == "share 0\n\nshare 1\n"
+        assert read_log(connection, status, task_of(status, "train"), "kubeflow") == "epoch 1\n"
+
+    def test_of_a_task_that_was_tried_again_are_those_of_the_last_attempt(
+        self, fake: FakeKubeflow, submitted: Submitted
+    ) -> None:
+        """Argo names a pod by the FNV-1a hash of its node's name."""
+        fake.token = None
+        run = fake.runs[submitted.run_id]
+        node = {"display_name": "train", "state": "FAILED", "child_tasks": [{"pod_name": f"work-{EXECUTOR}"}]}
+        run["run_details"] = {"task_details": [node]}
+        fake.logs[f"work-retry-system-container-impl-{ATTEMPT_0}"] = "first attempt"
+        fake.logs[f"work-retry-system-container-impl-{ATTEMPT_1}"] = "second attempt"
+        direct = connect(Kubeflow(api=_direct(fake)))
+        status = read_status(direct, submitted.run_id)
+        assert read_log(direct, status, task_of(status, "train"), "kubeflow") == "second attempt"
+
+    def test_are_no_web_page(self, fake: FakeKubeflow, submitted: Submitted) -> None:
+        """Dashboards answer unknown paths with their own page."""
+        fake.token = None
+        fake.steps[submitted.run_id] = [{"train": "FAILED", "run": "FAILED"}]
+        fake.broken = lambda method, path: "<html>dashboard</html>" if path.endswith(("logs", "log")) else None
+        direct = connect(Kubeflow(api=_direct(fake)))
+        status = read_status(direct, submitted.run_id)
+        with pytest.raises(ConfigError, match="there is no log of task 'train'"):
+            read_log(direct, status, task_of(status, "train"), "kubeflow")
 
     def test_that_are_gone_name_the_way_to_the_pods(
         self, connection: Connection, fake: FakeKubeflow, submitted: Submitted

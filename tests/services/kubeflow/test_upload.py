@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -86,7 +87,7 @@ def test_the_projects_own_client_uploads_the_same_bytes(target: Kubeflow, fake: 
     """kfp.Client takes our documents as they are, and Millrace finds what it has made."""
     from kfp import Client
 
-    client = Client(host=target.api.host, existing_token=TOKEN, namespace="user")
+    client: Any = Client(host=target.api.host, existing_token=TOKEN, namespace="user")
     made = client.upload_pipeline(str(SMALL), pipeline_name="small")
     assert fake.files.popitem()[1] == SMALL.read_bytes()
     run = client.run_pipeline(
