@@ -160,7 +160,7 @@ def _kept_checkpoints(request: TaskRequest) -> Path | None:
     folder = os.environ.get(CHECKPOINTS)
     if not (folder and request.run):
         return None
-    inputs = {port: [artifact.uri for artifact in given] for port, given in request.inputs.items()}
+    inputs = {port: [[one.uri, *one.parts] for one in given] for port, given in request.inputs.items()}
     facts = [request.parameters, inputs, request.share.index, request.share.count]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return Path(folder).absolute() / request.run / f"{request.name}-{digest[:16]}"
