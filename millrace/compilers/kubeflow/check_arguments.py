@@ -151,6 +151,8 @@ def constants(view: View, compat: BackendVersion) -> Iterator[Finding]:
             elif part := re.search(r"\{\{\$\.pipeline_\w+\}\}", constant):
                 if part[0] != constant:
                     yield Finding("error", path, f"{part[0]} is resolved only when it is the whole constant")
+                elif part[0].endswith("_time_utc}}") and compat in ("2.14", "2.15"):
+                    yield Finding("error", path, f"Kubeflow Pipelines {compat} does not resolve {part[0]}: 2.16 does")
             elif part := re.search(
                 r"\{\{\s*(workflow|inputs|outputs|tasks|steps|item|retries|pod|node)\b.*?\}\}", constant
             ):

@@ -230,7 +230,9 @@ def workspace(view: View, compat: BackendVersion) -> Iterator[Finding]:
             if isinstance(constant, str) and "{{$.workspace_path}}" in constant and declared is None:
                 place = (*use.path, "inputs", "parameters", name)
                 yield Finding("error", shown(place), "the pipeline has no workspace: declare one in its configuration")
-    if declared is not None:
+    if declared is not None and compat == "2.14":
+        yield Finding("error", shown((*path, "workspace")), "Kubeflow Pipelines 2.14 has no workspaces: 2.15 has")
+    elif declared is not None:
         size = str(declared.get("size", ""))
         value = quantity(size)
         if value is None or value < 0:

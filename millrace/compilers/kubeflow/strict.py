@@ -143,13 +143,18 @@ def _walk(value: Any, message: Any, path: Path, compat: BackendVersion) -> Itera
         if item is None and not (field.message_type and field.message_type.full_name == "google.protobuf.Value"):
             continue
         if newer := list(_age(message.full_name, field.name, "field", (*path, key), compat)):
-            yield from newer
+            yield from () if _is_ignored(path) and not item else newer
             continue
         if field.containing_oneof is not None:
             other = chosen.setdefault(field.containing_oneof.name, key)
             if other != key:
                 yield Finding("error", shown((*path, key)), f"{other!r} is set, too; only one of them can be")
         yield from _field(item, field, (*path, key), compat)
+
+
+def _is_ignored(path: Path) -> bool:
+    """Whether the backend passes over unknown fields in this place: there one without a value does no harm."""
+    return path[:1] == ("deploymentSpec",) or path[2:4] == ("deploymentSpec", "executors")
 
 
 def _field(value: Any, field: Any, path: Path, compat: BackendVersion) -> Iterator[Finding]:
