@@ -21,7 +21,7 @@ from millrace.components.train.models import build_model, load_backbone
 from millrace.components.train.options import Application, Custom
 from millrace.components.train.schedule import best_epoch, make_optimizer
 from millrace.components.train.spec import TrainInputs, TrainOutputs, TrainParameters
-from millrace.errors import ConfigError, DataError, explain_validation
+from millrace.errors import ConfigError, DataError, UnsupportedError, explain_validation
 from millrace.runtime.context import Context, Result
 from millrace.specs import Curve, Lines, Study
 from millrace.specs.dotted import merged
@@ -31,6 +31,12 @@ __all__ = ["main"]
 
 def main(parameters: TrainParameters, inputs: TrainInputs, outputs: TrainOutputs, context: Context) -> Result:
     """Train, save the model and report its figures."""
+    if len(context.hosts.names) > 1 or context.hosts.processes > 1:
+        raise UnsupportedError(
+            f"train: {len(context.hosts.names)} hosts with {context.hosts.processes} processes each are there, but "
+            "nothing starts ranks that exchange gradients yet, and each host would train a model of its own: "
+            "use Distribution(hosts=1)"
+        )
     if inputs.study is not None:
         parameters = _with_best(parameters, inputs.study, context)
     data = inspect(inputs.records.path, parameters)

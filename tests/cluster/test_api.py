@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from millrace.errors import ConfigError, TransientError, UnsupportedError
-from millrace.runtime.cluster.api import MPI_JOBS, PODS, TRAIN_JOBS, Cluster, Object, Resource, connect
+from millrace.runtime.cluster.api import MPI_JOBS, PODS, TRAIN_JOBS, Cluster, Object, Resource, account_of, connect
 from tests.cluster.fake_kubernetes import FakeKubernetes
 
 
@@ -164,12 +166,27 @@ def test_the_stand_in_streams_watches_as_the_official_client_reads_them(
     cluster.create(TRAIN_JOBS, job())
     threading.Timer(0.3, lambda: cluster.delete(TRAIN_JOBS, "digits")).start()
     seen = []
+    event: Any
     place = (TRAIN_JOBS.group, TRAIN_JOBS.version, "team", TRAIN_JOBS.plural)
     for event in watch.Watch().stream(api.list_namespaced_custom_object, *place, timeout_seconds=2):
         seen.append(event["type"])
         if event["type"] == "DELETED":
             break
     assert seen == ["ADDED", "DELETED"]
+
+
+@pytest.mark.parametrize(
+    ("claims", "account"),
+    [
+        ({"sub": "system:serviceaccount:team:default-editor", "aud": ["x"]}, "default-editor"),
+        ({"sub": "somebody"}, None),
+        ({}, None),
+    ],
+)
+def test_the_account_of_a_token(claims: dict[str, Any], account: str | None) -> None:
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    assert account_of(f"e30.{payload}.sig") == account
+    assert account_of("no token") is None
 
 
 def test_names_of_types() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -25,7 +26,9 @@ __all__ = [
     "Cluster",
     "Object",
     "Resource",
+    "account_of",
     "connect",
+    "current_account",
     "current_namespace",
 ]
 
@@ -78,6 +81,25 @@ def current_namespace() -> str | None:
         return None
 
 
+def current_account() -> str | None:
+    """The service account of the pod that this process runs in; None outside a cluster."""
+    try:
+        return account_of((_ACCOUNT / "token").read_text())
+    except OSError:
+        return None
+
+
+def account_of(token: str) -> str | None:
+    """The service account that a token says it is of; None when it says nothing."""
+    try:
+        claims = token.split(".")[1]
+        subject = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["sub"]
+    except (IndexError, KeyError, ValueError):
+        return None
+    found = re.fullmatch(r"system:serviceaccount:[^:]+:([^:]+)", str(subject))
+    return found[1] if found else None
+
+
 def connect(namespace: str, *, context: str | None = None, patience_seconds: float = 120) -> Cluster:
     """A connection with the rights of this pod's service account, or of the kubeconfig outside a cluster.
 
@@ -95,7 +117,7 @@ def connect(namespace: str, *, context: str | None = None, patience_seconds: flo
         from kubernetes import client, config
     except ModuleNotFoundError as error:
         raise ConfigError("the package kubernetes is missing: pip install 'millrace[cluster]'") from error
-    configuration = client.Configuration()
+    configuration: Any = client.Configuration()
     try:
         if context is None and (_ACCOUNT / "token").exists():
             config.load_incluster_config(client_configuration=configuration)

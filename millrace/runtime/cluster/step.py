@@ -7,7 +7,7 @@ from pathlib import Path
 
 from millrace.errors import ConfigError
 from millrace.registry import AnyComponent
-from millrace.runtime.cluster.api import connect
+from millrace.runtime.cluster.api import connect, current_account
 from millrace.runtime.cluster.jobs import work_out
 from millrace.runtime.cluster.remote import RemoteArtifact, RemoteTask
 from millrace.runtime.cluster.transfer import check_uri, download
@@ -43,6 +43,10 @@ def hand_over(
     wanted = {name: uri for name, uri in outputs.items() if name in ports}
     if work is None or not wanted:
         raise ConfigError(f"{request.name}: there is nothing that a cluster job could make")
+    if work.service_account is None:  # the job's pods read and write the same storage as this one
+        work = work.model_copy(update={"service_account": current_account()})
+    if work.kind == "trainjob" and work.pod.image_pull_policy:
+        print(f"image_pull_policy {work.pod.image_pull_policy} does not reach the job: its TrainingRuntime decides")
     for name, uris in {**inputs, **{name: [uri] for name, uri in wanted.items()}}.items():
         for uri in uris:
             check_uri(uri, f"{request.name}.{name}")
