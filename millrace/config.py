@@ -27,7 +27,7 @@ from millrace.runtime.task import IMPORT_PATH, append_import_path
 from millrace.specs import Frozen, PipelineConfig, PipelineSpec
 from millrace.specs.component import Name
 from millrace.specs.runtime_parameters import open_fields
-from millrace.targets.kubeflow import BackendVersion, Kubeflow, Schedule, Submit
+from millrace.targets.kubeflow import GivenVersion, Kubeflow, Schedule, Submit
 
 __all__ = [
     "PipelineChoice",
@@ -54,6 +54,8 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "rbac": _COMPILING,
 }
 """Keys of `Settings` that a command reads beside those of every command: `--cfg job` shows them."""
+_COMPONENT = "component="
+"""Chooses a component: no group for Hydra, though folders of the user's own are called `component`."""
 _MODES = ("--cfg", "-c", "--info", "-i", "--multirun", "-m", "--run", "-r")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -75,7 +77,7 @@ class Settings(Frozen):
     """Where the compiled pipeline shall run: `target=kubeflow`."""
     runtime: tuple[str, ...] = ()
     """Keys that stay open in the compiled document: `runtime=[train.epochs,train.learning_rate]`."""
-    compat: BackendVersion | None = None
+    compat: GivenVersion | None = None
     """Version of the backend that the document must suit; null takes the target's."""
     component: str | None = None
     """Compile this one component instead of a pipeline."""
@@ -261,7 +263,11 @@ def _prepare_hydra(arguments: Sequence[str], command: str = "") -> dict[str, Con
     store = ConfigStore.instance()
     store.store(group="runner", name="local", node=_defaults(LocalRunner))
     keys = [key for key in _KEYS.get(command, ()) if key != "target"]
-    store.store(group="settings", name="command", node={key: _defaults(Settings)[key] for key in keys})
+    node = {key: _defaults(Settings)[key] for key in keys}
+    for word in arguments:
+        if word.startswith(_COMPONENT):
+            node["component"] = word.removeprefix(_COMPONENT)
+    store.store(group="settings", name="command", node=node)
     store.store(group="defaults", name="target_kubeflow", node=_defaults(Kubeflow))
     broken = {}
     for name, entry in (dict.fromkeys(pipelines()) | user_pipelines(arguments)).items():
@@ -330,6 +336,8 @@ def _forced(arguments: Sequence[str]) -> list[str]:
     groups = {"hydra", *_groups(*_config_dirs(arguments))}
     overrides, flags = [], []  # overrides go first: argparse does not take them on both sides of a flag
     for item in arguments:
+        if item.startswith(_COMPONENT):
+            continue
         key = item.partition("=")[0]
         group = key.partition("@")[0].partition("/")[0]
         if item.startswith("-") or not ("=" in item or item.startswith("~")):
@@ -344,9 +352,8 @@ def _forced(arguments: Sequence[str]) -> list[str]:
 def _groups(*folders: Path) -> set[str]:
     """Names of the groups of options: ours, and those of the user's own folders."""
     places = [folder for folder in (Path(str(files("millrace.conf"))), *folders) if folder.is_dir()]
-    return {"runner"} | {
-        item.name for place in places for item in place.iterdir() if item.is_dir() and not item.name.startswith("_")
-    }
+    found = {item.name for place in places for item in place.iterdir() if item.is_dir()}
+    return {"runner"} | {name for name in found if name != "component" and not name.startswith("_")}
 
 
 def _readable(override: str) -> str:

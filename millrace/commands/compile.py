@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millrace.errors import ConfigError, UnsupportedError, explain_os_error
 
 if TYPE_CHECKING:
+    from millrace.compilers.kubeflow.check import Finding
     from millrace.config import Settings
     from millrace.targets.kubeflow import BackendVersion
 
@@ -80,11 +82,19 @@ def _check(text: str, compat: BackendVersion) -> None:
     from millrace.compilers.kubeflow.check import check_document
 
     findings = check_document(text, compat)
-    for finding in findings:
-        if finding.severity == "warning":
-            print(f"warning: {finding.path}: {finding.message}", file=sys.stderr)
-    if errors := [f"{finding.path}: {finding.message}" for finding in findings if finding.severity == "error"]:
+    for line in _lines(finding for finding in findings if finding.severity == "warning"):
+        print(f"warning: {line}", file=sys.stderr)
+    if errors := list(_lines(finding for finding in findings if finding.severity == "error")):
         raise UnsupportedError("\n".join(errors))
+
+
+def _lines(findings: Iterable[Finding]) -> Iterator[str]:
+    """A line each; what is the same in several places is told once."""
+    places: dict[str, list[str]] = {}
+    for finding in findings:
+        places.setdefault(finding.message, []).append(finding.path)
+    for message, (first, *others) in places.items():
+        yield f"{first}{f' and {len(others)} more' if others else ''}: {message}".removeprefix(": ")
 
 
 def _printed(path: Path, text: str) -> bool:
@@ -111,6 +121,7 @@ def _write(path: Path, text: str, taken: set[Path]) -> None:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise ConfigError(f"output: {explain_os_error(error)}") from error
     taken.add(path.absolute())

@@ -14,6 +14,7 @@ from millrace.compilers.kubeflow.interface import (
     Kind,
     Taken,
     Value,
+    as_constant,
     command,
     container_component,
     made_by,
@@ -101,7 +102,7 @@ def _interface(spec: ComponentSpec, target: Kubeflow) -> Interface:
 
 
 def _cluster(work: ClusterWork | None) -> list[str]:
-    return ["--cluster", work.model_dump_json()] if work else []
+    return ["--cluster", as_constant(work.model_dump(mode="json"))] if work else []
 
 
 def _run_input() -> dict[str, Value]:

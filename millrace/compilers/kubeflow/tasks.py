@@ -93,7 +93,7 @@ def plan_task(task: Task, spec: PipelineSpec, target: Kubeflow) -> Planned:
                 *(word for name, port in parts.items() for word in ("--part", f"{port}={name}")),
                 *paths("--output", "outputs", (name for name, one in made.items() if one.schema)),
                 *filled,
-                *(["--cluster", work.model_dump_json()] if work else []),
+                *(["--cluster", as_constant(work.model_dump(mode="json"))] if work else []),
             ],
             values=values,
             taken=taken,

@@ -1,0 +1,177 @@
+"""`millrace compile` as a person types it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PLAY = ("--config-dir", "my_config", "pipeline=play")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a pipeline and a component of the user's own."""
+    for group in ("pipeline", "component"):
+        (tmp_path / "my_config" / group).mkdir(parents=True)
+    (tmp_path / "my_config" / "pipeline" / "play.yaml").write_text(
+        "# @package _global_\npipeline: {name: play, function: 'tests.toys:play'}\n"
+    )
+    (tmp_path / "my_config" / "component" / "shout.yaml").write_text("entry: tests.toys:work\n")
+    return tmp_path
+
+
+def compile_here(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "millrace", "compile", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def refused(folder: Path, *words: str) -> str:
+    """What is said about a mistake: on stderr, with exit code 2 and without a traceback."""
+    answer = compile_here(folder, *words)
+    assert answer.returncode == 2, answer.stdout
+    assert "Traceback" not in answer.stderr
+    return answer.stderr
+
+
+def specs(text: str) -> list[dict[str, dict[str, object]]]:
+    return list(yaml.safe_load_all(text))
+
+
+class TestPipelines:
+    def test_a_pipeline_is_written_and_told_about(self, project: Path) -> None:
+        answer = compile_here(project, *PLAY, "target=kubeflow", "runtime=[judge.score]")
+        assert answer.returncode == 0, answer.stderr
+        path = project / "build" / "play.kubeflow.yaml"
+        assert answer.stdout.splitlines() == [
+            f"build/play.kubeflow.yaml: {len(path.read_bytes()) / 1000:.1f} KB, 6 tasks, "
+            "for Kubeflow Pipelines 2.17 or later",
+            "image: millrace/toys:0.1.0",
+            "open: judge_score = 0.5 (float)",
+            "next: millrace upload document=build/play.kubeflow.yaml target=kubeflow",
+        ]
+        assert specs(path.read_text())[0]["pipelineInfo"]["name"] == "play"
+        assert [item.name for item in path.parent.iterdir()] == [path.name]
+
+    def test_it_can_be_printed_and_written_elsewhere(self, project: Path) -> None:
+        printed = compile_here(project, *PLAY, "target=kubeflow", "output=-")
+        written = compile_here(project, *PLAY, "target=kubeflow", "output=some/where.yaml")
+        assert written.returncode == 0, written.stderr
+        assert (project / "some" / "where.yaml").read_text() == printed.stdout
+        assert not (project / "build").exists()
+
+    def test_digests_of_pushed_images_are_used(self, project: Path) -> None:
+        (project / "build").mkdir()
+        reference = f"registry.example.org/millrace/toys@sha256:{'a' * 64}"
+        (project / "build" / "images.json").write_text(f'{{"toys": "{reference}"}}')
+        answer = compile_here(project, *PLAY, "target=kubeflow")
+        assert f"image: {reference}" in answer.stdout.splitlines()
+
+    def test_the_config_shows_what_compile_reads(self, project: Path) -> None:
+        answer = compile_here(project, *PLAY, "target=kubeflow", "--cfg", "job")
+        shown = yaml.safe_load(answer.stdout)
+        assert {key: shown[key] for key in ("runtime", "compat", "component", "output")} == {
+            "runtime": [],
+            "compat": None,
+            "component": None,
+            "output": None,
+        }
+        assert shown["target"]["training"]["kind"] == "trainjob"
+
+    def test_a_sweep_overwrites_nothing(self, project: Path) -> None:
+        words = (*PLAY, "target=kubeflow", "--multirun", "judge.score=0.1,0.9")
+        assert "build/play.kubeflow.yaml was written by another job of this sweep" in refused(project, *words)
+        answer = compile_here(project, *words, "output=build/${judge.score}.yaml")
+        assert answer.returncode == 0, answer.stderr
+        assert {path.name for path in (project / "build").glob("0*")} == {"0.1.yaml", "0.9.yaml"}
+
+    def test_a_sweep_over_targets_settings(self, project: Path) -> None:
+        words = ("--multirun", "compat=2.14,2.17", "output=build/play-${compat}.yaml")
+        answer = compile_here(project, *PLAY, "target=kubeflow", *words)
+        assert answer.returncode == 0, answer.stderr
+        assert "for Kubeflow Pipelines 2.14 or later" in answer.stdout
+
+
+class TestComponents:
+    @pytest.mark.parametrize("name", ["shout", "tests.toys:work"])
+    def test_a_component_of_ones_own(self, project: Path, name: str) -> None:
+        answer = compile_here(project, "--config-dir", "my_config", f"component={name}", "target=kubeflow")
+        assert answer.returncode == 0, answer.stderr
+        path = project / "build" / "work.component.yaml"
+        executors = specs(path.read_text())[0]["deploymentSpec"]["executors"]
+        assert executors["exec-work"]["container"]["command"] == ["millrace", "exec", "tests.toys:work"]  # type: ignore[index]
+        assert answer.stdout.splitlines()[-1] == (
+            "next, in a pipeline of yours: work = kfp.components.load_component_from_file('build/work.component.yaml')"
+        )
+
+    def test_an_unknown_one_is_refused(self, project: Path) -> None:
+        assert "unknown component 'trian': did you mean 'train'?" in refused(
+            project, "component=trian", "target=kubeflow"
+        )
+
+    def test_its_parameters_are_open_anyway(self, project: Path) -> None:
+        assert "leave runtime=[...] out" in refused(
+            project, "component=train", "target=kubeflow", "runtime=[train.epochs]"
+        )
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            ((), "target: say where the pipeline shall run: target=kubeflow"),
+            (("target=sagemaker",), "target=sagemaker: this version of Millrace has one target: target=kubeflow"),
+            (("target=kubeflow", "runtime=[judge.scorn]"), "did you mean"),
+            (("target=kubeflow", "compat=2.3"), "compat: "),
+            (("target=kubeflow", "target.tasks.werk.cache=false"), "target.tasks.werk: unknown task: did you mean"),
+            (("target=kubeflow", "target.images.tag=latest"), "the tag `latest` means another image tomorrow"),
+            (("target=kubeflow", "target.pod.labels={team: 'a b'}"), "team"),
+            (("target=kubeflow", "target.nodes=3"), "target.nodes: unknown key"),
+            (("target=kubeflow", "output=my_config/pipeline/play.yaml/x"), "output: "),
+        ],
+    )
+    def test_they_are_told_in_one_message(self, project: Path, words: tuple[str, ...], told: str) -> None:
+        assert told in refused(project, *PLAY, *words)
+
+    def test_everything_a_backend_would_refuse_is_told_at_once(self, project: Path) -> None:
+        (project / "my_config" / "pipeline" / "long.yaml").write_text(
+            f"# @package _global_\ndefaults: [play]\nwrite: {{text: {'word' * 40_000}}}\n"
+        )
+        told = refused(
+            project,
+            *("--config-dir", "my_config", "pipeline=long", "target=kubeflow", "target.pod.labels={team: 'a b'}"),
+        )
+        labels, size = sorted(told.removeprefix("error: ").splitlines())
+        assert "labels.team and 5 more: team=a b is no label" in labels
+        assert size.startswith("root.dag.tasks.write.inputs.parameters")
+        assert "131,071" in size
+        assert not (project / "build").exists()
+
+    def test_without_kfp_the_line_that_installs_it(self, project: Path) -> None:
+        (project / "kfp.py").write_text("raise ModuleNotFoundError(name='kfp')\n")
+        answer = compile_here(project, *PLAY, "target=kubeflow", PYTHONPATH=f"{project}{os.pathsep}{ROOT}")
+        assert answer.returncode == 2
+        assert answer.stderr == ("error: target=kubeflow needs the package 'kfp': pip install 'millrace[kubeflow]'\n")
+
+
+def test_nothing_is_asked_for_over_a_network(project: Path) -> None:
+    (project / "sitecustomize.py").write_text(
+        "import socket\n"
+        "def refuse(*words, **more):\n"
+        "    raise AssertionError('a network was used')\n"
+        "socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse\n"
+    )
+    answer = compile_here(project, *PLAY, "target=kubeflow", PYTHONPATH=f"{project}{os.pathsep}{ROOT}")
+    assert answer.returncode == 0, answer.stderr
