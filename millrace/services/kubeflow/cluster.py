@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from millrace.compilers.kubeflow.pods import cluster_work
+from millrace.compilers.kubeflow.rbac import default_account, needed_rules
+from millrace.errors import MillraceError
 from millrace.services.finding import Finding
 from millrace.specs import PipelineSpec
 from millrace.targets.kubeflow import Kubeflow
@@ -55,7 +56,13 @@ _KINDS = {
 
 def examine_cluster(spec: PipelineSpec, target: Kubeflow) -> Iterator[Finding]:
     """Look at the cluster of the kube context, or say that there is none."""
-    needed = _needed(spec, target)
+    try:
+        needed = _needed(spec, target)
+    except MillraceError as error:
+        yield Finding(
+            False, f"this pipeline can't be compiled: {error}", f"millrace compile pipeline={spec.name} target=kubeflow"
+        )
+        return
     try:
         from kubernetes import client, config
         from urllib3.exceptions import HTTPError
@@ -91,16 +98,8 @@ def examine_cluster(spec: PipelineSpec, target: Kubeflow) -> Iterator[Finding]:
 
 def _needed(spec: PipelineSpec, target: Kubeflow) -> list[str]:
     """Kinds of work that the pipeline's steps create in the cluster."""
-    kinds: list[str] = []
-    for task in spec.tasks:
-        delegates = spec.component_of(task).delegates
-        if "training" in delegates and task.distribution.hosts > 1:
-            kinds.append(target.training.kind)
-        if "serving" in delegates and target.serving.kind == "kserve":
-            kinds.append("inferenceservice")
-        if "tuning" in delegates and target.tuning.kind == "katib":
-            kinds.append("experiment")
-    return list(dict.fromkeys(kinds))
+    works = (cluster_work(task, spec.component_of(task), target) for task in spec.tasks)
+    return list(dict.fromkeys(work.kind for work in works if work is not None))
 
 
 def _list(kinds: Sequence[str]) -> str:
@@ -164,11 +163,9 @@ def _get(client: Any, api: Any, path: str) -> Mapping[str, Any]:
 
 def _permissions(client: Any, api: Any, spec: PipelineSpec, target: Kubeflow) -> Iterator[Finding]:
     """What `millrace rbac` grants: asked for the runs' service account, or for whoever asks where that is refused."""
-    if find_spec("millrace.services.kubeflow.rbac") is None:
-        return
-    account = target.service_account or ("default-editor" if target.api.namespace else "pipeline-runner")
+    account = target.service_account or default_account(target)
     user = f"system:serviceaccount:{target.namespace}:{account}"
-    rules = import_module("millrace.services.kubeflow.rbac").needed_rules(spec, target)
+    rules = needed_rules(spec, target)
     missing, asked = [], f"service account {account}"
     for rule in rules:
         for group, resource, verb in _wanted(rule):
