@@ -80,8 +80,9 @@ def _iap(configuration: Any, target: Kubeflow) -> Answer:
     from google.auth.exceptions import GoogleAuthError
     from kfp.client import auth
 
+    ask: Any = auth.get_auth_token  # its annotations refuse the None that it takes
     try:
-        token, _ = auth.get_auth_token(
+        token, _ = ask(
             client_id,
             os.environ.get("KF_PIPELINES_APP_OAUTH2_CLIENT_ID"),
             os.environ.get("KF_PIPELINES_APP_OAUTH2_CLIENT_SECRET"),

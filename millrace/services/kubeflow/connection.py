@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -30,11 +30,11 @@ class Connection:
     ui: str
     namespace: str | None
     timeout: float
-    client: Any
+    client: Any = field(repr=False)
     """A kfp_server_api.ApiClient: it knows TLS, proxies and credentials."""
     cluster: str | None = None
     """Address of the Kubernetes API, where a kube context leads there."""
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     """Never part of a message, whatever a server echoes."""
 
     def get(self, path: str, **query: str | int | None) -> dict[str, Any]:

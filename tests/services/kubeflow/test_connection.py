@@ -42,7 +42,9 @@ class TestCredentials:
     def test_from_the_environment(self, fake: FakeKubeflow, monkeypatch: pytest.MonkeyPatch) -> None:
         fake.token = TOKEN
         monkeypatch.setenv("KFP_TOKEN", f"{TOKEN}\n")
-        assert connect(at(fake, auth="token")).get("/healthz")["tag_name"] == "2.17.0"
+        connection = connect(at(fake, auth="token"))
+        assert connection.get("/healthz")["tag_name"] == "2.17.0"
+        assert TOKEN not in repr(connection)
 
     def test_from_a_file_that_is_replaced_meanwhile(self, fake: FakeKubeflow, tmp_path: Path) -> None:
         file = tmp_path / "token"

@@ -220,6 +220,21 @@ class TestTheCluster:
         missing = found["TrainingRuntime millrace in kubeflow"]
         assert missing == Finding(False, missing.what, "kubectl apply -n kubeflow -f containers/train/runtime.yaml")
 
+    @pytest.mark.parametrize("may_ask", [True, False])
+    def test_whose_account_lacks_a_right(self, two_hosts: PipelineSpec, cluster: Cluster, may_ask: bool) -> None:
+        """Asked for the runs' account; who must not ask for others asks for themselves."""
+        cluster.may_ask = may_ask
+        cluster.denied = {"create trainjobs"}
+        target = Kubeflow(service_account="trainer", namespace="team")
+        found = next(item for item in examine_cluster(two_hosts, target) if item.what.startswith("permissions"))
+        who = "service account trainer" if may_ask else "you"
+        assert found.what == f"permissions in team, asked for {who}: no create trainjobs.trainer.kubeflow.org"
+        assert found.mend == "millrace rbac pipeline=digits target=kubeflow | kubectl apply -f -"
+        users = {review.get("user") for review in cluster.reviews}
+        assert users == {"system:serviceaccount:team:trainer" if may_ask else None}
+        cluster.denied = set()
+        assert all(item.good is not False for item in examine_cluster(two_hosts, target))
+
     def test_that_does_not_know_who_asks(self, doctor: Doctor, cluster: Cluster) -> None:
         cluster.token = "another"
         after(doctor(), f"MISSING  cluster at {cluster.url} answers 401 Unauthorized")
