@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import pytest
 from kfp import dsl
+from pydantic import ValidationError
 
 from millrace.components.evaluate.spec import evaluate
 from millrace.runtime.kubeflow_ui import chart_metadata, metrics_metadata, summary_page
@@ -83,3 +85,8 @@ def test_the_summary_names_each_metric_with_its_value_and_meaning() -> None:
     assert page.startswith("# measured\n")
     assert "| accuracy | 0.123457 | Share of images whose most probable class is the true one. |" in page
     assert "1 more are in the artifact `metrics`." in page
+
+
+def test_a_curve_has_a_threshold_for_each_point() -> None:
+    with pytest.raises(ValidationError, match="curve 'a' has 2 points and 1 thresholds"):
+        Curve(name="a", x=(0, 1), y=(0, 1), thresholds=(0.5,))
