@@ -19,6 +19,7 @@ __all__ = ["RunStatus", "TaskStatus", "find_run", "follow", "read_status"]
 
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 _PATIENCE_SECONDS = 300
+_PAGES = 20  # the API can't filter runs by their pipeline
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,9 @@ def find_run(connection: Connection, run: str | None, pipeline: str) -> str:
     if pipeline_id is None:
         raise ConfigError(f"no pipeline {pipeline!r} was uploaded here: millrace submit, or name a run: run=ID")
     token = None
-    while True:
+    for _ in range(_PAGES):
         page = connection.get(
-            "/runs", page_size=50, page_token=token, sort_by="created_at desc", namespace=connection.namespace
+            "/runs", page_size=100, page_token=token, sort_by="created_at desc", namespace=connection.namespace
         )
         for item in page.get("runs") or []:
             if (item.get("pipeline_version_reference") or {}).get("pipeline_id") == pipeline_id:
@@ -89,6 +90,7 @@ def find_run(connection: Connection, run: str | None, pipeline: str) -> str:
         token = page.get("next_page_token")
         if not token:
             raise ConfigError(f"pipeline {pipeline!r} has no run yet: start one with `millrace submit`")
+    raise ConfigError(f"none of the latest {_PAGES * 100:,} runs is of pipeline {pipeline!r}: name one: run=ID")
 
 
 def read_status(connection: Connection, run_id: str, spec: Mapping[str, Any] | None = None) -> RunStatus:

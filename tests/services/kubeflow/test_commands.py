@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,29 @@ def test_submit_tells_its_id_before_it_asks_for_anything(millrace: Run, fake: Fa
     identity = re.match(r"submit\.id=(small-\d{8}-\d{6}-[0-9a-f]{6})\n", shown)
     assert identity is not None, shown
     assert "has started run" in millrace("submit", f"document={SMALL}", f"submit.id={identity[1]}")
+
+
+def test_a_submit_killed_before_the_answer_is_found_again(millrace: Run, fake: FakeKubeflow, tmp_path: Path) -> None:
+    asked, killed = threading.Event(), threading.Event()
+
+    def hold(method: str, path: str) -> None:
+        if (method, path) == ("POST", "/apis/v2beta1/runs"):
+            asked.set()
+            killed.wait(60)
+
+    fake.broken = hold
+    words = [*millrace.words, f"document={SMALL}", "submit.id=first"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "millrace", "submit", *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert asked.wait(60)
+    process.kill()
+    process.wait()
+    killed.set()  # only now is the run made
+    while not fake.runs:
+        time.sleep(0.01)
+    assert "has started run" in millrace("submit", f"document={SMALL}", "submit.id=first")
+    assert len(fake.runs) == 1
 
 
 def test_a_schedule_is_made_changed_and_deleted(millrace: Run, fake: FakeKubeflow) -> None:
