@@ -60,9 +60,12 @@ def explain_exchange(host: str, request: str, error: Any, secrets: Sequence[str]
             "(target.api.auth=cookies or token), or set target.api.host to the address it redirects to",
             status,
         )
-    told = _scrubbed(_told(error.body), secrets)
+    told, from_api = _told(error.body)
+    told = _scrubbed(told, secrets)
     if told.startswith("<"):
         return wrong_answer(host, told, "text/html", status)
+    if status == 404 and not from_api:
+        return wrong_answer(host, told, "404 Not Found")
     advice = _ADVICE.get(status, "the server failed: see the logs of its ml-pipeline pods" if status >= 500 else "")
     parts = (f"{host} answers {status} to {request}", advice, told)
     return ServiceError(": ".join(part for part in parts if part), status)
@@ -103,21 +106,21 @@ def wrong_answer(host: str, text: str, kind: str | None, status: int | None = No
         f"{host} answers with {what}, not as the API of Kubeflow Pipelines does: the address leads to a login page or "
         "to another service. With Kubeflow's dashboard it ends in /pipeline: target.api.host=https://HOST/pipeline, "
         "and target.api.auth is needed",
-        status or 200,
+        200 if status in (None, 404) else status,  # not the API's own word that there is no such thing
     )
 
 
-def _told(body: object) -> str:
-    """What the server says about it; the API's errors are JSON, those of gateways are not."""
+def _told(body: object) -> tuple[str, bool]:
+    """What the server says about it, and whether it says so as the API does, in JSON."""
     text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
     try:
         found = json.loads(text)
     except ValueError:
-        return _short(text)
+        found = None
     if not isinstance(found, dict):
-        return _short(text)
+        return _short(text), False
     named = (found.get(key) for key in ("message", "error_message", "error", "detail", "reason"))
-    return _short(next((value for value in named if isinstance(value, str) and value), text))
+    return _short(next((value for value in named if isinstance(value, str) and value), text)), True
 
 
 def _short(text: str) -> str:

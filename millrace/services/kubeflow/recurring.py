@@ -58,38 +58,46 @@ def schedule_runs(
     )
     existing = _of_this_name(connection, name)
     same = [item for item in existing if read_mark("schedule", item) == (_word(name), content)]
-    kept = same[0] if same else None
-    others = [item for item in existing if item is not kept]
-    change = "unchanged" if kept else "replaced" if others else "made"
-    if kept is None:
-        state = schedule.state or ("enabled" if not others or _fires(others) else "disabled")
-        kept = _create(
-            connection,
-            document,
-            target,
-            submit,
-            schedule,
-            not others and state == "enabled",
-            {
-                "display_name": name,
-                "description": f"{mark('schedule', _word(name), content)} {state} when made",
-                "trigger": trigger,
-                "runtime_config": _runtime(target, parameters),
-            },
-        )
-    elif others:  # an earlier call was killed while it replaced them
-        state = schedule.state or ("enabled" if " enabled when made" in kept["description"] else "disabled")
+    others = [item for item in existing if item not in same[:1]]
+    state = schedule.state or _state(same, others)
+    if same:
+        kept = same[0]
     else:
-        state = schedule.state or ("enabled" if _fires([kept]) else "disabled")
-    own = str(kept["recurring_run_id"])
+        fields: dict[str, JsonValue] = {
+            "display_name": name,
+            "description": f"{mark('schedule', _word(name), content)} {state} when made",
+            "trigger": trigger,
+            "runtime_config": _runtime(target, parameters),
+            "mode": "ENABLE" if state == "enabled" and not others else "DISABLE",
+        }
+        kept = _create(connection, document, target, submit, schedule, fields)
+    switched = _take_over(connection, kept, others, state)
+    change = ("replaced" if others else "made") if not same else state if switched else "unchanged"
+    return Scheduled(
+        str(kept["recurring_run_id"]), _link(connection, kept["recurring_run_id"]), change, _told(schedule)
+    )
+
+
+def _state(same: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> str:
+    """Whether a schedule shall start runs, when nobody says so now: as the one before it, or from the start."""
+    if same and others:  # an earlier call was killed while it replaced them; they may be disabled by now
+        return "enabled" if " enabled when made" in same[0]["description"] else "disabled"
+    before = same or others
+    return "enabled" if not before or any(item.get("status") == "ENABLED" for item in before) else "disabled"
+
+
+def _take_over(
+    connection: Connection, kept: Mapping[str, Any], others: Sequence[Mapping[str, Any]], state: str
+) -> bool:
+    """Give one schedule the place of the others; whether it had to be switched itself."""
     for item in others:
         _act(connection, item, "disabled")
-    if kept.get("status") != state.upper():
+    switched = kept.get("status") != state.upper()
+    if switched:
         _act(connection, kept, state)
-        change = state if change == "unchanged" else change
     for item in others:
         _act(connection, item, "deleted")
-    return Scheduled(own, _link(connection, own), change, _told(schedule))
+    return switched
 
 
 def _create(
@@ -98,7 +106,6 @@ def _create(
     target: Kubeflow,
     submit: Submit,
     schedule: Schedule,
-    enabled: bool,
     fields: dict[str, JsonValue],
 ) -> dict[str, Any]:
     version = upload_document(connection, document)
@@ -111,7 +118,6 @@ def _create(
         },
         "no_catchup": not schedule.catch_up,
         "max_concurrency": str(schedule.concurrency),
-        "mode": "ENABLE" if enabled else "DISABLE",
     }
     if target.service_account:
         body["service_account"] = target.service_account
@@ -121,10 +127,6 @@ def _create(
 def _runtime(target: Kubeflow, parameters: dict[str, JsonValue]) -> dict[str, JsonValue]:
     root: dict[str, JsonValue] = {"pipeline_root": target.pipeline_root} if target.pipeline_root else {}
     return {"parameters": parameters, **root}
-
-
-def _fires(items: Sequence[Mapping[str, Any]]) -> bool:
-    return any(item.get("status") == "ENABLED" for item in items)
 
 
 def _act(connection: Connection, item: Mapping[str, Any], state: str) -> None:

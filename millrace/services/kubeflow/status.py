@@ -109,7 +109,7 @@ def read_status(connection: Connection, run_id: str, spec: Mapping[str, Any] | N
     try:
         run = connection.get(f"/runs/{in_path(run_id)}")
     except ServiceError as error:
-        if error.status in (400, 404):
+        if error.status == 404:
             raise ConfigError(f"run={run_id}: there is no such run at {connection.host}") from None
         raise
     spec = run_spec(connection, run) if spec is None else spec

@@ -309,6 +309,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def served(self, path: str, query: Query, data: bytes, trouble: object) -> tuple[int, Item | str]:
         try:
+            if isinstance(trouble, RefusalError) and trouble.status == 404:  # another server
+                return 404, str(trouble)
             if isinstance(trouble, RefusalError):
                 raise trouble
             if self.fake.token and self.headers.get("authorization") != f"Bearer {self.fake.token}":

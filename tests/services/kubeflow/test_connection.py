@@ -187,6 +187,7 @@ class TestFailures:
             (RefusalError(500, "InternalServerError: no database"), "500 to GET /apis/v2beta1/healthz: the server"),
             ("<html>Sign in</html>", "answers with a web page, not as the API"),
             ("close", "can't be reached"),
+            (RefusalError(404, "page not found"), "answers with 404 Not Found, not as the API"),
         ],
     )
     def test_something_else_answers(self, fake: FakeKubeflow, trouble: RefusalError | str, message: str) -> None:
