@@ -111,11 +111,12 @@ def needed(reason: str) -> NoReturn:
 def docker_engine() -> Any:
     """A client of the Docker engine; where there is none the test is skipped, but not in CI."""
     import docker
+    from docker.errors import DockerException
 
     try:
         client = docker.from_env()
         client.ping()
-    except docker.errors.DockerException as error:
+    except DockerException as error:
         needed(f"needs a Docker engine: {error}")
     return client
 

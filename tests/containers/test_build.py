@@ -53,6 +53,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def other_version(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Path:
+    """A folder with Millrace 0.0.0, whose images take nobody's place, and a checkout of it with a tiny image."""
+    folder = tmp_path_factory.mktemp("other")
+    shutil.copytree(installed / "millrace", folder / "installed" / "millrace")
+    (folder / "installed" / "millrace" / "__init__.py").write_text('__version__ = "0.0.0"\n')
+    checkout(folder / "checkout", "FROM scratch AS data\nCOPY pyproject.toml /\n", "0.0.0")
+    return folder
+
+
 def checkout(folder: Path, dockerfile: str, version: str = __version__) -> Path:
     """The least that is taken for a checkout of Millrace."""
     (folder / "containers").mkdir(parents=True)
@@ -153,43 +163,44 @@ def _answers(url: str) -> bool:
 @pytest.mark.docker
 class TestPush:
     def test_digests_are_where_compile_reads_them(
-        self, docker_engine: Any, images: dict[str, str], registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, docker_engine: Any, other_version: Path, registry: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        folder = other_version / "checkout"
         mine = f"registry.example.org/mine@sha256:{'0' * 64}"
-        (tmp_path / "build").mkdir()
-        (tmp_path / "build" / "images.json").write_text(json.dumps({"mine": mine}))
-        answer = build("images=[data]", f"push={registry}/team/", cwd=tmp_path)
+        (folder / "build").mkdir()
+        (folder / "build" / "images.json").write_text(json.dumps({"mine": mine}))
+        answer = build("images=[data]", f"push={registry}/team", cwd=folder, PYTHONPATH=f"{other_version}/installed")
         assert answer.returncode == 0, answer.stderr
 
-        written = json.loads((tmp_path / "build" / "images.json").read_text())
+        written = json.loads((folder / "build" / "images.json").read_text())
         assert set(written) == {"data", "mine"}
         assert written["mine"] == mine
         assert written["data"].startswith(f"{registry}/team/data@sha256:")
-        assert re.search(rf"^millrace/data:\S+ +[\d,]+ MB +{written['data']}$", answer.stdout, re.MULTILINE)
-        monkeypatch.chdir(tmp_path)
+        assert re.search(rf"^millrace/data:0\.0\.0 +\d+ MB +{written['data']}$", answer.stdout, re.MULTILINE)
+        monkeypatch.chdir(folder)
         assert reference("data", Images()) == written["data"]
 
-        tag = f"{registry}/team/data:{__version__}"
-        address = f"http://{registry}/v2/team/data/manifests/{__version__}"
+        address = f"http://{registry}/v2/team/data/manifests/0.0.0"
         manifest = httpx.get(address, headers=MANIFEST, trust_env=False)
         assert manifest.headers["Docker-Content-Digest"] == written["data"].partition("@")[2]
-        docker_engine.images.remove(tag)
-        pulled = docker_engine.images.pull(written["data"])
-        assert pulled.id == docker_engine.images.get(images["data"]).id
-        docker_engine.images.remove(written["data"])
+        built = docker_engine.images.get("millrace/data:0.0.0").id
+        docker_engine.images.remove(f"{registry}/team/data:0.0.0")
+        assert docker_engine.images.pull(written["data"]).id == built
 
-        note = build("images=[data]", cwd=tmp_path)
+        note = build("images=[data]", cwd=folder, PYTHONPATH=f"{other_version}/installed")
         assert note.returncode == 0
         assert "note: build/images.json names images that were pushed before" in note.stderr
+        docker_engine.images.remove(built, force=True)
 
-    def test_a_registry_that_is_not_there(self, docker_engine: Any, images: dict[str, str], tmp_path: Path) -> None:
+    def test_a_registry_that_is_not_there(self, docker_engine: Any, other_version: Path, tmp_path: Path) -> None:
         prefix = f"127.0.0.1:{free_port()}/team/"
-        answer = build("images=[data]", f"push={prefix}", cwd=tmp_path)
-        docker_engine.images.remove(f"{prefix}data:{__version__}")
+        words = ("images=[data]", f"push={prefix}", f"target.images.digests={tmp_path}/images.json", "target=kubeflow")
+        answer = build(*words, cwd=other_version / "checkout", PYTHONPATH=f"{other_version}/installed")
+        docker_engine.images.remove(docker_engine.images.get("millrace/data:0.0.0").id, force=True)
         assert answer.returncode == 1
-        assert f"`docker push {prefix}data:{__version__}` failed" in answer.stderr
+        assert f"`docker push {prefix}data:0.0.0` failed" in answer.stderr
         assert "if you are not logged in: docker login 127.0.0.1:" in answer.stderr
-        assert not (tmp_path / "build").exists()
+        assert not (tmp_path / "images.json").exists()
 
 
 class TestSource:
