@@ -130,6 +130,8 @@ class FakeKubernetes:
         self.host = "127.0.0.1"
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        self.cut_logs = 0
+        """Of how many logs the connection breaks off after their first lines."""
         self.rules: dict[str, list[Object]] = {}
         self.changed = threading.Condition(threading.RLock())
         self.events: list[tuple[int, str, str, Object]] = []

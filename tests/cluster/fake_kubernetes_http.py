@@ -223,6 +223,9 @@ class _Handler(BaseHTTPRequestHandler):
             sent += len(lines)
             stamped = asked.query.get("timestamps") == "true"
             self._chunk("".join(f"{at} {line}\n" if stamped else f"{line}\n" for at, line in lines).encode())
+            if self.state.cut_logs:
+                self.state.cut_logs -= 1
+                raise ConnectionResetError
         self._chunk(b"")
 
     def _begin_stream(self, content: str) -> None:

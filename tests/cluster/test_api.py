@@ -14,6 +14,7 @@ import pytest
 
 from millrace.errors import ConfigError, TransientError, UnsupportedError
 from millrace.runtime.cluster.api import MPI_JOBS, PODS, TRAIN_JOBS, Cluster, Object, Resource, account_of, connect
+from millrace.runtime.cluster.logs import Logs
 from tests.cluster.fake_kubernetes import FakeKubernetes
 
 
@@ -149,6 +150,25 @@ def test_a_log_is_followed_until_the_pod_ends(server: FakeKubernetes, cluster: C
     threading.Thread(target=later).start()
     assert [line.partition(" ")[2] for line in cluster.log("p", "node")] == ["one", "two ü"]
     assert list(cluster.log("none", "node")) == []
+
+
+def test_a_log_that_breaks_off_goes_on_after_its_last_line(
+    server: FakeKubernetes, cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pod: Object = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "team"}}
+    server.put("pods", {**pod, "status": {"phase": "Running"}})
+    server.append_log("team", "p", "one")
+    server.append_log("team", "p", "one")
+    server.cut_logs = 1
+    logs = Logs(cluster)
+    logs.follow("p", "node", 3)
+    time.sleep(0.5)
+    server.append_log("team", "p", "two")
+    server.set_status("pods", "team", "p", {"phase": "Succeeded"})
+    logs.ended("p")
+    logs.finish(10)
+    assert capsys.readouterr().out == "[host 3] one\n[host 3] one\n[host 3] two\n"
+    assert server.cut_logs == 0
 
 
 def test_without_a_way_to_a_cluster_it_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
