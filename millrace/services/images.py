@@ -99,7 +99,9 @@ def build(docker: str, source: Path, names: Iterable[str], revision: str, origin
     for name in names:
         tag = f"{Images().prefix}{name}:{millrace.__version__}"
         file = str(source / "containers" / "Dockerfile")
-        _stream([docker, "build", "--file", file, "--target", name, "--tag", tag, *arguments, str(source)])
+        _stream(
+            [docker, "build", "--force-rm", "--file", file, "--target", name, "--tag", tag, *arguments, str(source)]
+        )
         built.append(Built(name, tag, int(_ask(docker, "image", "inspect", "--format", "{{.Size}}", tag))))
     return built
 
