@@ -72,6 +72,21 @@ class TestPipelines:
         assert (project / "some" / "where.yaml").read_text() == printed.stdout
         assert not (project / "build").exists()
 
+    def test_a_target_of_ones_own(self, project: Path) -> None:
+        (project / "my_config" / "target").mkdir()
+        (project / "my_config" / "target" / "production.yaml").write_text(
+            "defaults:\n  - /defaults@_here_: target_kubeflow\n\n"
+            "name: kubeflow\npipeline_root: s3://team/runs\ncompat: 2.16\n"
+            "tasks: {judge: {node_selector: {pool: gpu}, volume_claims: [{claim: data, path: /data}]}}\n"
+        )
+        answer = compile_here(project, *PLAY, "target=production", "output=-", "target.tasks.judge.shared_memory_gib=2")
+        assert answer.returncode == 0, answer.stderr
+        pipeline, platform = yaml.safe_load_all(answer.stdout)
+        assert pipeline["defaultPipelineRoot"] == "s3://team/runs"
+        pod = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-judge"]
+        assert pod["nodeSelector"] == {"labels": {"pool": "gpu"}}
+        assert pod["emptyDirMounts"][0]["sizeLimit"] == "2048Mi"
+
     def test_digests_of_pushed_images_are_used(self, project: Path) -> None:
         (project / "build").mkdir()
         reference = f"registry.example.org/millrace/toys@sha256:{'a' * 64}"

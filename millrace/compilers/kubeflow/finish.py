@@ -7,7 +7,7 @@ from typing import Any
 
 from millrace.compilers.kubeflow.interface import OUTPUT_MARK, Interface
 
-__all__ = ["describe", "finished"]
+__all__ = ["describe", "end_retries", "finished"]
 
 _WIDTH = 120
 
@@ -28,6 +28,14 @@ def _describe(definitions: Mapping[str, Any], key: str, description: str) -> Non
     for kind in ("parameters", "artifacts"):
         if description and key in definitions.get(kind, {}):
             definitions[kind][key]["description"] = " ".join(description.split())
+
+
+def end_retries(document: Mapping[str, Any], ends: Mapping[str, str]) -> None:
+    """Set when retries end, by kfp's names of tasks: kfp before 2.17 cuts it down to an hour."""
+    for component in (document["root"], *document["components"].values()):
+        for name, task in component.get("dag", {}).get("tasks", {}).items():
+            if name in ends and "retryPolicy" in task:
+                task["retryPolicy"]["backoffMaxDuration"] = ends[name]
 
 
 def finished(documents: list[dict[str, Any]], header: str) -> str:

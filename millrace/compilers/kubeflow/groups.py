@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from millrace.errors import UnsupportedError
 from millrace.specs import Condition, PipelineSpec, Task
 
-__all__ = ["Group", "group_tasks"]
+__all__ = ["Group", "conditions_of", "group_tasks"]
 
 _Path = tuple[Condition, ...]
 
@@ -30,15 +30,24 @@ def group_tasks(spec: PipelineSpec) -> Group:
         UnsupportedError: For a task that depends on tasks under conditions of which neither implies the other.
     """
     root = Group()
+    for name, path in conditions_of(spec).items():
+        group = root
+        for condition in path:
+            group = group.groups.setdefault(condition.model_dump_json(), (condition, Group()))[1]
+        group.tasks.append(spec.task(name))
+    return root
+
+
+def conditions_of(spec: PipelineSpec) -> dict[str, tuple[Condition, ...]]:
+    """All conditions of each task, inherited ones first; tasks in an order that has producers first.
+
+    Raises:
+        UnsupportedError: For a task that depends on tasks under conditions of which neither implies the other.
+    """
     found: dict[str, _Path] = {}
     for name in spec.order():
-        task = spec.task(name)
-        found[name] = _path(task, found)
-        group = root
-        for condition in found[name]:
-            group = group.groups.setdefault(condition.model_dump_json(), (condition, Group()))[1]
-        group.tasks.append(task)
-    return root
+        found[name] = _path(spec.task(name), found)
+    return found
 
 
 def _path(task: Task, found: Mapping[str, _Path]) -> _Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -98,8 +99,13 @@ class Interface:
 
 def command(component: ComponentSpec) -> list[str]:
     """The container's command: Kubeflow ignores the image's entry point."""
-    known = components().get(component.name) == component.entry
+    known = _entries().get(component.name) == component.entry
     return ["millrace", "exec", component.name if known else component.entry]
+
+
+@functools.cache
+def _entries() -> Mapping[str, str]:
+    return components()
 
 
 def schema_of(artifact: ArtifactType) -> Schema:

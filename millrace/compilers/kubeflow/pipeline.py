@@ -12,10 +12,11 @@ from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
-from millrace.compilers.kubeflow.finish import describe, finished
+from millrace.compilers.kubeflow.finish import describe, end_retries, finished
+from millrace.compilers.kubeflow.gathering import with_gathering
 from millrace.compilers.kubeflow.groups import Group, group_tasks
 from millrace.compilers.kubeflow.interface import OUTPUT_MARK, container_component
-from millrace.compilers.kubeflow.pods import check_tasks, set_pod
+from millrace.compilers.kubeflow.pods import check_tasks, retries_end, set_pod
 from millrace.compilers.kubeflow.tasks import KINDS, RUN_VARIABLE, Planned, open_name, plan_task
 from millrace.errors import ConfigError, UnsupportedError
 from millrace.specs import Condition, PipelineSpec, Task, TaskOutput
@@ -51,6 +52,7 @@ def compile_pipeline(spec: PipelineSpec, target: Kubeflow) -> str:
         UnsupportedError: For what Kubeflow can't do.
     """
     need_kfp()
+    spec = with_gathering(spec)
     check_tasks(spec, target)
     root = group_tasks(spec)
     _refuse_repeated_metrics(spec)
@@ -68,6 +70,8 @@ def compile_pipeline(spec: PipelineSpec, target: Kubeflow) -> str:
     documents, header = written(_composed(build, spec, target))
     for name, plan in plans.items():
         describe(documents[0]["components"][f"comp-{names[name]}"], plan.interface)
+    ends = {names[task.name]: retries_end(task.retries, task.resources) for task in spec.tasks}
+    end_retries(documents[0], ends)
     _describe_parameters(documents[0], spec, target)
     return finished(documents, header)
 

@@ -13,7 +13,7 @@ from millrace.errors import ConfigError, UnsupportedError, did_you_mean
 from millrace.specs import ComponentSpec, PipelineSpec, Resources, Retries, Task
 from millrace.targets.kubeflow import ClusterWork, Kubeflow, PodSettings
 
-__all__ = ["check_tasks", "cluster_work", "is_cached", "pod_settings", "set_pod"]
+__all__ = ["check_tasks", "cluster_work", "is_cached", "pod_settings", "retries_end", "set_pod"]
 
 _FOLLOWER = Resources(cpus=0.5, memory_gib=1)
 """Of a step that hands its work to the cluster and follows it."""
@@ -108,12 +108,12 @@ def set_pod(kfp_task: Any, task: Task, component: ComponentSpec, target: Kubeflo
 
 
 def _set_resources(kfp_task: Any, resources: Resources, pod: PodSettings) -> None:
+    """Limits, of which Kubernetes makes requests, too."""
     from kfp import kubernetes
 
     milli = math.ceil(resources.cpus * 1000)
     cpus = f"{milli // 1000}" if milli % 1000 == 0 else f"{milli}m"
-    memory = _mebibytes(resources.memory_gib)
-    kfp_task.set_cpu_request(cpus).set_cpu_limit(cpus).set_memory_request(memory).set_memory_limit(memory)
+    kfp_task.set_cpu_limit(cpus).set_memory_limit(_mebibytes(resources.memory_gib))
     if resources.gpus:
         kfp_task.set_accelerator_type(pod.accelerator).set_accelerator_limit(resources.gpus)
     kubernetes.set_timeout(kfp_task, math.ceil(resources.timeout_minutes * 60))
@@ -125,17 +125,24 @@ def _mebibytes(gibibytes: float) -> str:
 
 
 def _set_retries(kfp_task: Any, retries: Retries, resources: Resources) -> None:
-    """Argo gives up, and ends an attempt that is going on, when the longest duration is over since the first began."""
     if retries.limit == 0:
         return
-    waits = sum(retries.delay(attempt) for attempt in range(1, retries.limit + 1))
-    longest = math.ceil(resources.timeout_minutes * 60 * (retries.limit + 1) + waits)
     kfp_task.set_retry(
         num_retries=retries.limit,
         backoff_duration=f"{math.ceil(retries.backoff_seconds)}s",
         backoff_factor=retries.factor,
-        backoff_max_duration=f"{longest}s",
+        backoff_max_duration=retries_end(retries, resources),
     )
+
+
+def retries_end(retries: Retries, resources: Resources) -> str:
+    """How long all attempts and the waits between them may take.
+
+    Argo counts from the beginning of the first attempt; when the time is over it gives up, and ends an attempt
+    that is going on.
+    """
+    waits = sum(retries.delay(attempt) for attempt in range(1, retries.limit + 1))
+    return f"{math.ceil(resources.timeout_minutes * 60 * (retries.limit + 1) + waits)}s"
 
 
 def _set_variables(kfp_task: Any, pod: PodSettings) -> None:

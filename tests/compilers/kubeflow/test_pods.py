@@ -33,11 +33,10 @@ def digits_with(target: dict[str, Any], **changes: Any) -> Read:
 
 
 class TestResources:
-    def test_they_are_asked_for_and_limited(self) -> None:
+    def test_they_are_limits_of_which_kubernetes_makes_requests(self) -> None:
         document = played({}, resources=Resources(cpus=1.25, memory_gib=1.5, gpus=2, timeout_minutes=0.51))
         found = document.container("work")["resources"]
-        assert (found["resourceCpuRequest"], found["resourceCpuLimit"]) == ("1250m", "1250m")
-        assert (found["resourceMemoryRequest"], found["resourceMemoryLimit"]) == ("1536Mi", "1536Mi")
+        assert (found["resourceCpuLimit"], found["resourceMemoryLimit"]) == ("1250m", "1536Mi")
         assert found["accelerator"]["resourceType"] == "nvidia.com/gpu"
         assert found["accelerator"]["resourceCount"] == "2"
         assert document.pod("work")["activeDeadlineSeconds"] == "31"
