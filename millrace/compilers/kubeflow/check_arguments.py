@@ -90,7 +90,7 @@ def conditional_words(view: View, compat: BackendVersion) -> Iterator[Finding]:
 
 
 def _if_present(container: Container, chosen: Any, path: Path, word: str) -> Iterator[Finding]:
-    name = chosen.get("InputName", "") if isinstance(chosen, dict) else ""
+    name = str(chosen.get("InputName", "")) if isinstance(chosen, dict) else ""
     known = parameters_of(container.component)
     if name in artifacts_of(container.component):
         if any(name in use.artifacts for use in container.uses):

@@ -169,7 +169,7 @@ def retries(view: View, compat: BackendVersion) -> Iterator[Finding]:
         if policy.get("maxRetryCount", 0) < 0:
             yield Finding("error", shown((*path, "maxRetryCount")), f"{policy['maxRetryCount']} is negative")
         factor = policy.get("backoffFactor", 1)
-        if factor < 0 or factor != int(factor):
+        if isinstance(factor, float) and (factor < 0 or not factor.is_integer()):
             yield Finding("error", shown((*path, "backoffFactor")), f"Argo takes whole factors only, given {factor:g}")
         for name in ("backoffDuration", "backoffMaxDuration"):
             seconds = float(policy.get(name, "0s").removesuffix("s"))

@@ -102,7 +102,8 @@ def resources(view: View, compat: BackendVersion) -> Iterator[Finding]:
             if name in accelerator:
                 place = (*path, "accelerator", name)
                 yield from _quantity(view, container, str(accelerator[name]), place, read, "accelerator")
-        if read.get("accelerator", Decimal(0)) % 1:
+        count = read.get("accelerator", Decimal(0))
+        if count != count.to_integral_value():
             yield Finding("error", shown((*path, "accelerator")), "accelerators come whole only")
         yield from _parameters(
             view, container, accelerator.get("resourceType", ""), (*path, "accelerator", "resourceType")
@@ -159,7 +160,7 @@ def mounts(view: View, compat: BackendVersion) -> Iterator[Finding]:
                 place = (*container.pod_path, group, index)
                 path = str(mount.get("mountPath", ""))
                 if not path.startswith("/"):
-                    yield Finding("error", shown((*place, "mountPath")), f"{path!r} is no absolute path")
+                    yield Finding("warning", shown((*place, "mountPath")), f"{path!r} is taken as '/{path}'")
                 elif path.rstrip("/") in seen:
                     yield Finding("error", shown((*place, "mountPath")), f"{path!r} is mounted twice")
                 elif path.rstrip("/") in _MOUNTED:

@@ -6,6 +6,8 @@ mistake is found, with its path.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -50,15 +52,16 @@ def _canonical(document: Document, executors: Mapping[str, Any]) -> tuple[View |
     pipeline, kubernetes = _messages()
 
     def through(value: Any, message: Any) -> dict[str, Any]:
-        parsed: dict[str, Any] = MessageToDict(ParseDict(value, message(), ignore_unknown_fields=True))
-        return parsed
+        parsed = MessageToDict(ParseDict(value, message(), ignore_unknown_fields=True))
+        ordered: dict[str, Any] = json.loads(json.dumps(parsed, sort_keys=True))  # maps come in any order
+        return ordered
 
     try:
         spec = through(document.pipeline, pipeline.PipelineSpec)
         deployment = through(spec.get("deploymentSpec", {}), pipeline.PipelineDeploymentConfig)
         platform = through(document.platform or {}, pipeline.PlatformSpec)
         pods = {label: through(config, kubernetes.KubernetesExecutorConfig) for label, config in executors.items()}
-    except (ParseError, TypeError, ValueError, AttributeError) as error:
+    except (ParseError, TypeError, ValueError, AttributeError, OverflowError) as error:
         return None, Finding("error", "", f"the backend can't parse this: {error}")
     single = _under(platform, "platforms", "kubernetes")
     return View(
@@ -203,13 +206,20 @@ def _wrong(value: Any, wanted: str, path: Path) -> Finding:
 def _is_whole(value: Any) -> bool:
     if isinstance(value, str):
         return re.fullmatch(r"-?\d+", value) is not None
-    return not isinstance(value, bool) and isinstance(value, int | float) and float(value).is_integer()
+    return not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, str):
-        return re.fullmatch(r"-?\d+(\.\d+)?([eE][-+]?\d+)?", value) is not None
-    return not isinstance(value, bool) and isinstance(value, int | float)
+    if isinstance(value, str) and not re.fullmatch(r"-?\d+(\.\d+)?([eE][-+]?\d+)?", value):
+        return False
+    return not isinstance(value, bool) and isinstance(value, str | int | float) and _is_double(value)
+
+
+def _is_double(value: str | float) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
 
 
 Check = tuple[Callable[[Any], bool], str]
