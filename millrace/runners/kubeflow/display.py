@@ -55,7 +55,7 @@ class Display:
         for task in list(record.tasks.values()):
             if task.state is not self._seen.get(task.name, TaskState.PENDING):
                 self._seen[task.name] = task.state
-                if task.kind == "container" or task.state is not TaskState.RUNNING:
+                if task.kind == "container" or task.state.final:
                     self.console.print(_line(task))
 
     def close(self, record: Rehearsal) -> None:
@@ -115,7 +115,7 @@ def _line(task: TaskRecord) -> str:
 
 
 def _seconds(task: TaskRecord) -> str:
-    if task.started is None:
+    if task.started is None or task.state is TaskState.PENDING:
         return ""
     running = task.state is TaskState.RUNNING
     seconds = (datetime.now(UTC) - task.started).total_seconds() if running else task.seconds

@@ -74,7 +74,7 @@ class Engine:
         self._labels = {LABEL: identity, OWNER: _owner()}
         self._containers: set[str] = set()
         self._lock = threading.Lock()
-        self._closed = False
+        self._stopped = False
         self.cpus = float(api.info()["NCPU"])
 
     def missing(self, images: Iterable[str]) -> list[str]:
@@ -94,6 +94,8 @@ class Engine:
         """A container that is made, not started, and is removed at the end."""
         from docker.errors import APIError, ImageNotFound
 
+        if self._stopped:
+            raise TaskFailedError("the rehearsal was stopped")
         try:
             made = self.api.create_container(
                 pod.image,
@@ -124,6 +126,8 @@ class Engine:
         with self._lock:
             self._containers.add(made)
         try:
+            if self._stopped:
+                raise TaskFailedError("the rehearsal was stopped")
             yield made
         finally:
             self._remove(made)
@@ -242,7 +246,8 @@ class Engine:
             self.api.remove_volume(f"millrace-{self.identity}-{name}", force=True)
 
     def stop(self) -> None:
-        """End every container that still runs."""
+        """End every container that still runs; no more are made."""
+        self._stopped = True
         with self._lock:
             running = list(self._containers)
         for container in running:

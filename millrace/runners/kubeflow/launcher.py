@@ -8,11 +8,12 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from millrace.errors import TaskFailedError
+from millrace.errors import TaskFailedError, explain_os_error
 from millrace.runners.kubeflow.engine import SCRATCH, Exit, Pod, file_entry, folder_entry
 from millrace.runners.kubeflow.inputs import WORKSPACE, Artifact, Inputs, Outcome, Scope, Task, value_of
 from millrace.runners.kubeflow.outputs import Results, collect
@@ -61,6 +62,8 @@ async def run_container(run: Run, task: Task, scope: Scope, inputs: Inputs, entr
     for attempt in range(retries + 1):
         try:
             async with run.slots:
+                if attempt == 0:
+                    entry.state, entry.started = TaskState.RUNNING, datetime.now(UTC)
                 entry.attempts = attempt + 1
                 run.changed()
                 return await _attempt(run, plan, attempt, entry)
@@ -158,7 +161,15 @@ async def _attempt(run: Run, plan: _Plan, attempt: int, entry: TaskRecord) -> Ou
     log = plan.folder / ("log.txt" if attempt == 0 else f"log-{attempt}.txt")
     log.parent.mkdir(parents=True, exist_ok=True)
     entry.log = log
-    ended, results = await asyncio.to_thread(_execute, run, plan, attempt, log)
+    from docker.errors import DockerException
+    from obstore.exceptions import BaseError
+
+    try:
+        ended, results = await asyncio.to_thread(_execute, run, plan, attempt, log)
+    except OSError as error:
+        raise TaskFailedError(f"this machine failed: {explain_os_error(error)}") from error
+    except (DockerException, BaseError) as error:
+        raise TaskFailedError(f"the engine or the store failed: {str(error)[:500]}") from error
     if results is None:
         raise TaskFailedError(_why(ended, plan.options))
     entry.parameters = results.parameters

@@ -95,8 +95,13 @@ def pod_options(
         _mounted(found, item, "secret", "Secret", secrets, resolve)
     for item in settings.get("configMapAsVolume", []):
         _mounted(found, item, "configMap", "ConfigMap", config_maps, resolve)
+    marks = {
+        f"metadata.{kind}['{name}']": value
+        for kind, values in settings.get("podMetadata", {}).items()
+        for name, value in values.items()
+    }
     for item in settings.get("fieldPathAsEnv", []):
-        found.environment[item["name"]] = fields.get(item["fieldPath"], "")
+        found.environment[item["name"]] = (marks | dict(fields)).get(item["fieldPath"], "")
     for item in settings.get("pvcMount", []):
         found.claims[item["mountPath"]] = str(resolve(claim_of(item)))
     _folders(found, settings)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ def rehearse(
             store=store,
             compat=compat,
             record=record,
+            parallel=settings.parallel,
             slots=asyncio.Semaphore(settings.parallel),
             secrets=secrets,
             config_maps=config_maps,
@@ -153,8 +155,16 @@ def _execute(run: Run, scope: Scope) -> None:
     record.write(run.directory)
 
     async def whole() -> Outcome:
-        with _signals(asyncio.current_task()):
-            return await run_graph(run, "root", scope)
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(run.parallel + 2))
+        graph = loop.create_task(run_graph(run, "root", scope))
+
+        def stop() -> None:
+            graph.cancel()
+            loop.run_in_executor(None, run.engine.stop)
+
+        with _signals(loop, stop):
+            return await graph
 
     try:
         outcome = asyncio.run(whole())
@@ -174,16 +184,13 @@ def _execute(run: Run, scope: Scope) -> None:
 
 
 @contextlib.contextmanager
-def _signals(task: asyncio.Task[Any] | None) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP cancel a task."""
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+def _signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP end a rehearsal in order."""
     added = []
-    for number in numbers:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         with contextlib.suppress(RuntimeError, ValueError):  # not the main thread: whoever is, decides
-            if task is not None:
-                loop.add_signal_handler(number, task.cancel)
-                added.append(number)
+            loop.add_signal_handler(number, stop)
+            added.append(number)
     try:
         yield
     finally:

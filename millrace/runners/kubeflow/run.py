@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from millrace.compilers.kubeflow.view import View
 from millrace.runners.kubeflow.engine import Engine
-from millrace.runners.kubeflow.inputs import Identity, Outcome, Task
+from millrace.runners.kubeflow.inputs import Identity, Task
 from millrace.runners.kubeflow.pods import Vault
 from millrace.runners.kubeflow.record import Rehearsal, TaskRecord
 from millrace.runners.kubeflow.store import Store
@@ -33,11 +33,12 @@ class Run:
     store: Store
     compat: BackendVersion
     record: Rehearsal
+    parallel: int
     slots: asyncio.Semaphore
+    """One for each container that may run at the same time."""
     secrets: Vault
     config_maps: Vault
     watch: Callable[[Rehearsal], None] = lambda record: None
-    created: list[Outcome] = field(default_factory=list)
 
     def task(self, name: str, component: str) -> Task:
         """A task of a graph of the document."""
@@ -46,10 +47,9 @@ class Run:
         return Task(name, spec, self.view.components[label], label)
 
     def begin(self, name: str, kind: str) -> TaskRecord:
-        """The record of a task that starts now."""
-        entry = TaskRecord.model_validate(
-            {"name": name, "kind": kind, "state": TaskState.RUNNING, "started": datetime.now(UTC)}
-        )
+        """The record of a task that may start now; a container waits for its turn."""
+        state = TaskState.PENDING if kind == "container" else TaskState.RUNNING
+        entry = TaskRecord.model_validate({"name": name, "kind": kind, "state": state, "started": datetime.now(UTC)})
         self.record.tasks[name] = entry
         self.changed()
         return entry

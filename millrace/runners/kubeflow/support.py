@@ -31,23 +31,36 @@ _IGNORED: Mapping[str, str] = {
 def unsupported(view: View) -> Iterator[Finding]:
     """Parts of a document that a rehearsal can't execute."""
     for label, executor in view.executors.items():
-        path: FieldPath = ("deploymentSpec", "executors", label)
-        for kind in executor.keys() - {"container", "importer"}:
-            yield Finding("error", shown((*path, kind)), "the backend does not execute this kind")
-        if executor.get("importer", {}).get("downloadToWorkspace"):
-            yield Finding("error", shown((*path, "importer")), "downloads into the workspace are not rehearsed")
+        yield from _executor(executor, ("deploymentSpec", "executors", label))
     for label, settings in view.pods.items():
-        path = ("platforms", "kubernetes", "deploymentSpec", "executors", label)
-        if settings.get("initContainers"):
-            yield Finding("error", shown((*path, "initContainers")), "init containers are not rehearsed")
-        for index, item in enumerate(settings.get("pvcMount", [])):
-            if item.get("subPath"):
-                yield Finding("error", shown((*path, "pvcMount", index, "subPath")), "subPath is not rehearsed")
+        yield from _pod(settings, ("platforms", "kubernetes", "deploymentSpec", "executors", label))
+    for name, artifact in view.components["root"].get("inputDefinitions", {}).get("artifacts", {}).items():
+        if not artifact.get("isOptional"):
+            path = shown(("root", "inputDefinitions", "artifacts", name))
+            yield Finding("error", path, "a run can't be given artifacts: take an importer")
     for use in view.uses:
-        yield from _task(view, use.owner, use.name, use.task, use.path)
+        yield from _task(view, use.owner, use.task, use.path)
 
 
-def _task(view: View, owner: str, name: str, task: Mapping[str, Any], path: FieldPath) -> Iterator[Finding]:
+def _executor(executor: Mapping[str, Any], path: FieldPath) -> Iterator[Finding]:
+    for kind in executor.keys() - {"container", "importer"}:
+        yield Finding("error", shown((*path, kind)), "the backend does not execute this kind")
+    importer = executor.get("importer", {})
+    if importer.get("downloadToWorkspace"):
+        yield Finding("error", shown((*path, "importer")), "downloads into the workspace are not rehearsed")
+    if str(importer.get("artifactUri", {}).get("constant", "")).startswith("oci://"):
+        yield Finding("error", shown((*path, "importer")), "models in images (oci://) are not rehearsed")
+
+
+def _pod(settings: Mapping[str, Any], path: FieldPath) -> Iterator[Finding]:
+    if settings.get("initContainers"):
+        yield Finding("error", shown((*path, "initContainers")), "init containers are not rehearsed")
+    for index, item in enumerate(settings.get("pvcMount", [])):
+        if item.get("subPath"):
+            yield Finding("error", shown((*path, "pvcMount", index, "subPath")), "subPath is not rehearsed")
+
+
+def _task(view: View, owner: str, task: Mapping[str, Any], path: FieldPath) -> Iterator[Finding]:
     if "artifactIterator" in task:
         yield Finding("error", shown((*path, "artifactIterator")), "the backend does not loop over artifacts")
     condition = task.get("triggerPolicy", {}).get("condition")
