@@ -30,6 +30,7 @@ COMPONENTS: Mapping[str, str] = {
     "deploy": "millrace.components.deploy.spec:deploy",
     "digits": "millrace.components.digits.spec:digits",
     "evaluate": "millrace.components.evaluate.spec:evaluate",
+    "gather": "millrace.components.gather.spec:gather",
     "manifest": "millrace.components.manifest.spec:manifest",
     "preprocess": "millrace.components.preprocess.spec:preprocess",
     "quantize": "millrace.components.quantize.spec:quantize",
