@@ -61,9 +61,9 @@ class Resource(NamedTuple):
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
-TRAIN_JOBS = Resource("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob", "Kubeflow Trainer v2")
+TRAIN_JOBS = Resource("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob", "Kubeflow Trainer v2.2 or later")
 TRAINING_RUNTIMES = Resource(
-    "trainer.kubeflow.org", "v1alpha1", "trainingruntimes", "TrainingRuntime", "Kubeflow Trainer v2"
+    "trainer.kubeflow.org", "v1alpha1", "trainingruntimes", "TrainingRuntime", "Kubeflow Trainer v2.2 or later"
 )
 MPI_JOBS = Resource("kubeflow.org", "v2beta1", "mpijobs", "MPIJob", "the MPI Operator (v0.6 or later)")
 INFERENCE_SERVICES = Resource("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService", "KServe")
@@ -309,7 +309,10 @@ class Cluster:
                 f"the cluster knows no {resource.full_name} of version {resource.version}: "
                 f"install {resource.operator}, or ask who runs the cluster"
             )
-        return UnsupportedError(f"the cluster refuses to {verb} {resource.kind} {name!r} {place}: {error.message}")
+        hint = f"; this one is for {resource.operator}" if "unknown field" in error.message else ""
+        return UnsupportedError(
+            f"the cluster refuses to {verb} {resource.kind} {name!r} {place}: {error.message}{hint}"
+        )
 
 
 _METHODS = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}
