@@ -75,6 +75,11 @@ class Container:
         return ("platforms", "kubernetes", "deploymentSpec", "executors", self.label)
 
     @property
+    def retried(self) -> bool:
+        """Whether a task that uses it is tried again."""
+        return any("retryPolicy" in use.task for use in self.uses)
+
+    @property
     def dummy(self) -> bool:
         return self.spec.get("image") in DUMMY_IMAGES
 
