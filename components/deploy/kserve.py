@@ -131,6 +131,7 @@ def predictor(parameters: DeployParameters, work: ClusterWork, model_format: str
     Raises:
         UnsupportedError: For a place that KServe can't fetch from, or a format that the runtime can't serve.
     """
+    uri = re.sub(r"^minio://", "s3://", uri)  # MinIO speaks S3; the service account's secret says where it is
     scheme = urlsplit(uri).scheme
     if scheme not in _SCHEMES:
         raise UnsupportedError(

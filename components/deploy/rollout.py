@@ -35,7 +35,6 @@ from millrace.targets.kubeflow import ClusterWork, Serving
 
 __all__ = ["deploy_on_cluster"]
 
-_POLL_SECONDS = 1.0
 _STEADY = 3  # answers in a row: gateways learn of a change one after the other
 
 
@@ -290,7 +289,7 @@ def _wait(
                 f"{first}InferenceService {rollout.name!r} did not come up{late}: {missing}; KServe says: "
                 f"{states or 'nothing'}"
             )
-        time.sleep(_POLL_SECONDS)
+        time.sleep(rollout.serving.poll_seconds)
 
 
 def _tell_changes(rollout: _Rollout, current: kserve.Object, told: dict[str, str]) -> dict[str, str]:
@@ -316,7 +315,7 @@ def _answers(rollout: _Rollout, address: Address) -> None:
             raise TaskFailedError(
                 f"InferenceService {rollout.name!r} does not answer within {seconds:g} s: {why}{hint}"
             )
-        time.sleep(_POLL_SECONDS if why else _POLL_SECONDS / 10)
+        time.sleep(rollout.serving.poll_seconds / (1 if why else 10))
 
 
 def _facts(rollout: _Rollout, current: kserve.Object, work: ClusterWork, canary: Canary | None) -> dict[str, Any]:

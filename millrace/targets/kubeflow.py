@@ -151,6 +151,8 @@ class Serving(Frozen):
     ingress: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
     """URL of a gateway by which the endpoint is asked, `http://localhost:8080` behind a port-forward for one; the
     endpoint's own host goes into the Host header. null asks the endpoint's address inside the cluster."""
+    poll_seconds: float = Field(default=2, gt=0)
+    """Between two looks at the InferenceService."""
 
 
 class Tuning(Frozen):

@@ -123,6 +123,11 @@ class TestManifest:
         scaling = {name: made[name] for name in ("minReplicas", "maxReplicas", "scaleMetric", "scaleTarget", "timeout")}
         assert scaling == {"minReplicas": 1, "maxReplicas": 3, "scaleMetric": "rps", "scaleTarget": 50, "timeout": 40}
 
+    def test_minio_is_asked_in_the_way_of_s3(self) -> None:
+        asked = DeployParameters(name="digits")
+        made = kserve.predictor(asked, work(), "litert", "minio://mlpipeline/run/model")
+        assert made == kserve.predictor(asked, work(), "litert", "s3://mlpipeline/run/model")
+
     def test_tensorflow_serving_gets_a_folder_named_by_a_version(self) -> None:
         made = kserve.predictor(DeployParameters(name="digits"), work(runtime="tfs"), "keras", f"{GOOD}/")
         assert made["storageUris"] == [{"uri": f"{GOOD}/saved_model", "mountPath": "/mnt/models/1"}]
@@ -263,7 +268,7 @@ class Stage:
                 "model": (GivenArtifact(path=self.models[uri], uri=served or uri),),
                 "records": (GivenArtifact(path=self.records),),
             },
-            cluster=work(mode, ingress=self.kserve.gateway),
+            cluster=work(mode, ingress=self.kserve.gateway, poll_seconds=0.2),
         )
         folder = self.folder / f"task{len(self.tasks)}"
         self.tasks.append(folder)
