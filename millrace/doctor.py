@@ -36,12 +36,13 @@ def examine(words: Sequence[str]) -> int:
     targets = [word.partition("=")[2] for word in words if word.startswith("target=")]
     others = [word for word in words if not word.startswith("target=")]
     target = (targets or ["local"])[0]
-    if target == "kubeflow":
+    own = any(word.partition("=")[0] in ("--config-dir", "-cd") for word in words)  # a target of the user's own
+    if target == "kubeflow" or (own and target not in ("local", "sagemaker")):
         from millrace.config import compose_and_call
 
         return compose_and_call("doctor", words, _examine_kubeflow)
     if others or len(targets) > 1:
-        raise UserError("usage: millrace doctor target=local")
+        raise UserError("usage: millrace doctor target=local, or target=kubeflow with overrides")
     if target == "sagemaker":
         return _show(
             [Finding(False, f"this version of Millrace has no {target} compiler", "millrace doctor target=local")]

@@ -35,9 +35,7 @@ def server() -> Iterator[FakeKubeflow]:
 @pytest.fixture
 def fake(server: FakeKubeflow) -> FakeKubeflow:
     """The stand-in, empty."""
-    url = server.url
-    server.__init__()  # type: ignore[misc]
-    server.url = url
+    server.reset()
     return server
 
 

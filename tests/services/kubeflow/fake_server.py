@@ -42,6 +42,11 @@ class FakeKubeflow:
     """What the server keeps, and switches that make it behave badly."""
 
     def __init__(self) -> None:
+        self.url = ""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, and behave well."""
         self.pipelines: dict[str, Item] = {}
         self.versions: dict[str, Item] = {}
         self.files: dict[str, bytes] = {}
@@ -64,7 +69,6 @@ class FakeKubeflow:
         """Called before each request: a RefusalError is answered, "close" ends the connection without an answer, "lost"
         does what is asked and then ends it, other texts are answered as HTML."""
         self.lock = threading.RLock()
-        self.url = ""
         self.add_experiment("Default")
 
     def add_experiment(self, name: str, state: str = "AVAILABLE") -> str:

@@ -115,8 +115,8 @@ class Doctor:
     def __init__(self, shown: pytest.CaptureFixture[str]) -> None:
         self.shown = shown
 
-    def __call__(self, *words: str) -> list[str]:
-        main(["doctor", "target=kubeflow", *words])
+    def __call__(self, *words: str, own: bool = False) -> list[str]:
+        main(["doctor", *([] if own else ["target=kubeflow"]), *words])
         captured = self.shown.readouterr()
         assert TOKEN not in captured.out + captured.err
         return captured.out.splitlines()
@@ -164,6 +164,14 @@ def test_without_an_engine_names_the_line_that_starts_it(doctor: Doctor, monkeyp
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     _, mend = after(doctor(), "MISSING  Docker engine")
     assert mend == "         mend it: sudo systemctl start docker"
+
+
+def test_takes_a_target_of_the_users_own(doctor: Doctor, fake: FakeKubeflow, tmp_path: Path) -> None:
+    folder = tmp_path / "my_config" / "target"
+    folder.mkdir(parents=True)
+    (folder / "lab.yaml").write_text(f"defaults:\n  - kubeflow\napi:\n  host: {fake.url}\n")
+    lines = doctor("--config-dir", "my_config", "target=lab", own=True)
+    after(lines, f"ok       API of Kubeflow Pipelines at {fake.url}, version 2.17.0")
 
 
 class TestTheApi:
