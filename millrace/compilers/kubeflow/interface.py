@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
+from millrace.errors import ConfigError
 from millrace.registry import components
 from millrace.specs import ComponentSpec
 from millrace.specs.artifacts import ArtifactType
@@ -110,8 +111,10 @@ def _entries() -> Mapping[str, str]:
 
 def schema_of(artifact: ArtifactType) -> Schema:
     """Kubeflow's type for an artifact: that of the type itself or of the first known one that it stands in for."""
-    known = (_SCHEMAS[title] for title in (artifact.title, *artifact.bases) if title in _SCHEMAS)
-    return next(known, "Artifact")
+    for title in (artifact.title, *artifact.bases):
+        if title in _SCHEMAS:
+            return _SCHEMAS[title]
+    return "Artifact"
 
 
 def made_by(component: ComponentSpec) -> dict[str, Made]:
@@ -158,6 +161,11 @@ def kfp_name(name: str) -> str:
 
 
 def _arguments(interface: Interface) -> list[Parameter]:
+    """The arguments of the function that kfp makes a component of.
+
+    Raises:
+        ConfigError: When two would have one name.
+    """
     from kfp import dsl
 
     found: dict[str, Parameter] = {}
@@ -165,6 +173,11 @@ def _arguments(interface: Interface) -> list[Parameter]:
         default = Parameter.empty if value.default is None else value.default
         found[name] = Parameter(name, Parameter.KEYWORD_ONLY, annotation=value.kind, default=default)
     for name, taken in interface.taken.items():
+        if name in found:
+            raise ConfigError(
+                f"tasks.{interface.name}: {name!r} is an input of its own in Kubeflow: give the component's port "
+                "another name"
+            )
         schema = getattr(dsl, taken.schema)
         annotation = dsl.Input[GenericAlias(list, (schema,)) if taken.many else schema]
         found[name] = Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation)

@@ -196,7 +196,9 @@ def _add_task(composition: _Composition, task: Task, share: Any) -> Any:
     made = container_component(plan.interface)(**given)
     for name in task.after:
         made.after(composition.made[name])
-    set_pod(made, task, composition.spec.component_of(task), composition.target)
+    spec = composition.spec
+    paths = [place.path for one in spec.runtime_parameters for place in one.fills if place.task == task.name]
+    set_pod(made, task, spec.component_of(task), composition.target, paths)
     kubernetes.use_field_path_as_env(made, RUN_VARIABLE, _RUN_LABEL)
     return made
 

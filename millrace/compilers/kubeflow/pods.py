@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import JsonValue
@@ -46,13 +46,21 @@ def pod_settings(task: str, target: Kubeflow) -> PodSettings:
     return target.pod.model_copy(update=values)
 
 
-def is_cached(task: Task, component: ComponentSpec, target: Kubeflow) -> bool:
-    """Whether a task's results may stand for those of an equal one."""
-    opened = any(task.parameters.get(name) for name in component.uncached_when)
+def is_cached(task: Task, component: ComponentSpec, target: Kubeflow, opened: Collection[str] = ()) -> bool:
+    """Whether a task's results may stand for those of an equal one.
+
+    Args:
+        task: The task.
+        component: Its component.
+        target: The target.
+        opened: Dotted parameters that runtime parameters fill.
+    """
+    heads = {path.partition(".")[0] for path in opened}
+    outside = any(task.parameters.get(name) or name in heads for name in component.uncached_when)
     work = cluster_work(task, component, target)
     serves = work is not None and work.kind == "inferenceservice"
     chosen = pod_settings(task.name, target).cache
-    return task.cache and not opened and not serves and (target.cache if chosen is None else chosen)
+    return task.cache and not outside and not serves and (target.cache if chosen is None else chosen)
 
 
 def cluster_work(task: Task, component: ComponentSpec, target: Kubeflow) -> ClusterWork | None:
@@ -91,7 +99,9 @@ def cluster_work(task: Task, component: ComponentSpec, target: Kubeflow) -> Clus
     )
 
 
-def set_pod(kfp_task: Any, task: Task, component: ComponentSpec, target: Kubeflow) -> None:
+def set_pod(
+    kfp_task: Any, task: Task, component: ComponentSpec, target: Kubeflow, opened: Collection[str] = ()
+) -> None:
     """Give a kfp task its resources, retries, caching and everything of Kubernetes."""
     pod = pod_settings(task.name, target)
     resources = task.resources
@@ -101,7 +111,7 @@ def set_pod(kfp_task: Any, task: Task, component: ComponentSpec, target: Kubeflo
         pod = pod.model_copy(update={**placed, "shared_memory_gib": None})
     _set_resources(kfp_task, resources, pod)
     _set_retries(kfp_task, task.retries, resources)
-    kfp_task.set_caching_options(is_cached(task, component, target))
+    kfp_task.set_caching_options(is_cached(task, component, target, opened))
     _set_variables(kfp_task, pod)
     _set_volumes(kfp_task, pod)
     _set_placement(kfp_task, pod)

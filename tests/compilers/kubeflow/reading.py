@@ -18,6 +18,9 @@ from millrace.compilers.kubeflow.check import check_document
 from millrace.specs import PipelineSpec
 from millrace.targets.kubeflow import Kubeflow
 
+PIPELINE: Any = pipeline_spec_pb2
+KUBERNETES: Any = kubernetes_executor_config_pb2
+
 
 @dataclass
 class Read:
@@ -77,15 +80,15 @@ class Read:
 def read(text: str) -> Read:
     """Parse a document as strictly as the API server, load it with kfp, and follow its references."""
     documents = list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    message = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
+    message = json_format.ParseDict(documents[0], PIPELINE.PipelineSpec())
     deployment = json_format.MessageToDict(message.deployment_spec)
-    json_format.ParseDict(deployment, pipeline_spec_pb2.PipelineDeploymentConfig())
+    json_format.ParseDict(deployment, PIPELINE.PipelineDeploymentConfig())
     platform: dict[str, Any] = {}
     for document in documents[1:]:
-        json_format.ParseDict(document, pipeline_spec_pb2.PlatformSpec())
+        json_format.ParseDict(document, PIPELINE.PlatformSpec())
         platform = document["platforms"]["kubernetes"]
         for executor in platform["deploymentSpec"]["executors"].values():
-            json_format.ParseDict(executor, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+            json_format.ParseDict(executor, KUBERNETES.KubernetesExecutorConfig())
     components.load_component_from_text(text)
     found = Read(text, documents[0], platform)
     follow(found)

@@ -9,6 +9,7 @@ from kfp import compiler, components, dsl
 
 from millrace.compilers.kubeflow import compile_component
 from millrace.compilers.kubeflow.check import check_document
+from millrace.errors import ConfigError
 from millrace.registry import COMPONENTS, load_component
 from millrace.targets.kubeflow import Kubeflow
 from tests.compilers.kubeflow import flows
@@ -83,7 +84,7 @@ def test_it_is_used_in_a_pipeline_of_somebodys_own(tmp_path: Path) -> None:
         loaded["join"](words=dsl.Collected(records.outputs["records"]))
         whole = loaded["preprocess"](shards=plan.outputs["shards"])
         trained = loaded["train"](records=whole.outputs["records"], epochs=epochs)
-        judged = loaded["evaluate"](model=trained.outputs["model"], records=whole.outputs["records"])
+        judged: Any = loaded["evaluate"](model=trained.outputs["model"], records=whole.outputs["records"])
         return Out(judged.outputs["accuracy"])
 
     path = tmp_path / "theirs.yaml"
@@ -93,3 +94,10 @@ def test_it_is_used_in_a_pipeline_of_somebodys_own(tmp_path: Path) -> None:
     assert given == {"epochs": {"componentInputParameter": "epochs"}}
     assert document.component("join")["inputDefinitions"]["artifacts"]["words"]["isArtifactList"]
     assert yaml.safe_load(path.read_text())["pipelineInfo"]["name"] == "theirs"
+
+
+def test_a_port_with_the_name_of_an_input_of_kubeflows_is_refused() -> None:
+    spec = load_component("tests.toys:split").spec
+    port = spec.inputs[0].model_copy(update={"name": "share_index"})
+    with pytest.raises(ConfigError, match="'share_index' is an input of its own in Kubeflow"):
+        compile_component(spec.model_copy(update={"inputs": (port,)}), Kubeflow())

@@ -10,7 +10,7 @@ import pytest
 from millrace.compilers.kubeflow import compile_pipeline
 from millrace.errors import ConfigError, UnsupportedError
 from millrace.pipelines.digits import Digits, digits
-from millrace.specs import Distribution, PipelineSpec, Resources, Retries
+from millrace.specs import Distribution, OpenField, PipelineSpec, Resources, Retries, RuntimeParameter
 from millrace.targets.kubeflow import ClusterWork, Kubeflow
 from tests.compilers.kubeflow.reading import Read, compiled
 from tests.toys import Play, play
@@ -80,6 +80,13 @@ class TestCaching:
         spec = play.compose(Play.model_validate({"write": {"outside": "/data/words.txt"}}))
         assert compiled(spec).task("write")["cachingOptions"] == {}
         assert compiled(play.compose(Play())).task("write")["cachingOptions"] == {"enableCache": True}
+
+    def test_so_does_what_a_run_may_send_outside(self) -> None:
+        opened = RuntimeParameter(
+            name="write.outside", kind="string", default="", fills=(OpenField(task="write", path="outside"),)
+        )
+        spec = play.compose(Play()).model_copy(update={"runtime_parameters": (opened,)})
+        assert compiled(spec).task("write")["cachingOptions"] == {}
 
     def test_a_setting_of_kfps_own_changes_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         expected = played({}).text
