@@ -117,12 +117,17 @@ class Connection:
             )
         except ApiException as error:
             # No cause in the traceback: it would show headers and whatever the server echoed.
-            raise explain_exchange(base, f"{method} {path}", error, self.secrets) from None
+            raise explain_exchange(base, f"{method} {path}", error, self._secrets()) from None
         except UnicodeDecodeError:
             raise wrong_answer(base, "", "bytes that are no text") from None
         except HTTPError as error:
-            raise explain_transport(base, error, self.secrets) from None
+            raise explain_transport(base, error, self._secrets()) from None
         return self.client.last_response
+
+    def _secrets(self) -> tuple[str, ...]:
+        """Those that were there at first, and the token that has taken their place meanwhile."""
+        key = str(self.client.configuration.api_key.get("authorization") or "").removeprefix("Bearer ")
+        return (*self.secrets, key) if key else self.secrets
 
 
 def connect(target: Kubeflow) -> Connection:

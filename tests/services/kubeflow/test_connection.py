@@ -53,6 +53,9 @@ class TestCredentials:
         fake.token = "next"
         file.write_text("next\n")
         assert connection.get("/healthz")
+        file.write_text("the-one-after-that")
+        with pytest.raises(ServiceError, match=r"Bearer \*\*\*"):
+            connection.get("/healthz")
 
     def test_as_cookies(self, fake: FakeKubeflow, tmp_path: Path) -> None:
         file = tmp_path / "cookies"
