@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from millrace.compilers.kubeflow.document import Finding, Path, shown
-from millrace.compilers.kubeflow.view import Container, View, artifacts_of, parameters_of
+from millrace.compilers.kubeflow.view import Container, View, artifacts_of, before, parameters_of
 from millrace.errors import did_you_mean
 from millrace.targets.kubeflow import BackendVersion
 
@@ -81,7 +81,7 @@ def conditional_words(view: View, compat: BackendVersion) -> Iterator[Finding]:
                 yield Finding(
                     "error", shown(path), "the backend does not resolve Concat: the program gets this JSON text"
                 )
-            elif compat != "2.17":
+            elif before(compat, "2.17"):
                 yield Finding(
                     "error", shown(path), f"Kubeflow Pipelines {compat} does not resolve IfPresent: 2.17 does"
                 )
@@ -134,7 +134,7 @@ def commands(view: View, compat: BackendVersion) -> Iterator[Finding]:
         elif not _structure(command[0]) and PLACEHOLDER.search(command[0]):
             yield Finding("error", shown((*container.path, "command", 0)), "the program's name can hold no placeholder")
         for path, word in container.words():
-            if compat == "2.14" and re.search(r"\bdsl\.get_uri\(", word):
+            if before(compat, "2.15") and re.search(r"\bdsl\.get_uri\(", word):
                 yield Finding("error", shown(path), "dsl.get_uri gives an empty text before Kubeflow Pipelines 2.15")
 
 
@@ -151,13 +151,13 @@ def constants(view: View, compat: BackendVersion) -> Iterator[Finding]:
             elif part := re.search(r"\{\{\$\.pipeline_\w+\}\}", constant):
                 if part[0] != constant:
                     yield Finding("error", path, f"{part[0]} is resolved only when it is the whole constant")
-                elif part[0].endswith("_time_utc}}") and compat in ("2.14", "2.15"):
+                elif part[0].endswith("_time_utc}}") and before(compat, "2.16"):
                     yield Finding("error", path, f"Kubeflow Pipelines {compat} does not resolve {part[0]}: 2.16 does")
             elif part := re.search(
                 r"\{\{\s*(workflow|inputs|outputs|tasks|steps|item|retries|pod|node)\b.*?\}\}", constant
             ):
                 yield Finding("warning", path, f"Argo takes {part[0]} for a reference of its own")
-            elif compat in ("2.14", "2.15", "2.16") and "{{$.inputs.parameters[" in constant:
+            elif before(compat, "2.17") and "{{$.inputs.parameters[" in constant:
                 yield Finding(
                     "warning", path, f"in arguments, backends before 2.17 resolve this by chance only, given {compat}"
                 )

@@ -11,6 +11,7 @@ from millrace.compilers.kubeflow.view import (
     Use,
     View,
     artifacts_of,
+    before,
     component_path,
     parameters_of,
 )
@@ -256,7 +257,7 @@ def literals(view: View, compat: BackendVersion) -> Iterator[Finding]:
                 yield Finding(
                     "error", shown((*path, "defaultValue")), f"{spec['defaultValue']!r} is none of {allowed!r}"
                 )
-            if allowed and compat == "2.16" and name == "root":
+            if allowed and before(compat, "2.17") and not before(compat, "2.16") and name == "root":
                 yield Finding("warning", shown((*path, "literals")), "the run form offers them as a list from 2.17 on")
     for use in view.uses:
         for parameter, value in use.parameters.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 from millrace.compilers.kubeflow.check_edges import source_type
 from millrace.compilers.kubeflow.document import Finding, Path, shown
-from millrace.compilers.kubeflow.view import Container, View
+from millrace.compilers.kubeflow.view import Container, View, before
 from millrace.errors import did_you_mean
 from millrace.targets.kubeflow import BackendVersion
 
@@ -231,8 +231,8 @@ def workspace(view: View, compat: BackendVersion) -> Iterator[Finding]:
             if isinstance(constant, str) and "{{$.workspace_path}}" in constant and declared is None:
                 place = (*use.path, "inputs", "parameters", name)
                 yield Finding("error", shown(place), "the pipeline has no workspace: declare one in its configuration")
-    if declared is not None and compat == "2.14":
-        yield Finding("error", shown((*path, "workspace")), "Kubeflow Pipelines 2.14 has no workspaces: 2.15 has")
+    if declared is not None and before(compat, "2.15"):
+        yield Finding("error", shown((*path, "workspace")), f"Kubeflow Pipelines {compat} has no workspaces: 2.15 has")
     elif declared is not None:
         size = str(declared.get("size", ""))
         value = quantity(size)

@@ -12,15 +12,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, get_args
 
 from millrace.compilers.kubeflow.document import Document, Finding, Path, shown
-from millrace.compilers.kubeflow.view import View
+from millrace.compilers.kubeflow.view import View, before
 from millrace.errors import ConfigError, did_you_mean
 from millrace.targets.kubeflow import BackendVersion
 
 __all__ = ["since", "strict_parse"]
 
+_NEWEST = get_args(BackendVersion)[-1]
 _DURATION = re.compile(r"-?\d+(\.\d{1,9})?s")
 
 
@@ -114,15 +115,13 @@ def since(owner: str, name: str) -> str | None:
 def _age(owner: str, name: str, what: str, path: Path, compat: BackendVersion) -> Iterator[Finding]:
     first = since(owner, name)
     if first is None:
-        yield Finding("error", shown(path), f"no version of Kubeflow Pipelines up to 2.17 knows the {what} {name!r}")
-    elif _number(first) > _number(compat):
+        yield Finding(
+            "error", shown(path), f"no version of Kubeflow Pipelines up to {_NEWEST} knows the {what} {name!r}"
+        )
+    elif before(compat, first):
         yield Finding(
             "error", shown(path), f"Kubeflow Pipelines {compat} does not know this {what}: it is known from {first} on"
         )
-
-
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split("."))
 
 
 def _walk(value: Any, message: Any, path: Path, compat: BackendVersion) -> Iterator[Finding]:

@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from millrace.compilers.kubeflow.document import Path
+from millrace.targets.kubeflow import BackendVersion
 
-__all__ = ["DUMMY_IMAGES", "Container", "Use", "View"]
+__all__ = ["DUMMY_IMAGES", "Container", "Use", "View", "artifacts_of", "before", "component_path", "parameters_of"]
 
 DUMMY_IMAGES = frozenset({"argostub/createpvc", "argostub/deletepvc"})
 """Images that the backend never runs: it does their work itself."""
@@ -162,3 +163,12 @@ def artifacts_of(component: Mapping[str, Any], ends: str = "input") -> Mapping[s
     """Declared artifacts of one end (`input`, `output`) by name."""
     found: Mapping[str, Mapping[str, Any]] = component.get(f"{ends}Definitions", {}).get("artifacts", {})
     return found
+
+
+def before(compat: BackendVersion, version: str) -> bool:
+    """Whether a backend is older than a version such as `2.16`."""
+    return _number(compat) < _number(version)
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
