@@ -63,6 +63,10 @@ docs: $(READY) ## Build the documentation into site/
 images: $(READY) ## Build the images and print their sizes (PUSH=registry.example.org/team/ pushes them)
 	$(BIN)/millrace build $(if $(PUSH),push=$(PUSH))
 
+.PHONY: prism
+prism: $(READY) ## Install the server that holds tests of services against the API's contract
+	@bash tools/ensure-prism $(VENV)
+
 .PHONY: package
 package: $(READY) ## Build the wheel and the source distribution into dist/
 	rm -rf dist build
