@@ -169,9 +169,8 @@ def _kept_checkpoints(request: TaskRequest) -> Path | None:
 def _handed_over(request: TaskRequest, component: AnyComponent, given: ExecutorInput, task: Path) -> TaskResult:
     from millrace.runtime.cluster.step import hand_over
 
-    inputs = {name: [each.uri for each in items.artifacts] for name, items in given.inputs.artifacts.items()}
     outputs = {name: items.artifacts[0].uri for name, items in given.outputs.artifacts.items() if items.artifacts}
-    return hand_over(request, component, inputs, outputs, task)
+    return hand_over(request, component, outputs, task)
 
 
 def _parameters(task: str, values: Mapping[str, JsonValue], opened: Mapping[str, str]) -> dict[str, JsonValue]:

@@ -35,6 +35,9 @@ class Step:
     parameters: dict[str, Any]
     task: str = "train"
     inputs: dict[str, list[str]] = field(default_factory=dict)
+    """URIs by the document's names of inputs."""
+    parts: tuple[str, ...] = ()
+    """Those that belong to the port `more`."""
     environment: dict[str, str] = field(default_factory=dict)
 
     def executor_input(self) -> dict[str, Any]:
@@ -69,7 +72,8 @@ class Step:
         given = self.folder / "given"
         given.mkdir(parents=True, exist_ok=True)
         words = ["--executor-input", json.dumps(self.executor_input()), "--run", "6a5c0b2e-0000", "--task", self.task]
-        words += [word for port in self.inputs for word in ("--input", f"{port}={given}")]
+        words += [word for name in self.inputs for word in ("--input", f"{name}={given}")]
+        words += [word for name in self.parts for word in ("--part", f"more={name}")]
         words += [
             word for name in ("sums", "metrics", "summary") for word in ("--output", f"{name}={self.folder / name}")
         ]

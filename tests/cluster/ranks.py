@@ -60,6 +60,8 @@ def ranks_main(parameters: RanksParameters, inputs: RanksInputs, outputs: RanksO
     hosts = context.hosts
     files = sorted(inputs.words.path.iterdir())
     mine = sum(len(file.read_text()) for file in files[hosts.index :: len(hosts.names)])
+    if hosts.index == 0:
+        mine += sum(len(list(folder.path.iterdir())) for folder in inputs.more)
     print(f"my part is {mine}", flush=True)
     if hosts.index == len(hosts.names) - 1:
         misbehave(parameters.behaviour)

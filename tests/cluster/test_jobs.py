@@ -130,11 +130,20 @@ class TestAnMpiJob:
 
 
 class TestInputs:
-    def test_several_for_one_port_are_put_together(self, operator: Operator, step: Step) -> None:
-        step.bucket.put("more/9.txt", b"that is")
-        code, out = replace(step, inputs={"words": [step.bucket.uri("words"), step.bucket.uri("more")]}).run()
+    def test_those_of_several_tasks_are_put_together_as_in_the_steps_own_pod(
+        self, operator: Operator, step: Step
+    ) -> None:
+        for name in ("more/9", "many/one/a", "many/one/b", "many/two/c", "many/three/d"):
+            step.bucket.put(f"{name}.txt", b"that is")
+        uris = {name: step.bucket.uri(name) for name in ("words", "more", "many/one", "many/two", "many/three")}
+        inputs = {
+            "words": [uris["words"], uris["more"]],
+            "more_1": [uris["many/one"], uris["many/two"]],
+            "more_2": [uris["many/three"]],
+        }
+        code, out = replace(step, inputs=inputs, parts=("more_1", "more_2")).run()
         assert code == 0, out
-        assert step.answer()["parameterValues"] == {"total": 16.0}
+        assert step.answer()["parameterValues"] == {"total": 9 + len("that is") + 4}
 
     @pytest.mark.parametrize(
         ("uri", "told"),

@@ -39,7 +39,9 @@ TERMINATION_LOG = "MILLRACE_TERMINATION_LOG"
 class RemoteArtifact(Frozen):
     """An input artifact by its URI."""
 
-    uri: str
+    uri: str = ""
+    parts: tuple[str, ...] = ()
+    """URIs of the artifacts that it is to be put together from, instead of one."""
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
 
@@ -149,20 +151,28 @@ def _hosts(task: RemoteTask) -> tuple[str, ...]:
 
 def _given(task: RemoteTask, port: Port, folder: Path) -> tuple[GivenArtifact, ...]:
     """Inputs, brought here; several for a port that takes one are put together."""
-    given = []
+    artifacts = task.inputs.get(port.name, ())
+    if len(artifacts) > 1 and not port.many:
+        artifacts = (RemoteArtifact(parts=tuple(uri for one in artifacts for uri in (one.parts or (one.uri,)))),)
+    return tuple(_brought(one, port, folder / f"{port.name}-{number}") for number, one in enumerate(artifacts))
+
+
+def _brought(artifact: RemoteArtifact, port: Port, place: Path) -> GivenArtifact:
+    if not artifact.parts:
+        path = _downloaded(artifact.uri, port, place)
+        return GivenArtifact(path=path, uri=artifact.uri, metadata=artifact.metadata)
+    parts = [_downloaded(uri, port, place / f"part-{number}") for number, uri in enumerate(artifact.parts)]
+    add_tree(place / "whole", parts, symbolic_link)
+    return GivenArtifact(path=place / "whole", parts=artifact.parts, metadata=artifact.metadata)
+
+
+def _downloaded(uri: str, port: Port, place: Path) -> Path:
     suffix = port.artifact.suffix
-    for number, artifact in enumerate(task.inputs.get(port.name, ())):
-        path = folder / f"{port.name}-{number}{suffix}"
-        started = time.monotonic()
-        download(artifact.uri, path, single=bool(suffix))
-        print(f"{port.name} is here after {time.monotonic() - started:.1f} s: {artifact.uri}", flush=True)
-        given.append(GivenArtifact(path=path, uri=artifact.uri, metadata=artifact.metadata))
-    if len(given) > 1 and not port.many:
-        together = folder / port.name
-        together.mkdir()
-        add_tree(together, [artifact.path for artifact in given], symbolic_link)
-        return (GivenArtifact(path=together),)
-    return tuple(given)
+    path = place.with_name(f"{place.name}{suffix}")
+    started = time.monotonic()
+    download(uri, path, single=bool(suffix))
+    print(f"{port.name} is here after {time.monotonic() - started:.1f} s: {uri}", flush=True)
+    return path
 
 
 def _publish(component: AnyComponent, task: RemoteTask, folder: Path, result: TaskResult) -> None:

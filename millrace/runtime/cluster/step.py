@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from millrace.errors import ConfigError
@@ -11,7 +11,7 @@ from millrace.runtime.cluster.api import connect, current_account
 from millrace.runtime.cluster.jobs import work_out
 from millrace.runtime.cluster.remote import RemoteArtifact, RemoteTask
 from millrace.runtime.cluster.transfer import check_uri, download
-from millrace.runtime.task import TaskRequest, TaskResult
+from millrace.runtime.task import GivenArtifact, TaskRequest, TaskResult
 
 __all__ = ["hand_over"]
 
@@ -22,7 +22,6 @@ _SHOWN = "metrics"
 def hand_over(
     request: TaskRequest,
     component: AnyComponent,
-    inputs: Mapping[str, Sequence[str]],
     outputs: Mapping[str, str],
     directory: Path,
 ) -> TaskResult:
@@ -31,7 +30,6 @@ def hand_over(
     Args:
         request: The task; its cluster work is set.
         component: Its component.
-        inputs: URIs of the artifacts of each input port.
         outputs: Where each output port's artifact belongs.
         directory: The task directory; the metrics are put into its outputs, all else stays in the bucket.
 
@@ -47,14 +45,16 @@ def hand_over(
         work = work.model_copy(update={"service_account": current_account()})
     if work.kind == "trainjob" and work.pod.image_pull_policy:
         print(f"image_pull_policy {work.pod.image_pull_policy} does not reach the job: its TrainingRuntime decides")
-    for name, uris in {**inputs, **{name: [uri] for name, uri in wanted.items()}}.items():
+    inputs = {name: tuple(map(_remote, given)) for name, given in request.inputs.items() if given}
+    places = {name: [uri for one in given for uri in (one.parts or (one.uri,))] for name, given in inputs.items()}
+    for name, uris in {**places, **{name: [uri] for name, uri in wanted.items()}}.items():
         for uri in uris:
             check_uri(uri, f"{request.name}.{name}")
     task = RemoteTask(
         name=request.name,
         run=request.run,
         parameters=request.parameters,
-        inputs={name: _artifacts(request, name, uris) for name, uris in inputs.items()},
+        inputs=inputs,
         outputs=wanted,
         share=request.share,
         processes=work.processes,
@@ -65,10 +65,5 @@ def hand_over(
     return result
 
 
-def _artifacts(request: TaskRequest, port: str, uris: Sequence[str]) -> tuple[RemoteArtifact, ...]:
-    """Artifacts with their metadata; those that are put together for one input have none."""
-    given = request.inputs.get(port, ())
-    together = len(given) != len(uris)
-    return tuple(
-        RemoteArtifact(uri=uri, metadata={} if together else given[number].metadata) for number, uri in enumerate(uris)
-    )
+def _remote(given: GivenArtifact) -> RemoteArtifact:
+    return RemoteArtifact(uri=given.uri, parts=given.parts, metadata=given.metadata)
