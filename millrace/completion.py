@@ -70,7 +70,10 @@ def _proposals(query: str, typed: Sequence[str], commands: Iterable[str]) -> Ite
         return _beginning(rest, _MODES[earlier])
     if rest[-1].startswith("-"):
         return _beginning(rest, _FLAGS)
-    return [item for item in complete_overrides(query, rest).split() if not item.startswith(("defaults=", "hydra."))]
+    if rest[-1].startswith("component="):
+        return _beginning(rest, [f"component={name}" for name in components(user_components(rest[:-1]))])
+    proposed = complete_overrides(query, rest, command).split()
+    return [item for item in proposed if not item.startswith(("defaults=", "settings=", "hydra."))]
 
 
 def _beginning(typed: Sequence[str], allowed: Iterable[str]) -> list[str]:

@@ -42,15 +42,15 @@ __all__ = [
 
 Job = Callable[[Mapping[str, Any]], int]
 _any: TypeAdapter[Any] = TypeAdapter(Any)
-_COMPILING = ("target", "runtime", "compat")
+_COMPILING = ("runtime", "compat")
 _KEYS: Mapping[str, tuple[str, ...]] = {
-    "build": ("target", "push"),
+    "build": ("push", "images"),
     "compile": (*_COMPILING, "component", "output"),
     "rehearse": (*_COMPILING, "document", "parameters", "rehearse"),
-    "upload": (*_COMPILING, "output"),
-    "submit": (*_COMPILING, "submit"),
-    "schedule": (*_COMPILING, "submit", "schedule"),
-    "status": ("target", "run"),
+    "upload": (*_COMPILING, "document"),
+    "submit": (*_COMPILING, "document", "submit", "wait"),
+    "schedule": (*_COMPILING, "document", "submit", "schedule"),
+    "status": ("run", "wait", "logs"),
     "rbac": _COMPILING,
 }
 """Keys of `Settings` that a command reads beside those of every command: `--cfg job` shows them."""
@@ -199,17 +199,18 @@ def _unresolved(error: Exception) -> str:
     return f"{key}: {'a value is required' if missing else text.splitlines()[0]}"
 
 
-def complete_overrides(request: str, words: Sequence[str]) -> str:
-    """What Hydra proposes for the last of the words after `millrace run`, or its script for a shell.
+def complete_overrides(request: str, words: Sequence[str], command: str = "run") -> str:
+    """What Hydra proposes for the last of the words after `millrace COMMAND`, or its script for a shell.
 
     Args:
         request: `install=SHELL`, `uninstall=SHELL` or `query=SHELL`.
         words: What was typed so far.
+        command: The command.
     """
     import hydra
 
     folders = [word for folder in _config_dirs(words[:-1]) if folder.is_dir() for word in ("--config-dir", str(folder))]
-    _prepare_hydra(folders)
+    _prepare_hydra(folders, command)
     os.environ["COMP_LINE"] = " ".join(["millrace", *(word for word in words[:-1] if "=" in word), *words[-1:]])
     sys.argv = ["millrace", *folders, "--shell-completion", request]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -262,8 +263,7 @@ def _prepare_hydra(arguments: Sequence[str], command: str = "") -> dict[str, Con
 
     store = ConfigStore.instance()
     store.store(group="runner", name="local", node=_defaults(LocalRunner))
-    keys = [key for key in _KEYS.get(command, ()) if key != "target"]
-    node = {key: _defaults(Settings)[key] for key in keys}
+    node = {key: _defaults(Settings)[key] for key in _KEYS.get(command, ())}
     for word in arguments:
         if word.startswith(_COMPONENT):
             node["component"] = word.removeprefix(_COMPONENT)

@@ -142,6 +142,28 @@ class TestComponents:
         )
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("millrace compile comp", ["compat=", "component="]),
+        ("millrace compile component=tra", ["component=train"]),
+        ("millrace compile --config-dir my_config component=sh", ["component=shout"]),
+        ("millrace compile target=kubeflow target.pipeline_r", ["target.pipeline_root="]),
+        ("millrace run comp", []),
+    ],
+)
+def test_a_shell_completes_keys(project: Path, line: str, found: list[str]) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "millrace", "-sc", "query=bash"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COMP_LINE": line, "COMP_POINT": str(len(line))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.stdout.split() == found, answer.stderr
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("words", "told"),
