@@ -147,7 +147,7 @@ class TestComponents:
     [
         ("millrace compile comp", ["compat=", "component="]),
         ("millrace compile component=tra", ["component=train"]),
-        ("millrace compile --config-dir my_config component=sh", ["component=shout"]),
+        ("millrace compile --config-dir my_config component=sho", ["component=shout"]),
         ("millrace compile target=kubeflow target.pipeline_r", ["target.pipeline_root="]),
         ("millrace run comp", []),
     ],
