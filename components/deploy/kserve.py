@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +25,7 @@ __all__ = [
     "predictor",
     "previous",
     "promoted",
+    "refuse",
     "replacing",
     "restored",
     "revision",
@@ -79,6 +80,15 @@ def check(parameters: DeployParameters, work: ClusterWork) -> None:
             f"canary: a canary of Standard mode does not get the model's files with runtime={serving.runtime}: "
             "use the serve image (target.serving.runtime=null) or target.serving.mode=knative"
         )
+
+
+def refuse(parameters: Mapping[str, Any], inputs: Collection[str], work: ClusterWork) -> None:
+    """The same while compiling.
+
+    Raises:
+        UserError: As `check` does.
+    """
+    check(DeployParameters.model_validate(parameters), work)
 
 
 def _check_scaling(scaling: Scaling, serving: Serving) -> None:

@@ -102,6 +102,7 @@ deploy = component(
     main="millrace.components.deploy.main:main",
     image="serve",
     delegates=("serving",),
+    refuses="millrace.components.deploy.kserve:refuse",
     resources=Resources(cpus=2, memory_gib=3),
     uncached_when=("keep",),
 )

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from millrace.components.tune import katib
+from millrace.components.tune.refusals import check
 from millrace.components.tune.reporting import result
 from millrace.components.tune.spec import TuneInputs, TuneOutputs, TuneParameters
 from millrace.components.tune.study import Search
@@ -135,7 +136,7 @@ def search_on_cluster(parameters: TuneParameters, inputs: TuneInputs, outputs: T
     work = context.cluster
     if work is None:
         raise MillraceError("there is no cluster work in this task")
-    katib.check(parameters, len(inputs.warm_start))
+    check(parameters, warm_start=bool(inputs.warm_start))
     base = base_parameters(parameters)
     uris = inputs.records.parts or (inputs.records.uri,)
     for uri in uris:

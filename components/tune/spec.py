@@ -182,5 +182,6 @@ tune = component(
     main="millrace.components.tune.main:main",
     image="train",
     delegates=("tuning",),
+    refuses="millrace.components.tune.refusals:refuse",
     resources=Resources(cpus=2, memory_gib=4),
 )

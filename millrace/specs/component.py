@@ -138,6 +138,9 @@ class ComponentSpec(Frozen):
     """Charts it always reports that a target's UI has a form of its own for."""
     delegates: tuple[Service, ...] = ()
     """Kinds of work that it hands to a service of the target, where the target has one and is asked to."""
+    refuses: Reference | None = None
+    """`module:function` that refuses, while a document is compiled, what the target's service can't do: called with
+    the parameters, the names of the connected inputs and the work that is handed over. It imports nothing heavy."""
     uncached_when: tuple[str, ...] = ()
     """Parameters which, when set, make a task read or change the world outside the pipeline: such a
     task runs each time, and the contents of its outputs decide whether later tasks run."""

@@ -266,6 +266,7 @@ def component(
     distribution: Distribution = Distribution(),
     charts: tuple[ChartName, ...] = (),
     delegates: tuple[Service, ...] = (),
+    refuses: str | None = None,
     uncached_when: tuple[str, ...] = (),
 ) -> Component[ParametersT, InputsP, OutputsT]:
     """Declare a component. It must be bound to `name` in the module that defines `parameters`.
@@ -284,6 +285,7 @@ def component(
         distribution: How the work may be divided.
         charts: Charts it always reports that a target's UI may have a form of its own for.
         delegates: Kinds of work that it can hand to a service of the target.
+        refuses: `module:function` that refuses what such a service can't do, while compiling.
         uncached_when: Parameters that reach outside the pipeline when set.
 
     Raises:
@@ -306,6 +308,7 @@ def component(
             distribution=distribution,
             charts=charts,
             delegates=delegates,
+            refuses=refuses,
             uncached_when=uncached_when,
         )
     except (CompositionError, ValidationError) as error:

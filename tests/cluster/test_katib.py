@@ -14,6 +14,7 @@ import pytest
 from kubernetes import client
 
 from millrace.components.tune import katib
+from millrace.components.tune.refusals import check
 from millrace.components.tune.spec import (
     Hyperband,
     MedianRule,
@@ -122,13 +123,13 @@ class TestManifest:
     )
     def test_what_katib_has_no_counterpart_for(self, knobs: dict[str, Any], told: str) -> None:
         with pytest.raises(UnsupportedError) as refused:
-            katib.check(searching(**knobs), 0)
+            check(searching(**knobs), warm_start=False)
         assert told in str(refused.value)
         assert "target.tuning.kind=task" in str(refused.value)
 
     def test_earlier_studies(self) -> None:
         with pytest.raises(UnsupportedError, match="warm_start: Katib can't learn from earlier studies"):
-            katib.check(searching(), 1)
+            check(searching(), warm_start=True)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from millrace.compilers.kubeflow.interface import (
     schema_of,
 )
 from millrace.compilers.kubeflow.pods import cluster_work
+from millrace.compilers.kubeflow.refusals import check_work
 from millrace.errors import ConfigError
 from millrace.specs import PipelineSpec, RuntimeParameter, Task, TaskOutput
 from millrace.targets.kubeflow import Kubeflow
@@ -79,6 +80,8 @@ def plan_task(task: Task, spec: PipelineSpec, target: Kubeflow) -> Planned:
         raise ConfigError(f"runtime: {name} can't stay open: task {task.name!r} has an input of that name")
     made = made_by(component)
     work = cluster_work(task, component, target)
+    if work is not None:
+        check_work(task, component, work)
     return Planned(
         task=task,
         interface=Interface(
