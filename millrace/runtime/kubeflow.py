@@ -53,7 +53,7 @@ from millrace.specs.charts import charts_adapter
 from millrace.specs.dotted import merged
 from millrace.targets.kubeflow import ClusterWork
 
-__all__ = ["CHECKPOINTS", "run"]
+__all__ = ["CHECKPOINTS", "kept_checkpoints", "run"]
 
 CHECKPOINTS = "MILLRACE_CHECKPOINTS"
 """Environment variable: a folder on a volume that outlives the pod, where unfinished tasks leave their checkpoints."""
@@ -141,7 +141,7 @@ def _run(asked: argparse.Namespace, directory: Path) -> int:
     if asked.cluster is not None and asked.cluster.kind in _JOBS:
         _answer(asked, component, task, _handed_over(request, component, given, task))
         return 0
-    kept = _kept_checkpoints(request)
+    kept = kept_checkpoints(request)
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)
         (task / "checkpoints").symlink_to(kept)
@@ -155,7 +155,7 @@ def _run(asked: argparse.Namespace, directory: Path) -> int:
     return 0
 
 
-def _kept_checkpoints(request: TaskRequest) -> Path | None:
+def kept_checkpoints(request: TaskRequest) -> Path | None:
     """Where the next pod that tries the same task finds its checkpoints; None when they end with this pod."""
     folder = os.environ.get(CHECKPOINTS)
     if not (folder and request.run):

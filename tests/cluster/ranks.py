@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import Literal
 
 from millrace.errors import DataError, TransientError
@@ -25,7 +26,7 @@ from millrace.specs import (
 
 class RanksParameters(Parameters):
     port: int = 29600
-    behaviour: Literal["well", "user", "transient", "crash", "vanish", "hang"] = "well"
+    behaviour: Literal["well", "user", "transient_once", "crash", "vanish", "hang"] = "well"
     """What the last host does."""
     padding: str = ""
 
@@ -64,7 +65,8 @@ def ranks_main(parameters: RanksParameters, inputs: RanksInputs, outputs: RanksO
         mine += sum(len(list(folder.path.iterdir())) for folder in inputs.more)
     print(f"my part is {mine}", flush=True)
     if hosts.index == len(hosts.names) - 1:
-        misbehave(parameters.behaviour)
+        marker = context.checkpoints / "begun"
+        misbehave(parameters.behaviour, again=marker.exists(), marker=marker)
     total = sum_of_all(hosts, parameters.port, mine)
     (outputs.sums.path / "total.txt").write_text(f"{total} on {len(hosts.names)} hosts")
     return Result(metrics={"total": total}, metadata={"sums": {"objects": 1}})
@@ -108,11 +110,12 @@ def connected(name: str, port: int) -> socket.socket:
             time.sleep(0.1)
 
 
-def misbehave(behaviour: str) -> None:
+def misbehave(behaviour: str, *, again: bool, marker: Path) -> None:
+    marker.touch()
     match behaviour:
         case "user":
             raise DataError("the words are spelt wrongly: 'tobe'; allowed: real words")
-        case "transient":
+        case "transient_once" if not again:
             raise TransientError("503 SlowDown")
         case "crash":
             raise RuntimeError("boom")

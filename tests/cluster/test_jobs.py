@@ -103,6 +103,20 @@ class TestATrainJob:
         assert "error: host 1 of 2 failed" in out
         assert "exit code 137" in out
 
+    def test_hosts_find_their_checkpoints_in_the_next_attempt(self, operator: Operator, step: Step) -> None:
+        volume = step.folder.parent / "volume"
+        pod = step.work.pod.model_copy(
+            update={"environment": {**step.work.pod.environment, "MILLRACE_CHECKPOINTS": str(volume)}}
+        )
+        trying = replace(step.with_work(pod=pod), parameters={**step.parameters, "behaviour": "transient_once"})
+        code, out = trying.run()
+        assert code == 75
+        assert "503 SlowDown" in out
+        assert len(list(volume.glob("*/train-*/host-1/begun"))) == 1
+        code, out = trying.run()
+        assert code == 0, out
+        assert list(volume.glob("*/train-*")) == []
+
     def test_without_its_runtime_the_webhook_says_what_is_missing(
         self, server: FakeKubernetes, operator: Operator, step: Step
     ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from millrace.errors import ConfigError, MillraceError, TransientError, UserErro
 from millrace.registry import AnyComponent, load_component
 from millrace.runtime.cluster.transfer import download, read_text, upload, write_text
 from millrace.runtime.context import Hosts, Share
+from millrace.runtime.kubeflow import kept_checkpoints
 from millrace.runtime.process import StoppedError, cores_allowed, follow, stop_on_signals, unexplained
 from millrace.runtime.task import GivenArtifact, TaskRequest, TaskResult, read_failure, read_result
 from millrace.runtime.union import add_tree, symbolic_link
@@ -108,6 +110,11 @@ def _run(words: Sequence[str], folder: Path) -> int:
         run=task.run,
     )
     request.write(folder / "task")
+    kept = kept_checkpoints(request)
+    if kept is not None:
+        kept = kept / f"host-{index}"
+        kept.mkdir(parents=True, exist_ok=True)
+        (folder / "task" / "checkpoints").symlink_to(kept)
     code = follow(folder / "task")
     result = read_result(folder / "task")
     if code != 0 or result is None:
@@ -116,6 +123,8 @@ def _run(words: Sequence[str], folder: Path) -> int:
         return code if code > 0 else 1
     if index == 0 and task.result:
         _publish(component, task, folder / "task", result)
+    if kept is not None and index == 0:  # now nobody needs those of the others either
+        shutil.rmtree(kept.parent, ignore_errors=True)
     return 0
 
 
