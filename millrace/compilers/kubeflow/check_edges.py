@@ -110,6 +110,13 @@ def artifact_edges(view: View, compat: BackendVersion) -> Iterator[Finding]:
             made, problem = _artifact(view, use, source, path)
             if problem is not None:
                 yield problem
+            elif made is not None and made.get("isArtifactList") and "dag" in use.component:
+                yield Finding(
+                    "error",
+                    shown(path),
+                    "a list of artifacts goes into a graph (condition, loop, pipeline in a pipeline): the backend "
+                    "hands only one of them on. Let a task outside of it put them together",
+                )
             elif made is not None:
                 yield from _artifact_type(path, name, artifacts_of(use.component).get(name, {}), made)
 
