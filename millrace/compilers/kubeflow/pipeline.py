@@ -205,26 +205,12 @@ def _add_task(composition: _Composition, task: Task, share: Any) -> Any:
 
 def _channel(composition: _Composition, output: TaskOutput) -> Any:
     """What kfp calls a task's output: of all shares together, where there are several."""
+    from kfp import dsl
+
     producer = composition.spec.task(output.task)
     outputs = composition.made[output.task].outputs
     channel = outputs[output.port] if output.port in outputs else outputs[f"{output.port}{OUTPUT_MARK}"]
-    return _collected(channel) if producer.for_each and producer.for_each.shares > 1 else channel
-
-
-def _collected(channel: Any) -> Any:
-    """The artifacts of all shares as one list.
-
-    Where a condition stands between a loop and a task that reads from it, kfp takes every `Collected` for
-    parameters, and fails; one that also counts as an artifact is handed into the condition's group as it should.
-    """
-    from kfp import dsl
-    from kfp.dsl.pipeline_channel import PipelineArtifactChannel
-
-    class Collected(dsl.Collected):  # type: ignore[misc]
-        pass
-
-    PipelineArtifactChannel.register(Collected)
-    return Collected(channel)
+    return dsl.Collected(channel) if producer.for_each and producer.for_each.shares > 1 else channel
 
 
 def _refuse_repeated_metrics(spec: PipelineSpec) -> None:

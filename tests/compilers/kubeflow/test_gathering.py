@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
+import yaml
 
 from millrace.compilers.kubeflow.check import check_document
 from millrace.compilers.kubeflow.document import parse_document
@@ -48,9 +48,17 @@ def test_the_document_has_the_type_that_was_put_together() -> None:
     assert check_document(text, strict_images=True) == []
 
 
-def test_a_list_that_goes_into_a_condition_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("millrace.compilers.kubeflow.pipeline.with_gathering", lambda spec: spec)
-    found = check_document(compile_pipeline(composed(workers=2), Kubeflow()))
-    assert [finding.severity for finding in found] == ["error"]
-    assert found[0].path.startswith("root.dag.tasks.condition-3.inputs.artifacts.")
-    assert "hands only one of them on" in found[0].message
+def test_a_list_that_goes_into_a_condition_is_an_error() -> None:
+    documents = list(yaml.safe_load_all(compile_pipeline(composed(workers=2), Kubeflow())))
+    spec = documents[0]
+    group = spec["root"]["dag"]["tasks"]["condition-3"]
+    (name,) = (name for name in group["inputs"]["artifacts"] if "gather" in name)
+    listed = {"producerTask": "for-loop-2", "outputArtifactKey": "pipelinechannel--preprocess-records"}
+    group["inputs"]["artifacts"][name] = {"taskOutputArtifact": listed}
+    group["dependentTasks"] = sorted({*group["dependentTasks"], "for-loop-2"})
+    for component, key in (("condition-3", name), ("quantize", "records"), ("deploy", "records")):
+        spec["components"][f"comp-{component}"]["inputDefinitions"]["artifacts"][key]["isArtifactList"] = True
+    told = {finding.path: finding for finding in check_document(yaml.safe_dump_all(documents))}
+    found = told[f"root.dag.tasks.condition-3.inputs.artifacts.{name}"]
+    assert found.severity == "error"
+    assert "hands only one of them on" in found.message
