@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -208,9 +209,18 @@ def environment(server: FakeKubernetes, pod: Object) -> dict[str, str]:
         elif "fieldRef" in source:
             value = metadata["annotations"][source["fieldRef"]["fieldPath"].split("'")[1]]
         else:
-            value = variable.get("value", "")
+            value = expanded(variable.get("value", ""), made)
         made[variable["name"]] = value
     return made
+
+
+def expanded(value: str, known: Mapping[str, str]) -> str:
+    """A variable's value as the kubelet makes it: `$(NAME)` is replaced where NAME is known, `$$` is a `$`."""
+
+    def replaced(found: re.Match[str]) -> str:
+        return "$" if found[0] == "$$" else known.get(found[1], found[0])
+
+    return re.sub(r"\$\$|\$\(([^)]*)\)", replaced, value)
 
 
 def train_pods(server: FakeKubernetes, job: Object) -> Iterator[Object]:

@@ -63,7 +63,7 @@ def ranks_main(parameters: RanksParameters, inputs: RanksInputs, outputs: RanksO
     mine = sum(len(file.read_text()) for file in files[hosts.index :: len(hosts.names)])
     if hosts.index == 0:
         mine += sum(len(list(folder.path.iterdir())) for folder in inputs.more)
-    print(f"my part is {mine}", flush=True)
+    print(f"my part is {mine}{parameters.padding}", flush=True)
     if hosts.index == len(hosts.names) - 1:
         marker = context.checkpoints / "begun"
         misbehave(parameters.behaviour, again=marker.exists(), marker=marker)

@@ -31,6 +31,7 @@ class TestATrainJob:
     def test_its_hosts_work_together_and_the_step_gives_their_result(
         self, server: FakeKubernetes, operator: Operator, step: Step
     ) -> None:
+        step = replace(step, parameters={**step.parameters, "padding": " of $(AWS_REGION) $$ ü"})
         code, out = step.run()
         assert code == 0, out
         answer = step.answer()
@@ -43,8 +44,8 @@ class TestATrainJob:
         assert not (step.folder / "sums").exists()  # the backend takes none for the one that is uploaded
         assert (step.folder / "metrics" / "metrics.json").exists()
         assert "| total | 9 |" in (step.folder / "summary").read_text()
-        assert "[host 0] my part is 4" in out
-        assert "[host 1] my part is 5" in out
+        assert "[host 0] my part is 4 of $(AWS_REGION) $$ ü" in out
+        assert "[host 1] my part is 5 of $(AWS_REGION) $$ ü" in out
         assert SECRET_KEY not in out + str(made(server, TRAIN_JOBS))
         assert len(made(server, TRAIN_JOBS, "DELETED")) == 1
         again, out = step.run()

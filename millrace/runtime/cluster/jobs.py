@@ -107,7 +107,7 @@ def work_out(cluster: Cluster, work: ClusterWork, component: str, task: RemoteTa
 
 
 def _checked_text(task: RemoteTask) -> str:
-    text = task.model_dump_json()
+    text = task.model_dump_json().replace("$", "\\u0024")  # Kubernetes would expand $(NAME) in a variable
     if len(text.encode()) > _LONGEST_TASK:
         raise ConfigError(
             f"{task.name}: the task has {len(text.encode())} bytes as JSON, a job's pods take {_LONGEST_TASK}: "
