@@ -6,11 +6,11 @@ silently take one. A task outside of the graph puts the parts together first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from millrace.compilers.kubeflow.groups import conditions_of
 from millrace.registry import load_component
-from millrace.specs import ComponentSpec, PipelineSpec, Task, TaskOutput
+from millrace.specs import ComponentSpec, Condition, PipelineSpec, Task, TaskOutput
 
 __all__ = ["with_gathering"]
 
@@ -21,15 +21,16 @@ def with_gathering(spec: PipelineSpec) -> PipelineSpec:
     Raises:
         CompositionError: When a task of the pipeline has that name already.
     """
-    crossing = dict.fromkeys(output for task in spec.tasks for output in _crossing(task, spec))
+    conditions = conditions_of(spec)
+    crossing = dict.fromkeys(output for task in spec.tasks for output in _crossing(task, spec, conditions))
     if not crossing:
         return spec
     components = {component.name: component for component in spec.components}
-    tasks = [_redirected(task, spec) for task in spec.tasks]
+    tasks = [_redirected(task, set(_crossing(task, spec, conditions))) for task in spec.tasks]
     for output in crossing:
         component = _component(output, spec)
         components[component.name] = component
-        tasks.append(_gathering(output, component, spec))
+        tasks.append(_gathering(output, component, conditions[output.task]))
     return PipelineSpec(
         name=spec.name,
         description=spec.description,
@@ -39,9 +40,8 @@ def with_gathering(spec: PipelineSpec) -> PipelineSpec:
     )
 
 
-def _crossing(task: Task, spec: PipelineSpec) -> Iterator[TaskOutput]:
+def _crossing(task: Task, spec: PipelineSpec, conditions: Mapping[str, tuple[Condition, ...]]) -> Iterator[TaskOutput]:
     """Outputs of several shares that a task reads from inside a graph in which they were not made."""
-    conditions = conditions_of(spec)
     for output in (output for outputs in task.inputs.values() for output in outputs):
         producer = spec.task(output.task)
         if _shares(producer) > 1 and (_shares(task) > 1 or conditions[task.name] != conditions[producer.name]):
@@ -56,8 +56,7 @@ def _name(output: TaskOutput) -> str:
     return f"gather_{output.task}_{output.port}"
 
 
-def _redirected(task: Task, spec: PipelineSpec) -> Task:
-    crossing = set(_crossing(task, spec))
+def _redirected(task: Task, crossing: set[TaskOutput]) -> Task:
     inputs = {
         port: tuple(TaskOutput(task=_name(each), port="whole") if each in crossing else each for each in outputs)
         for port, outputs in task.inputs.items()
@@ -81,12 +80,12 @@ def _component(output: TaskOutput, spec: PipelineSpec) -> ComponentSpec:
     )
 
 
-def _gathering(output: TaskOutput, component: ComponentSpec, spec: PipelineSpec) -> Task:
+def _gathering(output: TaskOutput, component: ComponentSpec, conditions: tuple[Condition, ...]) -> Task:
     return Task(
         name=_name(output),
         component=component.name,
         inputs={"parts": (output,)},
-        conditions=conditions_of(spec)[output.task],
+        conditions=conditions,
         resources=component.resources,
         retries=component.retries,
     )
