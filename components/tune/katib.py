@@ -144,6 +144,7 @@ def _task_text(parameters: TuneParameters, task: RemoteTask, names: Mapping[str,
     """The task with Katib's placeholders where the values belong: texts in quotes, numbers without."""
     marks: dict[str, JsonValue] = {path: f"@@{name}@@" for path, name in names.items()}
     text = task.model_copy(update={"parameters": merged(task.parameters, marks)}).model_dump_json()
+    text = text.replace("$", "\\u0024")  # Katib and Kubernetes would expand what follows
     for path, name in names.items():
         item = parameters.space[path]
         placeholder = f"${{trialParameters.{name}}}"
