@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from millrace.runners.kubeflow.record import Rehearsal, TaskRecord
-from millrace.runners.record import RunState, TaskState
+from millrace.runners.record import TaskState
 from millrace.runners.worker import last_lines
 
 __all__ = ["Display"]
@@ -34,7 +34,7 @@ class Display:
     def __init__(self) -> None:
         self.console = Console(markup=False, highlight=False, soft_wrap=True)
         self._live = Live(console=self.console, refresh_per_second=4) if self.console.is_terminal else None
-        self._seen: dict[str, TaskState] = {}
+        self._seen: dict[str, TaskState] | None = None
 
     def __enter__(self) -> Display:
         if self._live:
@@ -48,7 +48,11 @@ class Display:
             self._live.stop()
 
     def update(self, record: Rehearsal) -> None:
-        """Show the rehearsal as it is now."""
+        """Show the rehearsal as it is now; first of all, what it does otherwise than a cluster."""
+        if self._seen is None:
+            self._seen = {}
+            for note in record.notes:
+                self.console.print(f"note: {note}")
         if self._live:
             self._live.update(_table(record))
             return
@@ -81,7 +85,7 @@ def _results(record: Rehearsal) -> Iterator[str]:
     for task in record.tasks.values():
         for made in (item for items in task.artifacts.values() for item in items):
             if made.type == "system.Metrics":
-                for name, value in made.metadata.items():
+                for name, value in sorted(made.metadata.items()):
                     if isinstance(value, int | float):
                         yield f"  {task.name + '.' + name:<40} {value:.6g}"
     for name, value in record.outputs.items():
@@ -127,11 +131,3 @@ def _detail(task: TaskRecord) -> str:
         return task.reason.splitlines()[0]
     numbers = {name: value for name, value in task.parameters.items() if isinstance(value, int | float)}
     return "  ".join(f"{name} {value:.4g}" for name, value in list(numbers.items())[:3])
-
-
-def summary(record: Rehearsal) -> str:
-    """One line: how many tasks there were in which state."""
-    states = [task.state for task in record.tasks.values()]
-    return ", ".join(f"{states.count(state)} {state}" for state in TaskState if state in states) or str(
-        RunState.SUCCEEDED
-    )
