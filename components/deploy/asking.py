@@ -168,19 +168,18 @@ def requests_per_second(
 
 def unready(address: Address, revision: str, limits: Limits) -> str:
     """Why an endpoint is not ready, or answers as another revision than this; empty when it is ready."""
-    ours = address.protocols is PROTOCOLS
-    with _client(address, limits) as client:
-        try:
-            for path in ("/ping", f"/v2/models/{address.name}") if ours else (f"/v1/models/{address.name}",):
-                response = client.get(path)
-                if not response.is_success:
-                    return f"{path} answered {response.status_code}: {response.text[:200]}"
-            told = response.json()["parameters"].get("revision", "") if ours else revision
-        except httpx.HTTPError as error:
-            return f"{address.url}: {str(error) or type(error).__name__}"
-        except (ValueError, KeyError, AttributeError):
-            return f"{path} is not answered by Millrace's server: {response.text[:200]}"
-    return "" if told == revision else f"it still answers as revision {told or 'unknown'}, not {revision}"
+    try:
+        with _client(address, limits) as client:
+            if address.protocols is not PROTOCOLS:
+                _checked(client.get(f"/v1/models/{address.name}"))
+                return ""
+            _checked(client.get("/ping"))
+            told = _checked(client.get(f"/v2/models/{address.name}"))["parameters"].get("revision", "unknown")
+    except httpx.HTTPError as error:
+        return f"{address.url}: {str(error) or type(error).__name__}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{address.url} is not answered by Millrace's server"
+    return "" if told == revision else f"it still answers as revision {told}, not {revision}"
 
 
 def _quick(address: Address) -> Asker:

@@ -154,7 +154,7 @@ class FakeKServe:
 
     def _control(self) -> None:
         while not self._stop.wait(0.1):
-            for current in self.kubernetes.objects(SERVICES):
+            for current in self.kubernetes.objects(SERVICES, labels={"app.kubernetes.io/managed-by": "millrace"}):
                 place = (current["metadata"]["namespace"], current["metadata"]["name"])
                 service = self._services.setdefault(place, _Service())
                 standard = current["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Standard"

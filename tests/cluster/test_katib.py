@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -80,7 +81,7 @@ class TestManifest:
         assert findings(schema, made) == []
         job = made["spec"]["trialTemplate"]["trialSpec"]
         api = client.ApiClient()
-        read = api._ApiClient__deserialize(job, "V1Job")
+        read = api.deserialize(SimpleNamespace(data=json.dumps(job)), "V1Job")
         assert api.sanitize_for_serialization(read) == job, "the rest would be dropped"
         assert made["spec"]["parallelTrialCount"] <= made["spec"]["maxTrialCount"]
 

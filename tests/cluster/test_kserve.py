@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -466,6 +468,37 @@ class TestCareful:
         stage.kubernetes.rules["system:serviceaccount:team:pipeline-runner"] = RULES[1:]
         with pytest.raises(ConfigError, match=r"may not create inferenceservices\.serving\.kserve\.io"):
             stage.deploy(GOOD)
+
+    def test_as_a_step_of_a_compiled_pipeline(self, stage: Stage) -> None:
+        """The words of a step's container, with all that the backend puts into them."""
+        parameters = DeployParameters(name="digits", check_records=8, startup_timeout_seconds=60)
+        made = {name: str(stage.folder / name) for name in ("endpoint", "metrics", "summary")}
+        metrics = ("agreement", "latency_ms", "requests_per_second")
+        uris = {"model": GOOD, "records": "s3://bucket/records"}
+        given = {
+            "inputs": {
+                "parameterValues": {"parameters": parameters.model_dump_json()},
+                "artifacts": {name: {"artifacts": [{"name": name, "uri": uri}]} for name, uri in uris.items()},
+            },
+            "outputs": {
+                "parameters": {name: {"outputFile": str(stage.folder / name)} for name in metrics},
+                "artifacts": {name: {"artifacts": [{"name": name, "uri": f"s3://bucket/{name}"}]} for name in made},
+                "outputFile": str(stage.folder / "answer.json"),
+            },
+        }
+        paths = {"model": str(stage.models[GOOD]), "records": str(stage.records)}
+        words = ["--executor-input", json.dumps(given), "--run", "1", "--task", "deploy"]
+        words += [word for name, path in paths.items() for word in ("--input", f"{name}={path}")]
+        words += [word for name, path in made.items() for word in ("--output", f"{name}={path}")]
+        words += ["--cluster", work(ingress=stage.kserve.gateway, poll_seconds=0.2).model_dump_json()]
+        command = [sys.executable, "-P", "-m", "millrace", "exec", "deploy", *words]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        answer = json.loads((stage.folder / "answer.json").read_text())
+        assert answer["parameterValues"]["agreement"] == 1.0
+        endpoint = answer["artifacts"]["endpoint"]["artifacts"][0]
+        assert endpoint["metadata"] == {"url": "http://digits.team.example.com", "running": True}
+        assert stage.serves() == GOOD
 
     def test_on_this_machine_there_are_no_copies(self, stage: Stage) -> None:
         folder, request = stage.request(GOOD, scaling=Scaling(max_replicas=2))

@@ -55,4 +55,4 @@ def test_tensorflow_serving_is_asked_by_the_signature_of_our_saved_models(tmp_pa
         assert agreement(address, images, own, CLASSES, Limits()) == {"tensorflow": 1.0}
         assert accuracy(address, images, own.argmax(axis=1), CLASSES, Limits()) == 1.0
         other = address._replace(name="other")
-        assert "/v1/models/other answered 404" in unready(other, "any", Limits())
+        assert "GET /v1/models/other answered 404" in unready(other, "any", Limits())
