@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,8 @@ __all__ = ["SERVICES", "FakeKServe", "Servers"]
 SERVICES = "inferenceservices.serving.kserve.io"
 
 Object = dict[str, Any]
+
+_AT_LEAST_SECONDS = 0.5
 
 
 @dataclass
@@ -84,6 +87,11 @@ class _Revision:
     name: str
     predictor: Object
     server: _Server
+    made: float = field(default_factory=time.monotonic)
+
+    def state(self) -> str:
+        """That of its server, which may be a shared one: a new revision is never ready at once."""
+        return self.server.state() if time.monotonic() - self.made > _AT_LEAST_SECONDS else "starting"
 
 
 @dataclass
@@ -181,7 +189,7 @@ class FakeKServe:
             name = f"{place}-{len(service.revisions) + 1:05d}"
             service.revisions.append(self._start(current, name, predictor))
         newest = service.revisions[-1]
-        state = newest.server.state()
+        state = newest.state()
         self._pod(current, newest, state)
         if state == "ready":
             service.ready = newest.name
@@ -225,7 +233,7 @@ class FakeKServe:
         if not service.revisions or service.revisions[-1].predictor != predictor:
             service.revisions.append(self._start(current, f"{name}-predictor", predictor))
         newest = service.revisions[-1]
-        state = newest.server.state()
+        state = newest.state()
         if state == "ready":
             service.stable = newest
         self._pods_of(current, [item for item in (service.stable, newest) if item is not None], state)
@@ -235,7 +243,7 @@ class FakeKServe:
         for entry in current["spec"].get("canary", ()):
             if service.canary is None or service.canary.predictor != entry["predictor"]:
                 service.canary = self._start(current, f"{name}-canary-predictor", entry["predictor"])
-            canary_state = service.canary.server.state()
+            canary_state = service.canary.state()
             self._pod(current, service.canary, canary_state)
             up = canary_state == "ready"
             status["canaryStatuses"] = [{"name": "canary", "ready": up, "trafficPercent": entry["trafficPercent"]}]

@@ -280,6 +280,17 @@ class Stage:
     def deploy(self, uri: str, mode: str = "knative", served: str = "", **parameters: Any) -> TaskResult:
         return attempt(*self.request(uri, mode, served, **parameters))
 
+    def kill_after(self, patches: int, uri: str, **parameters: Any) -> None:
+        """Run a deploy task in a process of its own, and kill it as soon as it has changed the service."""
+        folder, request = self.request(uri, **parameters)
+        request.write(folder)
+        task = launch(folder)
+        until(lambda: self.changes().count("patch") >= patches)
+        task.kill()
+        task.wait()
+        assert task.stdin is not None
+        task.stdin.close()
+
     def facts(self) -> dict[str, Any]:
         loaded: dict[str, Any] = json.loads((self.tasks[-1] / "outputs" / "endpoint" / "endpoint.json").read_text())
         return loaded
@@ -411,25 +422,29 @@ class TestKnative:
 
     def test_a_task_that_is_killed_goes_on(self, stage: Stage) -> None:
         stage.deploy(GOOD)
-        folder, request = stage.request(OTHER, canary=Canary(percent=20))
-        request.write(folder)
-        task = launch(folder)
-        until(lambda: "patch" in stage.changes())
-        task.kill()
-        task.wait()
-        assert task.stdin is not None
-        task.stdin.close()
-        folder, request = stage.request(OTHER, canary=Canary(percent=20))
-        attempt(folder, request)
+        stage.kill_after(1, OTHER, canary=Canary(percent=20))
+        stage.deploy(OTHER, canary=Canary(percent=20))
         assert stage.changes() == ["create", "patch", "patch"], "the second task only promotes"
         assert (stage.serves(), stage.answers_as(OTHER)) == (OTHER, True)
+
+    def test_a_task_that_is_killed_while_it_goes_back_does_so_again(self, stage: Stage) -> None:
+        stage.deploy(GOOD)
+        stage.kserve.models["s3://models/mixed-up"] = stage.models[GOOD]
+        stage.kill_after(2, OTHER, served="s3://models/mixed-up", canary=Canary(percent=10))
+        assert stage.service()["spec"]["predictor"]["canaryTrafficPercent"] == 0
+        assert stage.answers_as(GOOD)
+        with pytest.raises(TaskFailedError, match="the earlier model has all requests again"):
+            stage.deploy(OTHER, served="s3://models/mixed-up", canary=Canary(percent=10))
+        assert (stage.serves(), stage.answers_as(GOOD)) == (GOOD, True)
 
 
 class TestStandard:
     def test_a_good_canary_is_promoted(self, stage: Stage) -> None:
         stage.deploy(GOOD, "standard")
         stage.deploy(OTHER, "standard", canary=Canary(percent=20))
-        assert [sorted(split.values()) for split in stage.kserve.history] == [[100], [20, 80], [100]]
+        first, split, *_, last = stage.kserve.history
+        [before], [after] = first, last
+        assert (split, before != after) == ({after: 20, before: 80}, True)
         assert (stage.serves(), stage.answers_as(OTHER)) == (OTHER, True)
 
     def test_a_canary_with_wrong_weights_is_withdrawn(self, stage: Stage) -> None:
