@@ -81,6 +81,11 @@ class Engine:
         """Those of the images that the engine does not have."""
         return [image for image in sorted(set(images)) if self._image(image) is None]
 
+    def image_id(self, image: str) -> str:
+        """What tells an image from others of the same name; empty when there is none."""
+        found = self._image(image)
+        return str(found["Id"]) if found else ""
+
     def _image(self, image: str) -> Any:
         from docker.errors import ImageNotFound
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from millrace.errors import TaskFailedError, explain_os_error
+from millrace.runners.kubeflow.cache import Results, find_results, fingerprint, keep_results
 from millrace.runners.kubeflow.engine import SCRATCH, Exit, Pod, file_entry, folder_entry
 from millrace.runners.kubeflow.inputs import WORKSPACE, Artifact, Inputs, Outcome, Scope, Task, value_of
-from millrace.runners.kubeflow.outputs import Results, collect
+from millrace.runners.kubeflow.outputs import collect
 from millrace.runners.kubeflow.placeholders import artifact_place, command_line
 from millrace.runners.kubeflow.pods import PodOptions, pod_options
 from millrace.runners.kubeflow.record import TaskRecord
@@ -54,7 +55,36 @@ async def run_container(run: Run, task: Task, scope: Scope, inputs: Inputs, entr
     """
     plan = _plan(run, task, scope, inputs)
     entry.image = plan.image
-    policy = task.spec.get("retryPolicy", {})
+    key = _cache_key(run, plan, inputs)
+    if key and (earlier := find_results(run.cache, key)) is not None:
+        return await _reuse(run, earlier, entry)
+    outcome = await _tried(run, plan, entry)
+    if key:
+        results = Results(parameters=outcome.parameters, artifacts=outcome.artifacts, records=entry.artifacts)
+        keep_results(run.cache, key, results)
+    return outcome
+
+
+def _cache_key(run: Run, plan: _Plan, inputs: Inputs) -> str:
+    """What an earlier result is found by; empty when the task shall run in any case."""
+    if not run.reuses or not plan.task.spec.get("cachingOptions", {}).get("enableCache"):
+        return ""
+    container = run.view.executors[plan.task.component["executorLabel"]]["container"]
+    claims = [*plan.options.claims.values(), *(["workspace"] if plan.workspace else [])]
+    return fingerprint(plan.task, inputs, container, run.engine.image_id(plan.image), claims)
+
+
+async def _reuse(run: Run, earlier: Results, entry: TaskRecord) -> Outcome:
+    """Give what an earlier task gave, its artifacts at their old places in the store."""
+    for made in (item for items in earlier.records.values() for item in items):
+        if made.path is not None:
+            await asyncio.to_thread(run.store.upload, made.path, made.uri)
+    entry.parameters, entry.artifacts = earlier.parameters, earlier.records
+    return Outcome(TaskState.CACHED, parameters=earlier.parameters, artifacts=earlier.artifacts)
+
+
+async def _tried(run: Run, plan: _Plan, entry: TaskRecord) -> Outcome:
+    policy = plan.task.spec.get("retryPolicy", {})
     retries = int(policy.get("maxRetryCount", 0))
     pause = float(str(policy.get("backoffDuration", "0s")).rstrip("s"))
     longest = float(str(policy.get("backoffMaxDuration", "0s")).rstrip("s")) or float("inf")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from millrace.errors import TaskFailedError
+from millrace.runners.kubeflow.cache import Results
 from millrace.runners.kubeflow.importer import as_stored
 from millrace.runners.kubeflow.inputs import Artifact, Task
 from millrace.runners.kubeflow.placeholders import artifact_place
@@ -17,16 +17,7 @@ from millrace.runners.kubeflow.run import Run
 from millrace.runners.kubeflow.store import SCHEMES, local_path
 from millrace.runners.kubeflow.values import canonical, parse_text
 
-__all__ = ["Results", "collect", "read_executor_output"]
-
-
-@dataclass
-class Results:
-    """Outputs of one task."""
-
-    parameters: dict[str, Any] = field(default_factory=dict)
-    artifacts: dict[str, list[Artifact]] = field(default_factory=dict)
-    records: dict[str, list[MadeArtifact]] = field(default_factory=dict)
+__all__ = ["collect", "read_executor_output"]
 
 
 def collect(run: Run, task: Task, container: str, executor_input: Mapping[str, Any], uri: str, folder: Path) -> Results:

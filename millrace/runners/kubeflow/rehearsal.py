@@ -103,6 +103,8 @@ def rehearse(
             record=record,
             parallel=settings.parallel,
             slots=asyncio.Semaphore(settings.parallel),
+            cache=settings.root.absolute() / "cache",
+            reuses=settings.cache,
             secrets=secrets,
             config_maps=config_maps,
             watch=watch,

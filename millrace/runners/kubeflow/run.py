@@ -36,6 +36,9 @@ class Run:
     parallel: int
     slots: asyncio.Semaphore
     """One for each container that may run at the same time."""
+    cache: Path
+    """Folder with results of earlier rehearsals."""
+    reuses: bool
     secrets: Vault
     config_maps: Vault
     watch: Callable[[Rehearsal], None] = lambda record: None

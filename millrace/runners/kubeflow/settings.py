@@ -31,5 +31,7 @@ class Rehearse(Frozen):
     """YAML file with the Secrets that the document names: `{name: {key: value}}`."""
     config_maps: Path | None = None
     """YAML file with the ConfigMaps that the document names: `{name: {key: value}}`."""
+    cache: bool = False
+    """Take results of earlier rehearsals where the document lets the backend do so and the image is the same."""
     keep: int = Field(default=20, ge=1)
     """Rehearsals whose folders are kept; older ones are removed."""

@@ -198,6 +198,14 @@ def chain(rows: int = 3) -> NamedTuple("Outputs", lines=int, line=str):
     return outputs(lines=counted.outputs["lines"], line=line.outputs["line"])
 
 
+@dsl.pipeline(name="chain-and-more")
+def chain_and_more(rows: int = 3) -> str:
+    made = make_dataset(rows=rows)
+    counted = count(data=made.outputs["data"])
+    line = first_line(file=counted.outputs["model"]).set_caching_options(False)
+    return say(text=line.outputs["line"]).outputs["out"]
+
+
 @dsl.pipeline(name="types")
 def types(
     whole: int = 7, real: float = 0.00001, flag: bool = True, items: list = [1.5, "x"], mapping: dict = {"a": ["b"]}

@@ -46,6 +46,16 @@ def test_the_record_is_written(rehearsed: Rehearsed, tmp_path: Path) -> None:
     assert Path(written["tasks"]["say"]["log"]).is_file()
 
 
+def test_results_are_taken_again_when_asked_for(rehearsed: Rehearsed) -> None:
+    rehearsed(documents.chain, {"cache": True}, rows=4)
+    again = rehearsed(documents.chain, {"cache": True}, rows=4)
+    assert set(states(again).values()) == {"cached"}
+    assert again.outputs == {"lines": 4, "line": "1"}
+    more = states(rehearsed(documents.chain_and_more, {"cache": True}, rows=4))
+    assert more == {"make-dataset": "cached", "count": "cached", "first-line": "succeeded", "say": "succeeded"}
+    assert set(states(rehearsed(documents.chain, rows=4)).values()) == {"succeeded"}
+
+
 def test_only_the_branch_whose_condition_holds_runs(rehearsed: Rehearsed) -> None:
     for which, text in (("a", "first"), ("other", "third")):
         record = rehearsed(documents.branches, which=which)
