@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millrace.errors import ConfigError, UnsupportedError, explain_os_error
 
 if TYPE_CHECKING:
-    from millrace.compilers.kubeflow.check import Finding
     from millrace.config import Settings
-    from millrace.targets.kubeflow import BackendVersion
 
 __all__ = ["run"]
 
@@ -37,11 +34,12 @@ def run(words: Sequence[str]) -> int:
 def _compile_pipeline(settings: Settings, taken: set[Path]) -> int:
     from millrace.compilers.images import reference
     from millrace.compilers.kubeflow import compile_pipeline
+    from millrace.compilers.kubeflow.check import refuse_wrong
 
     target = settings.kubeflow()
     spec = settings.compose()
     text = compile_pipeline(spec, target)
-    _check(text, target.compat)
+    refuse_wrong(text, target.compat, strict_images=True)
     path = settings.output or Path("build", f"{spec.name}.kubeflow.yaml")
     if _printed(path, text):
         return 0
@@ -59,6 +57,7 @@ def _compile_pipeline(settings: Settings, taken: set[Path]) -> int:
 def _compile_component(settings: Settings, name: str, added: Mapping[str, str], taken: set[Path]) -> int:
     from millrace.compilers.images import reference
     from millrace.compilers.kubeflow import compile_component
+    from millrace.compilers.kubeflow.check import refuse_wrong
     from millrace.registry import load_component
 
     if settings.runtime:
@@ -66,7 +65,7 @@ def _compile_component(settings: Settings, name: str, added: Mapping[str, str], 
     target = settings.kubeflow()
     spec = load_component(name, added).spec
     text = compile_component(spec, target)
-    _check(text, target.compat)
+    refuse_wrong(text, target.compat, strict_images=True)
     path = settings.output or Path("build", f"{spec.name}.component.yaml")
     if _printed(path, text):
         return 0
@@ -75,26 +74,6 @@ def _compile_component(settings: Settings, name: str, added: Mapping[str, str], 
     print(f"image: {reference(spec.image, target.images)}")
     print(f"next, in a pipeline of yours: {spec.name} = kfp.components.load_component_from_file({str(path)!r})")
     return 0
-
-
-def _check(text: str, compat: BackendVersion) -> None:
-    """Refuse a document that the backend would refuse; warnings are printed."""
-    from millrace.compilers.kubeflow.check import check_document
-
-    findings = check_document(text, compat)
-    for line in _lines(finding for finding in findings if finding.severity == "warning"):
-        print(f"warning: {line}", file=sys.stderr)
-    if errors := list(_lines(finding for finding in findings if finding.severity == "error")):
-        raise UnsupportedError("\n".join(errors))
-
-
-def _lines(findings: Iterable[Finding]) -> Iterator[str]:
-    """A line each; what is the same in several places is told once."""
-    places: dict[str, list[str]] = {}
-    for finding in findings:
-        places.setdefault(finding.message, []).append(finding.path)
-    for message, (first, *others) in places.items():
-        yield f"{first}{f' and {len(others)} more' if others else ''}: {message}".removeprefix(": ")
 
 
 def _printed(path: Path, text: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from millrace.errors import ConfigError, UnsupportedError, explain_os_error
+from millrace.errors import ConfigError, explain_os_error
 
 if TYPE_CHECKING:
     from millrace.config import Settings
@@ -25,6 +25,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _rehearse(composed: Mapping[str, Any]) -> int:
+    from millrace.compilers.kubeflow.check import refuse_wrong
     from millrace.config import read_settings
     from millrace.runners.kubeflow.display import Display
     from millrace.runners.kubeflow.rehearsal import rehearse
@@ -35,7 +36,7 @@ def _rehearse(composed: Mapping[str, Any]) -> int:
     target = settings.kubeflow() if settings.target or not settings.document else Kubeflow()
     compat = settings.compat or target.compat
     text = _read(settings.document) if settings.document else _compiled(settings, target)
-    _check(text, compat)
+    refuse_wrong(text, compat)
     with Display() as display:
         record, directory = rehearse(text, settings.rehearse, settings.parameters, compat, display.update)
     display.close(record)
@@ -84,18 +85,6 @@ def _on_one_host(spec: PipelineSpec) -> tuple[PipelineSpec, list[str]]:
         for task in spec.tasks
     )
     return spec.model_copy(update={"tasks": tasks}), several
-
-
-def _check(text: str, compat: Any) -> None:
-    """Print what the backend would refuse, or silently get wrong, and stop at errors."""
-    from millrace.compilers.kubeflow.check import check_document
-
-    findings = check_document(text, compat)
-    for finding in findings:
-        if finding.severity != "error":
-            print(finding, file=sys.stderr)
-    if errors := [str(finding) for finding in findings if finding.severity == "error"]:
-        raise UnsupportedError("the backend would refuse this document:\n" + "\n".join(errors))
 
 
 def _shown(directory: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +46,8 @@ def compiled_document(settings: Settings) -> Document:
         UnsupportedError: When the backend would refuse it.
     """
     from millrace.compilers.kubeflow import compile_pipeline
-    from millrace.services.kubeflow.document import document_at, read_document, refuse_wrong, with_cache
+    from millrace.compilers.kubeflow.check import refuse_wrong
+    from millrace.services.kubeflow.document import document_at, read_document, with_cache
 
     target = settings.kubeflow()
     if settings.document is not None:
@@ -57,6 +57,5 @@ def compiled_document(settings: Settings) -> Document:
     else:
         document = read_document(compile_pipeline(settings.compose(), target))
     document = with_cache(document, settings.submit.cache)
-    for warning in refuse_wrong(document, target.compat):
-        print(f"warning: {warning}", file=sys.stderr)
+    refuse_wrong(document.text, target.compat)
     return document

@@ -99,7 +99,17 @@ class PipelineSpec(Frozen):
             check_task(task, earlier[task.name], earlier)
             for condition in task.conditions:
                 check_condition(condition, task.name, earlier)
+                self._check_one_number(condition, task)
         return self
+
+    def _check_one_number(self, condition: Condition, task: Task) -> None:
+        shares = self.task(condition.metric.task).for_each
+        if shares is not None and shares.shares > 1:
+            raise CompositionError(
+                f"task {task.name!r}: the condition {condition} compares a metric of a task that runs in "
+                f"{shares.shares} shares, each with a number of its own: compare one that a later task reports",
+                task=task.name,
+            )
 
     def task(self, name: str) -> Task:
         """The task called `name`.

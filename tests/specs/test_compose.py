@@ -322,6 +322,14 @@ class TestASpec:
         assert [metric.name for metric in spec.metrics] == ["score"]
         assert ComponentSpec.model_validate_json(spec.model_dump_json()) == spec
 
+    def test_a_metric_of_several_shares_can_not_decide(self) -> None:
+        data = toys.play.compose(Play()).model_dump(mode="json")
+        for each in data["components"]:
+            each["distribution"]["mode"] = "shards"
+        next(task for task in data["tasks"] if task["name"] == "judge")["for_each"] = {"shares": 2}
+        with pytest.raises(CompositionError, match=r"task 'last': .* runs in 2 shares, each with a number of its own"):
+            PipelineSpec.model_validate(data)
+
 
 class TestArtifactTypes:
     def test_a_subclass_fits_where_its_base_is_wanted(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from millrace.compilers.kubeflow import (
@@ -16,9 +17,10 @@ from millrace.compilers.kubeflow import (
 from millrace.compilers.kubeflow.document import Document, Finding, read_document
 from millrace.compilers.kubeflow.strict import strict_parse
 from millrace.compilers.kubeflow.view import View
+from millrace.errors import UnsupportedError
 from millrace.targets.kubeflow import BackendVersion
 
-__all__ = ["Finding", "check_document"]
+__all__ = ["Finding", "check_document", "refuse_wrong"]
 
 Rule = Callable[[View, BackendVersion], Iterator[Finding]]
 
@@ -80,3 +82,25 @@ def check_document(text: str, compat: BackendVersion = "2.17", *, strict_images:
         rules: tuple[Rule, ...] = (*STRUCTURE, *CONTENTS, partial(check_pods.images, strict=strict_images))
         found += [finding for rule in rules for finding in rule(view, compat)]
     return sorted(dict.fromkeys(found), key=lambda finding: finding.severity)
+
+
+def refuse_wrong(text: str, compat: BackendVersion, *, strict_images: bool = False) -> None:
+    """Check a document, print warnings and stop at errors.
+
+    Raises:
+        UnsupportedError: With everything that the backend would refuse or get wrong, by the path of the field.
+    """
+    findings = check_document(text, compat, strict_images=strict_images)
+    for line in _lines(finding for finding in findings if finding.severity == "warning"):
+        print(f"warning: {line}", file=sys.stderr)
+    if errors := list(_lines(finding for finding in findings if finding.severity == "error")):
+        raise UnsupportedError("\n".join(errors))
+
+
+def _lines(findings: Iterable[Finding]) -> Iterator[str]:
+    """A line each; what is the same in several places is told once."""
+    places: dict[str, list[str]] = {}
+    for finding in findings:
+        places.setdefault(finding.message, []).append(finding.path)
+    for message, (first, *others) in places.items():
+        yield f"{first}{f' and {len(others)} more' if others else ''}: {message}".removeprefix(": ")

@@ -70,10 +70,9 @@ def _component(output: TaskOutput, spec: PipelineSpec) -> ComponentSpec:
     general = load_component("gather").spec
     if made is None:
         return general
-    kind = made.artifact.title.rpartition(".")[2].lower()
     return general.model_copy(
         update={
-            "name": f"gather_{kind}",
+            "name": f"gather_{made.artifact.title.replace('.', '_').lower()}",
             "inputs": tuple(port.model_copy(update={"artifact": made.artifact}) for port in general.inputs),
             "outputs": tuple(port.model_copy(update={"artifact": made.artifact}) for port in general.outputs),
         }

@@ -18,7 +18,7 @@ from millrace.compilers.kubeflow.groups import Group, group_tasks
 from millrace.compilers.kubeflow.interface import OUTPUT_MARK, container_component
 from millrace.compilers.kubeflow.pods import check_tasks, retries_end, set_pod
 from millrace.compilers.kubeflow.tasks import KINDS, RUN_VARIABLE, Planned, open_name, plan_task
-from millrace.errors import ConfigError, UnsupportedError
+from millrace.errors import ConfigError
 from millrace.specs import Condition, PipelineSpec, Task, TaskOutput
 from millrace.targets.kubeflow import Kubeflow
 
@@ -55,7 +55,6 @@ def compile_pipeline(spec: PipelineSpec, target: Kubeflow) -> str:
     spec = with_gathering(spec)
     check_tasks(spec, target)
     root = group_tasks(spec)
-    _refuse_repeated_metrics(spec)
     plans = {task.name: plan_task(task, spec, target) for task in spec.tasks}
     names: dict[str, str] = {}
 
@@ -211,18 +210,6 @@ def _channel(composition: _Composition, output: TaskOutput) -> Any:
     outputs = composition.made[output.task].outputs
     channel = outputs[output.port] if output.port in outputs else outputs[f"{output.port}{OUTPUT_MARK}"]
     return dsl.Collected(channel) if producer.for_each and producer.for_each.shares > 1 else channel
-
-
-def _refuse_repeated_metrics(spec: PipelineSpec) -> None:
-    """A metric of a task with several shares is several numbers: no condition can compare it."""
-    for task in spec.tasks:
-        for condition in task.conditions:
-            shares = spec.task(condition.metric.task).for_each
-            if shares is not None and shares.shares > 1:
-                raise UnsupportedError(
-                    f"tasks.{task.name}: the condition {condition} compares a metric of a task that runs in "
-                    f"{shares.shares} shares, each with a number of its own: compare one that a later task reports"
-                )
 
 
 def _describe_parameters(document: dict[str, Any], spec: PipelineSpec, target: Kubeflow) -> None:

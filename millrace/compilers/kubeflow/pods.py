@@ -16,7 +16,7 @@ from millrace.targets.kubeflow import ClusterWork, Kubeflow, PodSettings
 __all__ = ["check_tasks", "cluster_work", "is_cached", "pod_settings", "retries_end", "set_pod"]
 
 _FOLLOWER = Resources(cpus=0.5, memory_gib=1)
-"""Of a step that hands its work to the cluster and follows it."""
+"""Of a step that hands its work to the cluster and follows it; one that deploys loads the model, to compare answers."""
 
 
 def check_tasks(spec: PipelineSpec, target: Kubeflow) -> None:
@@ -105,8 +105,10 @@ def set_pod(
     """Give a kfp task its resources, retries, caching and everything of Kubernetes."""
     pod = pod_settings(task.name, target)
     resources = task.resources
-    if cluster_work(task, component, target) is not None:  # the work's own pods get these
-        resources = _FOLLOWER.model_copy(update={"timeout_minutes": resources.timeout_minutes})
+    work = cluster_work(task, component, target)
+    if work is not None:  # the work's own pods get the task's resources
+        memory = resources.memory_gib if work.kind == "inferenceservice" else _FOLLOWER.memory_gib
+        resources = _FOLLOWER.model_copy(update={"memory_gib": memory, "timeout_minutes": resources.timeout_minutes})
         placed = {"node_selector": target.pod.node_selector, "tolerations": target.pod.tolerations}
         pod = pod.model_copy(update={**placed, "shared_memory_gib": None})
     _set_resources(kfp_task, resources, pod)

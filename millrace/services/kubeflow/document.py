@@ -12,20 +12,17 @@ from typing import Any
 from pydantic import JsonValue
 
 from millrace.compilers.kubeflow.document import parse_document
-from millrace.errors import ConfigError, DataError, UnsupportedError, did_you_mean, explain_os_error
-from millrace.targets.kubeflow import BackendVersion
+from millrace.errors import ConfigError, DataError, did_you_mean, explain_os_error
 
 __all__ = [
     "Document",
     "document_at",
     "given_parameters",
     "read_document",
-    "refuse_wrong",
     "task_names",
     "with_cache",
 ]
 
-_SEVERITIES = ("error", "warning")
 
 _KINDS: Mapping[str, tuple[str, tuple[type, ...]]] = {
     "STRING": ("a text", (str,)),
@@ -96,26 +93,6 @@ def document_at(path: Path) -> Document:
         raise DataError(f"document: {explain_os_error(error)}") from None
     except UnicodeDecodeError:
         raise DataError(f"{path} is no text in UTF-8") from None
-
-
-def refuse_wrong(document: Document, compat: BackendVersion) -> list[str]:
-    """Check a document as the backend does, before it is sent.
-
-    Returns:
-        The warnings.
-
-    Raises:
-        UnsupportedError: With everything that the backend would refuse, by the path of the field.
-    """
-    from millrace.compilers.kubeflow.check import check_document
-
-    findings = check_document(document.text, compat)
-    told = {
-        kind: [f"{item.path}: {item.message}" for item in findings if item.severity == kind] for kind in _SEVERITIES
-    }
-    if told["error"]:
-        raise UnsupportedError("\n".join(told["error"]))
-    return told["warning"]
 
 
 def with_cache(document: Document, cache: bool | None) -> Document:

@@ -15,7 +15,7 @@ from millrace.compilers.kubeflow import compile_pipeline
 from millrace.errors import ConfigError, UnsupportedError
 from millrace.pipelines.digits import Digits, digits
 from millrace.pipelines.image_classification import ImageClassification, image_classification
-from millrace.specs import Condition, OpenField, PipelineSpec, Report, RuntimeParameter, TaskOutput
+from millrace.specs import Condition, OpenField, Report, RuntimeParameter, TaskOutput
 from millrace.specs.runtime_parameters import open_fields
 from millrace.targets.kubeflow import Kubeflow
 from tests.compilers.kubeflow import flows
@@ -181,15 +181,6 @@ class TestControlFlow:
     def test_conditions_that_no_group_can_hold_are_refused(self) -> None:
         with pytest.raises(UnsupportedError, match=r"tasks\.needs_both: .*'good', which runs when"):
             compile_pipeline(flows.unjoinable.compose(flows.Config()), Kubeflow())
-
-    def test_a_metric_of_a_loop_can_not_decide(self) -> None:
-        spec = play.compose(Play())
-        data = spec.model_dump(mode="json")
-        for component in data["components"]:
-            component["distribution"]["mode"] = "shards"
-        next(task for task in data["tasks"] if task["name"] == "judge")["for_each"] = {"shares": 2}
-        with pytest.raises(UnsupportedError, match=r"tasks\.last: .* compares a metric of a task"):
-            compile_pipeline(PipelineSpec.model_validate(data), Kubeflow())
 
 
 class TestRuntimeParameters:
