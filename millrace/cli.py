@@ -156,8 +156,8 @@ def _exec(words: Sequence[str]) -> int:
     if len(rest) != 2 or rest[0] != "--task":
         raise UserError("usage: millrace exec --task DIRECTORY (a folder that holds a task.json)")
     directory = Path(rest[1])
-    if not directory.is_dir():
-        raise UserError(f"{directory} is not a folder")
+    if not os.path.isdir(directory):  # noqa: PTH112 - Path.is_dir() raises where a folder above can't be read
+        raise UserError(f"{directory} is not a folder that can be read")
     if len(rest) != len(words):
         end_with_parent()
     return execute(directory.absolute())

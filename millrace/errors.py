@@ -132,6 +132,8 @@ def explain_validation(error: ValidationError, model: type[BaseModel] | None = N
         elif item["type"] == "union_tag_invalid":
             tags = re.findall("'(.+?)'", context["expected_tags"])
             lines.append(f"{path}.kind: unknown kind {context['tag']!r}: {did_you_mean(context['tag'], tags)}")
+        elif item["type"] in ("tuple_type", "list_type") and isinstance(item["input"], str):
+            lines.append(f"{path}: a list is needed: {path}=[{item['input'][:80]}]")
         elif item["type"] == "value_error" and isinstance(item["input"], Mapping):  # several fields together
             lines.append(f"{path}: {context['error']}".removeprefix(": "))
         else:

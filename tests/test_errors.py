@@ -30,6 +30,11 @@ class TestExplainValidation:
         assert explained({"manifest": {"labels": {"kind": "csv"}}}) == "manifest.labels.path: a value is required"
         assert "train.class_weights: Input should be 'none'" in explained({"train": {"class_weights": "balance"}})
 
+    def test_a_word_where_a_list_is_needed(self) -> None:
+        assert explained({"manifest": {"include": "*.png"}}) == (
+            "manifest.include: a list is needed: manifest.include=[*.png]"
+        )
+
     def test_rules_over_several_fields(self) -> None:
         told = explained({"train": {"xla": True}})
         assert told == "train: xla=true needs deterministic=false: TensorFlow does not compile deterministic steps"
