@@ -127,6 +127,11 @@ def root_parameters(definitions: Mapping[str, Mapping[str, Any]], given: Mapping
     for name, definition in definitions.items():
         if name in given:
             value = canonical(given[name])
+            if definition["parameterType"] == "STRING" and isinstance(value, int | float):
+                raise TaskFailedError(
+                    f"parameter {name!r} is a text, given {text_of(value)}: put quotes around it: "
+                    f"parameters.{name}='\"{text_of(value)}\"'"
+                )
             check_type(name, value, definition["parameterType"], "parameter")
             check_literals(name, value, definition, "parameter")
             found[name] = value

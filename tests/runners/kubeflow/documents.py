@@ -172,6 +172,13 @@ def join(texts: list, joined: dsl.OutputPath(str)):
 
 
 @dsl.container_component
+def split(text: str, items: dsl.OutputPath(list[int])):
+    return dsl.ContainerSpec(
+        IMAGE, ["sh", "-c"], ['mkdir -p "$(dirname "$1")" && printf "[%s]" "$0" > "$1"', text, items]
+    )
+
+
+@dsl.container_component
 def merge(parts: Input[list[Dataset]], total: dsl.OutputPath(int)):
     return dsl.ContainerSpec(
         IMAGE,
@@ -230,6 +237,42 @@ def inner(a: int, b: int = 5) -> int:
 def nested(a: int = 1) -> int:
     one = inner(a=a)
     return inner(a=one.output, b=100).output
+
+
+@dsl.pipeline(name="chooses")
+def chooses(number: int) -> Dataset:
+    with dsl.If(number >= 3):
+        large = make_dataset(rows=number)
+    with dsl.Else():
+        small = make_dataset(rows=1)
+    return dsl.OneOf(large.outputs["data"], small.outputs["data"])
+
+
+@dsl.pipeline(name="mixed")
+def mixed(limit: int = 3) -> str:
+    """Conditions and graphs in loops over a task's output, a graph in a condition in a loop, artifacts of branches."""
+    numbers = split(text="1,2,4")
+    with dsl.ParallelFor(numbers.outputs["items"]) as number:
+        total = add(a=number, b=0)
+        with dsl.If(total.outputs["total"] >= limit):
+            inner(a=number)
+        chosen = chooses(number=number)
+        count(data=chosen.output)
+    return join(texts=dsl.Collected(total.outputs["total"])).outputs["joined"]
+
+
+@dsl.pipeline(name="loop-then-exit")
+def loop_then_exit():
+    last = say(text="cleaned")
+    with dsl.ExitHandler(last), dsl.ParallelFor([1, 2]) as number, dsl.If(number == 2):
+        fail(text="on purpose")
+
+
+@dsl.pipeline(name="table")
+def table() -> str:
+    with dsl.ParallelFor([1, 2]) as row, dsl.ParallelFor([10, 20]) as column:
+        cell = add(a=row, b=column)
+    return join(texts=dsl.Collected(cell.outputs["total"])).outputs["joined"]
 
 
 @dsl.pipeline(name="branches")

@@ -97,6 +97,26 @@ def test_a_list_of_artifacts_does_not_reach_a_nested_graph(rehearsed: Rehearsed)
     assert "only one of the 2 artifacts" in record.reason
 
 
+def test_conditions_and_graphs_in_loops_see_their_own_turn(rehearsed: Rehearsed) -> None:
+    record = rehearsed(documents.mixed, {"parallel": 4})
+    assert record.outputs == {"Output": "1+2+4"}
+    lines = {name: task.parameters["lines"] for name, task in record.tasks.items() if name.endswith("/count")}
+    assert sorted(lines.items()) == [(f"for-loop-1[{turn}]/count", (1, 1, 4)[turn]) for turn in range(3)]
+    assert [name for name, task in record.tasks.items() if task.kind == "graph" and name.endswith("/inner")] == [
+        "for-loop-1[2]/condition-2/inner"
+    ]
+
+
+def test_what_loops_in_loops_give_is_one_flat_list(rehearsed: Rehearsed) -> None:
+    assert rehearsed(documents.table, {"parallel": 4}).outputs == {"Output": "11+21+12+22"}
+
+
+def test_a_turn_that_fails_fails_its_loop_and_the_rest_is_cleaned_up_after(rehearsed: Rehearsed) -> None:
+    record = rehearsed(documents.loop_then_exit)
+    assert record.state is RunState.FAILED
+    assert states(record)["say"] == "succeeded"
+
+
 def test_outputs_of_skipped_turns_can_not_be_collected(rehearsed: Rehearsed) -> None:
     record = rehearsed(documents.skipped_turn)
     assert (
@@ -168,6 +188,8 @@ def test_a_folder_is_put_into_the_store_before(rehearsed: Rehearsed, tmp_path: P
 def test_parameters_are_checked_before_anything_starts(rehearsed: Rehearsed, given: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         rehearsed(documents.types, **given)
+    with pytest.raises(ConfigError, match="put quotes around it: parameters.text='\"5\"'"):
+        rehearsed(documents.optional, text=5)
 
 
 def test_images_are_looked_for_before_anything_starts(tmp_path: Path, docker_engine: Any) -> None:
