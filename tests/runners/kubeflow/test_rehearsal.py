@@ -188,7 +188,7 @@ def test_a_folder_is_put_into_the_store_before(rehearsed: Rehearsed, tmp_path: P
 def test_parameters_are_checked_before_anything_starts(rehearsed: Rehearsed, given: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         rehearsed(documents.types, **given)
-    with pytest.raises(ConfigError, match="put quotes around it: parameters.text='\"5\"'"):
+    with pytest.raises(ConfigError, match=r"put quotes around it: parameters\.text='\"5\"'"):
         rehearsed(documents.optional, text=5)
 
 
