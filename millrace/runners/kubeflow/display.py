@@ -4,48 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from types import TracebackType
 
-from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from millrace.runners.kubeflow.record import Rehearsal, TaskRecord
 from millrace.runners.record import TaskState
 from millrace.runners.worker import last_lines
+from millrace.terminal import STATE_STYLES, Watched
 
 __all__ = ["Display"]
 
-_STYLES = {
-    TaskState.PENDING: "dim",
-    TaskState.RUNNING: "bold cyan",
-    TaskState.SUCCEEDED: "green",
-    TaskState.CACHED: "blue",
-    TaskState.SKIPPED: "yellow",
-    TaskState.FAILED: "bold red",
-    TaskState.CANCELLED: "magenta",
-}
 
-
-class Display:
+class Display(Watched):
     """Shows a rehearsal while it goes on, and its summary at the end."""
 
     def __init__(self) -> None:
-        self.console = Console(markup=False, highlight=False, soft_wrap=True)
-        self._live = Live(console=self.console, refresh_per_second=4) if self.console.is_terminal else None
+        super().__init__()
         self._seen: dict[str, TaskState] | None = None
-
-    def __enter__(self) -> Display:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
 
     def update(self, record: Rehearsal) -> None:
         """Show the rehearsal as it is now; first of all, what it does otherwise than a cluster."""
@@ -53,8 +29,8 @@ class Display:
             self._seen = {}
             for note in record.notes:
                 self.console.print(f"note: {note}")
-        if self._live:
-            self._live.update(_table(record))
+        if self.live:
+            self.live.update(_table(record))
             return
         for task in list(record.tasks.values()):
             if task.state is not self._seen.get(task.name, TaskState.PENDING):
@@ -93,18 +69,11 @@ def _results(record: Rehearsal) -> Iterator[str]:
 
 
 def _table(record: Rehearsal) -> Table:
-    table = Table(
-        title=Text(f"{record.pipeline}  {record.id}", style="table.title"),
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
-    for heading in ("task", "state", "tries", "time", ""):
-        table.add_column(heading, justify="right" if heading in ("tries", "time") else "left")
+    table = task_table(f"{record.pipeline}  {record.id}", "tries")
     for task in record.tasks.values():
         table.add_row(
             task.name,
-            Text(task.state, style=_STYLES[task.state]),
+            Text(task.state, style=STATE_STYLES[task.state]),
             str(task.attempts) if task.attempts > 1 else "",
             _seconds(task),
             Text(_detail(task)),

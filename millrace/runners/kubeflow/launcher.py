@@ -209,14 +209,14 @@ async def _attempt(run: Run, plan: _Plan, attempt: int, entry: TaskRecord) -> Ou
 
 def _execute(run: Run, plan: _Plan, attempt: int, log: Path) -> tuple[Exit, Results | None]:
     pod = _pod(run, plan, attempt)
-    with run.engine.container(pod) as container, log.open("wb") as stream:
+    with run.engine.container(pod) as container:
         run.engine.put(container, lambda archive: _fill(run, plan, pod, archive))
-        ended = run.engine.run(container, stream, pod.timeout)
-        results = None
-        if ended.code == 0 and not ended.timed_out:
-            results = collect(run, plan.task, container, plan.executor_input, plan.uri, plan.folder)
-    run.store.upload(log, f"{plan.uri}/{LOGS}-{attempt}")
-    return ended, results
+        with log.open("wb") as stream:
+            ended = run.engine.run(container, stream, pod.timeout)
+        run.store.upload(log, f"{plan.uri}/{LOGS}-{attempt}")
+        if ended.code != 0 or ended.timed_out:
+            return ended, None
+        return ended, collect(run, plan.task, container, plan.executor_input, plan.uri, plan.folder)
 
 
 def _pod(run: Run, plan: _Plan, attempt: int) -> Pod:

@@ -154,4 +154,31 @@ def notes(view: View, cpus: float) -> list[str]:
         found.append("runAsNonRoot is not enforced")
     if view.config.get("workspace") or any(container.pod.get("pvcMount") for container in view.containers):
         found.append("PersistentVolumeClaims and the workspace are Docker volumes that start empty and end with this")
+    found += _surprises(view)
     return list(dict.fromkeys(found))
+
+
+def _surprises(view: View) -> Iterator[str]:
+    """What the backend does otherwise than kfp's own words make one expect."""
+    for use in view.uses:
+        inputs = view.components[use.owner].get("inputDefinitions", {}).get("artifacts", {})
+        for name, source in use.task.get("inputs", {}).get("artifacts", {}).items():
+            inner = source.get("componentInputArtifact", "")
+            if inputs.get(inner, {}).get("isOptional"):
+                path = shown((*use.path, "inputs", "artifacts", name))
+                yield f"{path}: the backend fails here when nobody gives {inner!r} to {use.owner}; a rehearsal goes on"
+        if "parameterIterator" in use.task and _gives_a_loop(view, use.component):
+            yield f"{shown(use.path)}: what a loop in a loop gives is one flat list, not a list of lists"
+
+
+def _gives_a_loop(view: View, component: Mapping[str, Any]) -> bool:
+    dag = component.get("dag", {})
+    outputs = dag.get("outputs", {})
+    producers = {
+        item.get("valueFromParameter", {}).get("producerSubtask") for item in outputs.get("parameters", {}).values()
+    } | {
+        selector["producerSubtask"]
+        for item in outputs.get("artifacts", {}).values()
+        for selector in item["artifactSelectors"]
+    }
+    return any("parameterIterator" in dag["tasks"].get(name, {}) for name in producers if name)

@@ -108,7 +108,11 @@ def test_conditions_and_graphs_in_loops_see_their_own_turn(rehearsed: Rehearsed)
 
 
 def test_what_loops_in_loops_give_is_one_flat_list(rehearsed: Rehearsed) -> None:
-    assert rehearsed(documents.table, {"parallel": 4}).outputs == {"Output": "11+21+12+22"}
+    record = rehearsed(documents.table, {"parallel": 4})
+    assert record.outputs == {"Output": "11+21+12+22"}
+    assert record.notes == [
+        "root.dag.tasks.for-loop-2: what a loop in a loop gives is one flat list, not a list of lists"
+    ]
 
 
 def test_a_turn_that_fails_fails_its_loop_and_the_rest_is_cleaned_up_after(rehearsed: Rehearsed) -> None:
