@@ -11,7 +11,7 @@ from rich.text import Text
 from millrace.runners.kubeflow.record import Rehearsal, TaskRecord
 from millrace.runners.record import TaskState
 from millrace.runners.worker import last_lines
-from millrace.terminal import STATE_STYLES, Watched
+from millrace.terminal import STATE_STYLES, Watched, task_table
 
 __all__ = ["Display"]
 

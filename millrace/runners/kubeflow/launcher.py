@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tarfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
@@ -76,9 +77,10 @@ def _cache_key(run: Run, plan: _Plan, inputs: Inputs) -> str:
 
 async def _reuse(run: Run, earlier: Results, entry: TaskRecord) -> Outcome:
     """Give what an earlier task gave, its artifacts at their old places in the store."""
-    for made in (item for items in earlier.records.values() for item in items):
-        if made.path is not None:
-            await asyncio.to_thread(run.store.upload, made.path, made.uri)
+    with _explained():
+        for made in (item for items in earlier.records.values() for item in items):
+            if made.path is not None:
+                await asyncio.to_thread(run.store.upload, made.path, made.uri)
     entry.parameters, entry.artifacts = earlier.parameters, earlier.records
     return Outcome(TaskState.CACHED, parameters=earlier.parameters, artifacts=earlier.artifacts)
 
@@ -187,19 +189,26 @@ def _executor_input(
     }
 
 
-async def _attempt(run: Run, plan: _Plan, attempt: int, entry: TaskRecord) -> Outcome:
-    log = plan.folder / ("log.txt" if attempt == 0 else f"log-{attempt}.txt")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    entry.log = log
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """What goes wrong outside of a task, in the terms of a task that failed."""
     from docker.errors import DockerException
     from obstore.exceptions import BaseError
 
     try:
-        ended, results = await asyncio.to_thread(_execute, run, plan, attempt, log)
+        yield
     except OSError as error:
         raise TaskFailedError(f"this machine failed: {explain_os_error(error)}") from error
     except (DockerException, BaseError) as error:
         raise TaskFailedError(f"the engine or the store failed: {str(error)[:500]}") from error
+
+
+async def _attempt(run: Run, plan: _Plan, attempt: int, entry: TaskRecord) -> Outcome:
+    log = plan.folder / ("log.txt" if attempt == 0 else f"log-{attempt}.txt")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    entry.log = log
+    with _explained():
+        ended, results = await asyncio.to_thread(_execute, run, plan, attempt, log)
     if results is None:
         raise TaskFailedError(_why(ended, plan.options))
     entry.parameters = results.parameters
