@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, cast
+from typing import Self
 
-from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -19,76 +14,33 @@ from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, Ta
 from millrace.runners.worker import last_lines
 from millrace.runtime.context import Progress
 from millrace.specs import PipelineSpec
+from millrace.terminal import STATE_STYLES, Watched, task_table
 
 __all__ = ["Display"]
 
-_STYLES = {
-    TaskState.PENDING: "dim",
-    TaskState.RUNNING: "bold cyan",
-    TaskState.SUCCEEDED: "green",
-    TaskState.CACHED: "blue",
-    TaskState.SKIPPED: "yellow",
-    TaskState.FAILED: "bold red",
-    TaskState.CANCELLED: "magenta",
-}
 
-
-class _Output:
-    """Standard output that falls silent when it can't be written any more; the run goes on."""
-
-    def __init__(self) -> None:
-        self.stream = sys.stdout
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-    def write(self, text: str) -> int:
-        self._try(lambda: self.stream.write(text))
-        return len(text)
-
-    def flush(self) -> None:
-        self._try(self.stream.flush)
-
-    def _try(self, action: Callable[[], object]) -> None:
-        try:
-            action()
-        except OSError:  # nobody reads the pipe, the terminal was closed, the disk of the file is full
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.stream.fileno())
-            os.close(nowhere)
-
-
-class Display:
+class Display(Watched):
     """Shows a run while it goes on, and its summary at the end."""
 
     def __init__(self, spec: PipelineSpec) -> None:
-        self._console = Console(file=cast("IO[str]", _Output()), soft_wrap=not sys.stdout.isatty())
-        self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
+        super().__init__()
         self._seen: dict[str, TaskState] = {}
         self._name = spec.name
 
-    def __enter__(self) -> Display:
-        if self._live:
-            self._live.start()
-        else:
-            self._console.print(f"{self._name}: started", highlight=False)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
+    def __enter__(self) -> Self:
+        if not self.live:
+            self.console.print(f"{self._name}: started")
+        return super().__enter__()
 
     def update(self, run: PipelineRun) -> None:
         """Show the run as it is now."""
-        if self._live:
-            self._live.update(_table(run))
+        if self.live:
+            self.live.update(_table(run))
             return
         for task in run.tasks.values():
             if task.state is not self._seen.get(task.name, TaskState.PENDING):
                 self._seen[task.name] = task.state
-                self._console.print(_line(task), highlight=False, markup=False)
+                self.console.print(_line(task))
 
     def close(self, run: PipelineRun) -> None:
         """Show how it went: failures with the last lines of their logs, or the metrics."""
@@ -104,42 +56,31 @@ class Display:
         }
         if run.state is RunState.SUCCEEDED:
             for name, value in numbers.items():
-                self._console.print(f"  {name:<28} {_number(value, 6)}", highlight=False)
+                self.console.print(f"  {name:<28} {_number(value, 6)}")
         for task in run.tasks.values():
             for made in task.outputs.values():
                 if task.directory and made.metadata.get("running"):
                     told = f"{task.name} keeps running: {made.metadata.get('url')}; how to stop it:"
-                    self._console.print(f"{told} {task.directory / 'log.txt'}", markup=False, highlight=False)
+                    self.console.print(f"{told} {task.directory / 'log.txt'}")
         elapsed = ((run.ended or datetime.now(UTC)) - run.started).total_seconds()
         reason = f": {run.reason}" if run.reason else ""
-        self._console.print(
-            f"{run.pipeline.name}: {run.state} in {elapsed:.1f} s{reason}", markup=False, highlight=False
-        )
+        self.console.print(f"{run.pipeline.name}: {run.state} in {elapsed:.1f} s{reason}")
         if run.state is not RunState.SUCCEEDED:
             failures = [share.failure for task in run.tasks.values() for share in task.shares if share.failure]
             mend = "mend that, then " if any(failure.kind == "user" for failure in failures) else ""
-            self._console.print(f"{mend}run the same command again to go on from here", highlight=False)
+            self.console.print(f"{mend}run the same command again to go on from here")
 
     def _explain(self, task: TaskRun, share: ShareRun) -> None:
         log = (share.directory or Path()) / "log.txt"
-        self._console.print(f"\n{task.name} failed; the end of {log}:", style="red", markup=False, highlight=False)
+        self.console.print(f"\n{task.name} failed; the end of {log}:", style="red")
         for line in last_lines(log):
-            self._console.print(f"  | {line}", markup=False, highlight=False)
+            self.console.print(f"  | {line}")
 
 
 def _table(run: PipelineRun) -> Table:
-    table = Table(
-        title=Text(f"{run.pipeline.name}  {run.id}", style="table.title"),
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
-    table.add_column("task")
-    table.add_column("state")
-    table.add_column("time", justify="right")
-    table.add_column("", overflow="fold")
+    table = task_table(f"{run.pipeline.name}  {run.id}")
     for task in run.tasks.values():
-        table.add_row(task.name, Text(task.state, style=_STYLES[task.state]), _seconds(task), Text(_detail(task)))
+        table.add_row(task.name, Text(task.state, style=STATE_STYLES[task.state]), _seconds(task), Text(_detail(task)))
     return table
 
 

@@ -28,7 +28,8 @@ from millrace.specs.component import (
     Resources,
     Retries,
 )
-from millrace.specs.compose import Component, Pipeline, PipelineConfig, component, pipeline, when
+from millrace.specs.compose import Component, Pipeline, PipelineConfig, pipeline, when
+from millrace.specs.declare import component
 from millrace.specs.frozen import Frozen
 from millrace.specs.pipeline import ForEach, OpenField, PipelineSpec, RuntimeParameter, Task
 from millrace.specs.references import Condition, Metric, TaskOutput

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ValidationError
 from millrace.errors import CompositionError, MillraceError, did_you_mean, explain_validation
 from millrace.specs.artifacts import Artifact
 from millrace.specs.component import (
-    ChartName,
     ComponentSpec,
     Distribution,
     Inputs,
@@ -26,15 +25,14 @@ from millrace.specs.component import (
     Parameters,
     Resources,
     Retries,
-    Service,
 )
 from millrace.specs.frozen import Frozen
 from millrace.specs.locations import author_line, line_of, raising_line
 from millrace.specs.pipeline import ForEach, PipelineSpec, Task, check_condition, check_task
-from millrace.specs.ports import input_ports, output_handles, output_ports, parameters_schema, reported_metrics
+from millrace.specs.ports import output_handles
 from millrace.specs.references import Condition, Metric, TaskOutput
 
-__all__ = ["Component", "Pipeline", "PipelineConfig", "component", "pipeline", "when"]
+__all__ = ["Component", "Pipeline", "PipelineConfig", "pipeline", "when"]
 
 ParametersT = TypeVar("ParametersT", bound=Parameters)
 OutputsT = TypeVar("OutputsT", bound=Outputs)
@@ -249,71 +247,6 @@ class Pipeline(Generic[ConfigT]):
             raise CompositionError(error.message, task=error.task, location=location) from error
         except ValidationError as error:
             raise CompositionError(explain_validation(error), location=line_of(self.function)) from error
-
-
-def component(
-    *,
-    name: str,
-    version: str,
-    description: str,
-    parameters: type[ParametersT],
-    inputs: Callable[InputsP, Inputs],
-    outputs: type[OutputsT],
-    main: str,
-    image: str,
-    resources: Resources = Resources(),
-    retries: Retries = Retries(),
-    distribution: Distribution = Distribution(),
-    charts: tuple[ChartName, ...] = (),
-    delegates: tuple[Service, ...] = (),
-    refuses: str | None = None,
-    uncached_when: tuple[str, ...] = (),
-) -> Component[ParametersT, InputsP, OutputsT]:
-    """Declare a component. It must be bound to `name` in the module that defines `parameters`.
-
-    Args:
-        name: Lower-case snake case.
-        version: Raise it when the same parameters and inputs no longer give the same outputs.
-        description: One sentence.
-        parameters: Its `Parameters` model.
-        inputs: Its `Inputs` model.
-        outputs: Its `Outputs` model.
-        main: `module:function` that does the work in a container.
-        image: Name of the image under containers/, or a full reference.
-        resources: What one worker needs.
-        retries: How often a transient failure is tried again.
-        distribution: How the work may be divided.
-        charts: Charts it always reports that a target's UI may have a form of its own for.
-        delegates: Kinds of work that it can hand to a service of the target.
-        refuses: `module:function` that refuses what such a service can't do, while compiling.
-        uncached_when: Parameters that reach outside the pipeline when set.
-
-    Raises:
-        CompositionError: At the caller's line, when it can't be declared so.
-    """
-    try:
-        spec = ComponentSpec(
-            name=name,
-            version=version,
-            description=description,
-            main=main,
-            image=image,
-            parameters=parameters_schema(parameters, uncached_when),
-            entry=f"{parameters.__module__}:{name}",
-            inputs=input_ports(inputs),
-            outputs=output_ports(outputs),
-            metrics=reported_metrics(outputs),
-            resources=resources,
-            retries=retries,
-            distribution=distribution,
-            charts=charts,
-            delegates=delegates,
-            refuses=refuses,
-            uncached_when=uncached_when,
-        )
-    except (CompositionError, ValidationError) as error:
-        raise CompositionError(f"component {name!r}: {_explained(error)}", location=author_line()) from error
-    return Component(spec, parameters, inputs, outputs)
 
 
 def pipeline(function: Callable[[ConfigT], None]) -> Pipeline[ConfigT]:

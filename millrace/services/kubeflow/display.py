@@ -2,50 +2,27 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from millrace.services.kubeflow.status import RunStatus, TaskStatus
+from millrace.terminal import STATE_STYLES, Watched, plain_console, task_table
 
 __all__ = ["Display", "show"]
 
-_STYLES = {
-    "pending": "dim",
-    "running": "bold cyan",
-    "succeeded": "green",
-    "skipped": "yellow",
-    "failed": "bold red",
-    "cancelled": "magenta",
-}
 
-
-class Display:
+class Display(Watched):
     """Shows a run while it is followed."""
 
     def __init__(self) -> None:
-        self.console = Console(markup=False, highlight=False, soft_wrap=True)
-        self._live = Live(console=self.console, refresh_per_second=4) if self.console.is_terminal else None
+        super().__init__()
         self._seen: dict[str, str] = {}
-
-    def __enter__(self) -> Display:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
 
     def update(self, status: RunStatus) -> None:
         """Show the run as it is now."""
-        if self._live:
-            self._live.update(_table(status))
+        if self.live:
+            self.live.update(_table(status))
             return
         for task in status.tasks:
             if task.state != self._seen.get(task.name, "pending"):
@@ -56,7 +33,7 @@ class Display:
 
 def show(status: RunStatus, console: Console | None = None, tasks: bool = True) -> None:
     """Print a run: its tasks, its parameters, how it ended and where to see it."""
-    console = console or Console(markup=False, highlight=False, soft_wrap=True)
+    console = console or plain_console()
     if tasks:
         console.print(_table(status))
     for name, value in sorted(status.parameters.items()):
@@ -70,14 +47,10 @@ def show(status: RunStatus, console: Console | None = None, tasks: bool = True) 
 
 
 def _table(status: RunStatus) -> Table:
-    table = Table(title=Text(f"{status.name}  {status.run_id}", style="table.title"), title_justify="left")
-    table.box, table.pad_edge = None, False
-    table.add_column("task")
-    table.add_column("state")
-    table.add_column("time", justify="right")
-    table.add_column("", overflow="fold")
+    table = task_table(f"{status.name}  {status.run_id}")
     for task in status.tasks:
-        table.add_row(task.name, Text(task.state, style=_STYLES.get(task.state, "")), _seconds(task), Text(task.detail))
+        state = Text(task.state, style=STATE_STYLES.get(task.state, ""))
+        table.add_row(task.name, state, _seconds(task), Text(task.detail))
     return table
 
 
