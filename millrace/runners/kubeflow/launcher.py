@@ -23,7 +23,7 @@ from millrace.runners.kubeflow.placeholders import artifact_place, command_line
 from millrace.runners.kubeflow.pods import PodOptions, pod_options
 from millrace.runners.kubeflow.record import TaskRecord
 from millrace.runners.kubeflow.run import Run
-from millrace.runners.kubeflow.store import SCHEMES, local_path
+from millrace.runners.kubeflow.store import SCHEMES, local_path, store_reason
 from millrace.runners.kubeflow.values import canonical, text_of
 from millrace.runners.record import TaskState
 
@@ -199,8 +199,10 @@ def _explained() -> Iterator[None]:
         yield
     except OSError as error:
         raise TaskFailedError(f"this machine failed: {explain_os_error(error)}") from error
-    except (DockerException, BaseError) as error:
-        raise TaskFailedError(f"the engine or the store failed: {str(error)[:500]}") from error
+    except BaseError as error:
+        raise TaskFailedError(f"the store failed: {store_reason(error)}") from None
+    except DockerException as error:
+        raise TaskFailedError(f"the Docker engine failed: {str(error)[:500]}") from error
 
 
 async def _attempt(run: Run, plan: _Plan, attempt: int, entry: TaskRecord) -> Outcome:

@@ -76,12 +76,13 @@ def rehearse(
         if lacking := engine.missing(support.images_of(view)):
             raise ConfigError(support.missing_images(lacking))
         store = stack.enter_context(open_store(settings.endpoint))
+        root, told = _pipeline_root(view, settings)
+        store.check(root)
         seed(store, settings.seed)
         directory = settings.root.absolute() / identity
         directory.mkdir(parents=True)
         document = directory / "document.yaml"
         document.write_text(text)
-        root, told = _pipeline_root(view, settings)
         record = Rehearsal(
             id=identity,
             pipeline=name,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import tarfile
 import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from importlib.util import find_spec
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
@@ -18,7 +20,7 @@ from typing import Any
 from millrace.errors import ConfigError, DataError, TaskFailedError
 from millrace.runners.kubeflow.engine import Pieces, file_entry, folder_entry
 
-__all__ = ["SCHEMES", "Store", "local_path", "open_store"]
+__all__ = ["SCHEMES", "Store", "local_path", "open_store", "seed", "store_reason"]
 
 SCHEMES = ("s3://", "minio://")
 """What the store can hold; both lead to the same buckets."""
@@ -70,6 +72,7 @@ class Store:
                 endpoint=self.endpoint,
                 virtual_hosted_style_request=False,
                 client_options={"allow_http": True},
+                retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=30)},
                 **config,
             )
             return self._buckets[name]
@@ -94,6 +97,21 @@ class Store:
                 count += 1
         return count
 
+    def check(self, uri: str) -> None:
+        """Make sure that a bucket is there and can be listed.
+
+        Raises:
+            ConfigError: When it can't.
+        """
+        import obstore
+        from obstore.exceptions import BaseError
+
+        bucket, key = _split(uri)
+        try:
+            next(iter(obstore.list(self.bucket(bucket), prefix=key, chunk_size=1)), None)
+        except (BaseError, OSError) as error:
+            raise ConfigError(f"rehearse.endpoint: {uri} at {self.endpoint}: {store_reason(error)}") from None
+
     def upload(self, place: Path, uri: str) -> int:
         """Put a file or the files of a folder under a URI; how many they are."""
         import obstore
@@ -105,6 +123,15 @@ class Store:
             inside = "" if file == place else f"/{file.relative_to(place).as_posix()}"
             obstore.put(store, f"{key.rstrip('/')}{inside}", file)
         return len(files)
+
+
+def store_reason(error: Exception) -> str:
+    """Why a store failed; its own text may quote keys and signatures, and is not passed on."""
+    text = str(error)
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    status = re.search(r"status code: (\d{3})|\b([45]\d\d) [A-Z]", text)
+    told = [code[1] if code else "", (status[1] or status[2]) if status else ""]
+    return " ".join(word for word in told if word) or "no answer"
 
 
 def _exactly(store: Any, key: str) -> list[Any]:

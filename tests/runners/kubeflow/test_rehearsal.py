@@ -174,6 +174,12 @@ def test_artifacts_live_in_a_store_that_is_there_already(rehearsed: Rehearsed, s
     assert keys == [f"runs/importing/{record.id}/first-line/{keys[0].split('/')[4]}/executor-logs-0"]
 
 
+def test_a_store_that_does_not_answer_is_told_before_anything_starts(rehearsed: Rehearsed, s3: Bucket) -> None:
+    for endpoint, reason in ((s3.endpoint, "NoSuchBucket"), ("http://127.0.0.1:9", "no answer")):
+        with pytest.raises(ConfigError, match=rf"s3://absent/runs at {endpoint}: {reason}"):
+            rehearsed(documents.optional, {"endpoint": endpoint, "pipeline_root": "s3://absent/runs"})
+
+
 def test_a_folder_is_put_into_the_store_before(rehearsed: Rehearsed, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "first").write_text("seeded\n")
