@@ -45,6 +45,13 @@ def unsupported(view: View) -> Iterator[Finding]:
 def _executor(executor: Mapping[str, Any], path: FieldPath) -> Iterator[Finding]:
     for kind in executor.keys() - {"container", "importer"}:
         yield Finding("error", shown((*path, kind)), "the backend does not execute this kind")
+    if "--cluster" in executor.get("container", {}).get("args", ()):
+        yield Finding(
+            "error",
+            shown((*path, "container", "args")),
+            "this step hands its work to a service of the cluster, which is not here: rehearse the pipeline instead of "
+            "the document, and the work is done in the step (millrace rehearse pipeline=NAME target=kubeflow)",
+        )
     importer = executor.get("importer", {})
     if importer.get("downloadToWorkspace"):
         yield Finding("error", shown((*path, "importer")), "downloads into the workspace are not rehearsed")

@@ -14,7 +14,11 @@ from typing import Any
 
 import pytest
 
+from millrace.compilers.kubeflow import compile_pipeline
 from millrace.components.digits.spec import DigitsParameters, digits
+from millrace.pipelines.digits import Digits
+from millrace.pipelines.digits import digits as pictures
+from millrace.targets.kubeflow import Kubeflow
 from millrace.testing import run_component
 
 documents = pytest.importorskip("tests.runners.kubeflow.documents", reason="needs kfp")
@@ -88,6 +92,15 @@ def test_what_is_no_document_is_refused(started: Started, tmp_path: Path, text: 
     assert process.returncode == 2
     assert told in err
     assert "Traceback" not in err
+
+
+def test_a_document_whose_steps_need_a_cluster_is_refused(started: Started, tmp_path: Path) -> None:
+    text = compile_pipeline(pictures.compose(Digits()), Kubeflow())
+    (tmp_path / "document.yaml").write_text(text)
+    process = started("document=document.yaml")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "deploymentSpec.executors.exec-deploy.container.args: this step hands its work to a service" in err
 
 
 def test_a_signal_ends_a_rehearsal_in_order(started: Started, tmp_path: Path, docker_engine: Any) -> None:
