@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import itertools
+import logging
 import os
 import shutil
 import subprocess
@@ -141,3 +143,13 @@ def contracts() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the public schemas: name their folder in MILLRACE_CONTRACTS")
     return folder
+
+
+@pytest.fixture
+def after_kfp_local() -> Iterator[None]:
+    """kfp's local runner changes `print` and the root logger; threads of its loops leave them changed."""
+    own_print, handlers, level = builtins.print, logging.root.handlers[:], logging.root.level
+    yield
+    vars(builtins)["print"] = own_print
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)

@@ -149,6 +149,7 @@ def toy(name: str, inputs: dict[str, str], outputs: dict[str, str], *more: str) 
     return components.load_component_from_text(json.dumps(form))
 
 
+@pytest.mark.usefixtures("after_kfp_local")
 def test_kfp_runs_the_same_command(tmp_path: Path) -> None:
     outputs = {"words": "Dataset", "metrics": "Metrics", "summary": "Markdown", "length": "Float"}
     write = toy("write", {"parameters": "String", "text": "String"}, outputs, "--open", "text=text")

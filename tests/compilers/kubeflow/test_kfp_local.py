@@ -27,6 +27,7 @@ def pictures_to_shards(config: PipelineConfig) -> None:
 
 @pytest.mark.docker
 @pytest.mark.slow
+@pytest.mark.usefixtures("after_kfp_local")
 def test_kfps_docker_runner_runs_it(
     tmp_path: Path, docker_engine: Any, images: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

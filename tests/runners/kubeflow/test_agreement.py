@@ -13,7 +13,7 @@ from millrace.runners.kubeflow.record import MadeArtifact
 from tests.runners.kubeflow.conftest import Rehearsed
 
 documents = pytest.importorskip("tests.runners.kubeflow.documents", reason="needs kfp")
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("after_kfp_local")]
 
 
 def run_locally(path: Path, root: Path, **parameters: Any) -> Any:
