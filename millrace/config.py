@@ -10,10 +10,12 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +38,7 @@ __all__ = [
     "complete_overrides",
     "compose_and_call",
     "read_settings",
+    "target_words",
     "user_components",
     "user_pipelines",
 ]
@@ -170,7 +173,9 @@ def compose_and_call(command: str, arguments: Sequence[str], job: Job) -> int:
     def call(config: DictConfig) -> None:
         try:
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-            codes.append(job({str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}))
+            composed = {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
+            _refuse_unused(composed, arguments)
+            codes.append(job(composed))
         except OmegaConfBaseException as error:
             codes.append(report(ConfigError(_unresolved(error))))
         except MillraceError as error:
@@ -187,6 +192,34 @@ def compose_and_call(command: str, arguments: Sequence[str], job: Job) -> int:
         missing = str(getattr(error, "missing_cfg_file", None)).removeprefix("defaults/")
         raise broken.get(missing) or ConfigError(_unresolved(error).replace("'++", "'")) from error
     return max(codes, default=0)
+
+
+_INSTEAD = {
+    "document": "it is compiled already; what was left open in it is given as parameters.NAME=VALUE to `rehearse` and "
+    "as submit.parameters.NAME=VALUE to `submit`",
+    "component": "it keeps its defaults; they are overridden in the pipeline that uses it",
+}
+
+
+def _refuse_unused(composed: Mapping[str, Any], arguments: Sequence[str]) -> None:
+    """What would be overridden in a pipeline means nothing to a compiled document or a single component."""
+    for option, instead in _INSTEAD.items():
+        if composed.get(option) is None:
+            continue
+        for word in arguments:
+            key = word.lstrip("+~").partition("=")[0]
+            own = re.split(r"[.@/]", key)[0] in {*Settings.model_fields, "hydra"}
+            if "=" in word and not word.startswith("-") and not own:
+                raise ConfigError(f"{key} has no effect with {option}={composed[option]}: {instead}")
+
+
+def target_words(arguments: Sequence[str]) -> str:
+    """The words that say which target, as they were typed, for a command that follows."""
+    chosen = [word for word in arguments if word.startswith(("target=", "target.", "--config-dir="))]
+    for flag, value in pairwise(arguments):
+        if flag in ("--config-dir", "-cd"):
+            chosen = [flag, value, *chosen]
+    return shlex.join(chosen)
 
 
 def _unresolved(error: Exception) -> str:

@@ -80,7 +80,7 @@ def examine_local(root: Path = Path(".millrace")) -> Iterator[Finding]:
     for extra, modules in _MODULES.items():
         missing = [name for name in modules if not _importable(name)]
         what = f"packages of the {extra!r} containers" + (f": no {', '.join(missing)}" if missing else "")
-        yield Finding(not missing, what, f"pip install 'millrace[{extra}]'")
+        yield Finding(not missing, what, f"pip install -e '.[{extra}]'")
     folder = root if root.exists() else root.absolute().parent
     yield Finding(os.access(folder, os.W_OK), f"{folder.absolute()} can be written", f"chmod u+w {folder.absolute()}")
     free = shutil.disk_usage(folder).free / 2**30

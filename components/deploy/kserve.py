@@ -20,12 +20,15 @@ __all__ = [
     "CANARY",
     "MANAGED",
     "Object",
+    "accepted",
     "check",
+    "noted",
     "opened",
     "predictor",
     "previous",
     "promoted",
     "refuse",
+    "rejected",
     "replacing",
     "restored",
     "revision",
@@ -44,6 +47,8 @@ CANARY = "canary"
 
 _REVISION = "millrace.dev/revision"
 _PREVIOUS = "millrace.dev/previous"
+_ACCEPTED = "millrace.dev/accepted"
+_REJECTED = "millrace.dev/rejected"
 _PORT = 8080
 _NAME = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 _LONGEST_NAME = 46  # `latest-NAME-predictor` is a DNS label
@@ -238,6 +243,25 @@ def previous(current: Mapping[str, Any]) -> tuple[Object, str]:
     """The predictor that a service had before its present one, and the revision that it was; ({}, "") if none."""
     kept = json.loads(current["spec"]["predictor"].get("annotations", {}).get(_PREVIOUS, "{}"))
     return kept.get("predictor", {}), kept.get("revision", "")
+
+
+def accepted(current: Mapping[str, Any] | None) -> str:
+    """The digest of the predictor that is served, if it has passed its checks; else nothing."""
+    if current is None:
+        return ""
+    passed = str((current["metadata"].get("annotations") or {}).get(_ACCEPTED, ""))
+    return passed if passed == revision(current["spec"]["predictor"]) else ""
+
+
+def rejected(current: Mapping[str, Any]) -> str:
+    """The digest of the predictor that last failed its checks, and the run in which it did."""
+    return str((current.get("metadata", {}).get("annotations") or {}).get(_REJECTED, ""))
+
+
+def noted(*, accepted: str | None = None, rejected: str | None = None) -> Object:
+    """The change that writes a verdict down, beside the predictor: it makes no new revision."""
+    verdicts = {_ACCEPTED: accepted, _REJECTED: rejected}
+    return {"metadata": {"annotations": {name: value for name, value in verdicts.items() if value is not None}}}
 
 
 def rolled_out(current: Object, wanted: Object, percent: int | None = None) -> Object:

@@ -26,7 +26,7 @@ from millrace.components.deploy.conditions import (
     standard_pending,
 )
 from millrace.components.deploy.spec import Canary, DeployInputs, DeployOutputs, DeployParameters
-from millrace.errors import MillraceError, TaskFailedError, UnsupportedError
+from millrace.errors import MillraceError, TaskFailedError, TransientError, UnsupportedError
 from millrace.runtime.cluster.api import INFERENCE_SERVICES, PODS, Cluster, connect
 from millrace.runtime.cluster.rights import check_rights
 from millrace.runtime.context import Context, Result
@@ -55,6 +55,11 @@ class _Rollout:
     @property
     def digest(self) -> str:
         return kserve.revision(self.wanted)
+
+    @property
+    def verdict(self) -> str:
+        """How a refusal of this model in this run is written down."""
+        return f"{self.digest} {self.context.run}"
 
     def get(self) -> kserve.Object | None:
         return self.cluster.get(INFERENCE_SERVICES, self.name)
@@ -95,10 +100,11 @@ def deploy_on_cluster(
     check_rights(cluster, work.kind)
     rollout = _Rollout(cluster, parameters, kserve.settings(work), wanted, context)
     channel = channel_with_records(inputs.records.path)
+    served = kserve.accepted(rollout.get()) == rollout.digest
     canary, before = _begin(rollout, work)
     # The pods start while this process loads the same model and the records.
     questions = read_questions(inputs.model.path, inputs.records.path, channel, parameters.check_records)
-    metrics = _checked(rollout, questions, canary, before)
+    metrics = _checked(rollout, questions, canary, before, served=served and canary is None)
     current = rollout.get() or {}
     facts = _facts(rollout, current, work, canary)
     (outputs.endpoint.path / "endpoint.json").write_text(json.dumps(facts, indent=2) + "\n")
@@ -124,6 +130,8 @@ def _begin(rollout: _Rollout, work: ClusterWork) -> tuple[Canary | None, str]:
         rollout.cluster.create(INFERENCE_SERVICES, kserve.service(rollout.parameters, work, rollout.wanted))
         return None, ""
     _check_ours(rollout, current)
+    if rollout.context.run and kserve.rejected(current) == rollout.verdict:
+        raise TaskFailedError("this model failed its checks in an earlier attempt of this run: it is not tried again")
     canary = rollout.parameters.canary
     spec = current["spec"]
     beside = [item["predictor"] for item in spec.get("canary") or ()]
@@ -171,16 +179,29 @@ def _was_ready(rollout: _Rollout, current: kserve.Object) -> bool:
     return conditions(current).get("Ready", "").startswith("True")
 
 
-def _checked(rollout: _Rollout, questions: Questions, canary: Canary | None, before: str) -> dict[str, float]:
-    """Wait for the new predictor, ask it, and promote it, or go back to what was there."""
+def _checked(
+    rollout: _Rollout, questions: Questions, canary: Canary | None, before: str, *, served: bool
+) -> dict[str, float]:
+    """Wait for the new predictor, ask it, and promote it, or go back to what was there.
+
+    One that passed its checks before and is served since is left as it is, whatever the answers are now.
+    """
     try:
         current = _arrived(rollout, before, canary)
         metrics = _judged(rollout, current, questions, canary)
         if canary is not None and canary.promote:
             _promote(rollout, current, before)
     except (TaskFailedError, httpx.HTTPError) as error:
+        if served and isinstance(error, httpx.HTTPError):
+            raise TransientError(f"the service could not be asked: {error}") from error
+        if served:
+            raise TaskFailedError(f"{error}\nthe model passed its checks before: the service stays as it is") from error
         outcome = _go_back(rollout, canary)
+        if rollout.context.run:
+            rollout.patch(kserve.noted(rejected=rollout.verdict))
         raise TaskFailedError(f"{error}\n{outcome}") from error
+    if not served and (canary is None or canary.promote):
+        rollout.patch(kserve.noted(accepted=rollout.digest))
     return metrics
 
 

@@ -18,20 +18,20 @@ __all__ = ["run"]
 
 def run(words: Sequence[str]) -> int:
     """Run the command on its words and return the exit code."""
-    from millrace.config import compose_and_call, read_settings, user_components
+    from millrace.config import compose_and_call, read_settings, target_words, user_components
 
     taken: set[Path] = set()
 
     def job(composed: Mapping[str, Any]) -> int:
         settings = read_settings(composed)
         if settings.component is None:
-            return _compile_pipeline(settings, taken)
+            return _compile_pipeline(settings, target_words(words), taken)
         return _compile_component(settings, settings.component, user_components(words), taken)
 
     return compose_and_call("compile", words, job)
 
 
-def _compile_pipeline(settings: Settings, taken: set[Path]) -> int:
+def _compile_pipeline(settings: Settings, target_as_typed: str, taken: set[Path]) -> int:
     from millrace.compilers.images import reference
     from millrace.compilers.kubeflow import compile_pipeline
     from millrace.compilers.kubeflow.check import refuse_wrong
@@ -50,7 +50,7 @@ def _compile_pipeline(settings: Settings, taken: set[Path]) -> int:
         print(f"image: {image}")
     for parameter in spec.runtime_parameters:
         print(f"open: {parameter.name.replace('.', '_')} = {parameter.default!r} ({parameter.kind})")
-    print(f"next: millrace upload document={path} target=kubeflow")
+    print(f"next: millrace upload document={path} {target_as_typed}")
     return 0
 
 

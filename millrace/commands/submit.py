@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from millrace.commands.upload import compiled_document
-from millrace.config import compose_and_call, read_settings
+from millrace.config import compose_and_call, read_settings, target_words
 
 __all__ = ["run"]
 
 
 def run(words: Sequence[str]) -> int:
     """Run the command on its words and return the exit code."""
-    return compose_and_call("submit", words, _submit)
+    return compose_and_call("submit", words, partial(_submit, words))
 
 
-def _submit(composed: Mapping[str, Any]) -> int:
+def _submit(words: Sequence[str], composed: Mapping[str, Any]) -> int:
     from millrace.commands.status import follow_run
     from millrace.services.kubeflow import connect, submit_run
     from millrace.services.kubeflow.runs import fresh_id
@@ -34,7 +35,7 @@ def _submit(composed: Mapping[str, Any]) -> int:
     else:
         print(f"{document.name}: submit.id={identity} has started run {submitted.run_id} already: no other was started")
     print(f"see it: {submitted.link}")
-    print(f"next: millrace status target=kubeflow run={submitted.run_id}", flush=True)
+    print(f"next: millrace status {target_words(words)} run={submitted.run_id}", flush=True)
     if settings.submit.wait or settings.wait:
         return follow_run(connection, target, submitted.run_id)
     return 0

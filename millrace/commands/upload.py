@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from millrace.config import Settings, compose_and_call, read_settings
+from millrace.config import Settings, compose_and_call, read_settings, target_words
 from millrace.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,10 +17,10 @@ __all__ = ["compiled_document", "run"]
 
 def run(words: Sequence[str]) -> int:
     """Run the command on its words and return the exit code."""
-    return compose_and_call("upload", words, _upload)
+    return compose_and_call("upload", words, partial(_upload, words))
 
 
-def _upload(composed: Mapping[str, Any]) -> int:
+def _upload(words: Sequence[str], composed: Mapping[str, Any]) -> int:
     from millrace.services.kubeflow import connect, upload_document
 
     settings = read_settings(composed)
@@ -29,7 +30,7 @@ def _upload(composed: Mapping[str, Any]) -> int:
     told = "uploaded" if version.new else "is there already: this document was uploaded before"
     print(f"{document.name}: version {version.name} {told}{' (a new pipeline)' if version.first else ''}")
     print(f"see it: {version.link}")
-    print(f"next: millrace submit {_same(settings)} target=kubeflow")
+    print(f"next: millrace submit {_same(settings)} {target_words(words)}")
     return 0
 
 

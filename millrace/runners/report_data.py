@@ -203,7 +203,7 @@ def _cell(value: Any) -> str:
 
 
 def _needs(package: str, extra: str) -> str:
-    return f"this needs the package {package}, which was not installed: pip install 'millrace[{extra}]'"
+    return f"this needs the package {package}, which was not installed: pip install -e '.[{extra}]'"
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -170,7 +170,7 @@ def _main(component: AnyComponent) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"component {component.spec.name!r} needs the package {error.name!r}, which is not installed here; "
-            f"it belongs to the {component.spec.image!r} image: pip install 'millrace[{component.spec.image}]'"
+            f"it belongs to the {component.spec.image!r} image: pip install -e '.[{component.spec.image}]'"
         ) from error
     return main
 

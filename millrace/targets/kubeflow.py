@@ -33,6 +33,9 @@ __all__ = [
     "VolumeClaim",
 ]
 
+_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+_SUBDOMAIN = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
+
 BackendVersion = Literal["2.14", "2.15", "2.16", "2.17"]
 
 
@@ -100,7 +103,18 @@ class VolumeClaim(Frozen):
 
 
 class PodSettings(Frozen):
-    """What a task's pod gets beside its resources."""
+    """What a task's pod gets; resources and retries that are null stay the task's own."""
+
+    cpus: float | None = Field(default=None, gt=0)
+    """Processor cores."""
+    memory_gib: float | None = Field(default=None, gt=0)
+    """Memory in GiB."""
+    gpus: int | None = Field(default=None, ge=0)
+    """Whole GPUs."""
+    timeout_minutes: float | None = Field(default=None, gt=0)
+    """The task is ended when it runs longer."""
+    retries: int | None = Field(default=None, ge=0, le=30)
+    """Attempts after the first. Kubeflow repeats a task whatever it failed of."""
 
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
@@ -199,11 +213,11 @@ class Kubeflow(Frozen):
     compat: GivenVersion = "2.17"
     """Version of the backend that the document must suit."""
     images: Images = Images()
-    namespace: str = "kubeflow"
+    namespace: str = Field(default="kubeflow", pattern=_LABEL, max_length=63)
     """Namespace of the runs' pods."""
-    service_account: str | None = None
+    service_account: str | None = Field(default=None, pattern=_SUBDOMAIN, max_length=253)
     """Service account of the runs' pods; null leaves it to the backend."""
-    pipeline_root: str | None = None
+    pipeline_root: str | None = Field(default=None, pattern=r"^(s3|gs|minio|oss)://[^/]")
     """URI below which artifacts are stored; null leaves it to the backend."""
     cache: bool = True
     """Reuse results of equal tasks."""

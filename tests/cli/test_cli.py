@@ -353,7 +353,7 @@ class TestOtherCommands:
         answer = millrace("doctor", "target=local", cwd=project, path=blocker)
         assert answer.returncode == 1
         assert "no polars" in answer.stdout
-        assert "mend it: pip install 'millrace[data]'" in answer.stdout
+        assert "mend it: pip install -e '.[data]'" in answer.stdout
 
     def test_doctor_of_an_unknown_target(self, project: Path) -> None:
         answer = millrace("doctor", "target=kubefow", cwd=project)

@@ -60,7 +60,7 @@ class TestPipelines:
             "for Kubeflow Pipelines 2.17 or later",
             "image: millrace/toys:0.1.0",
             "open: judge_score = 0.5 (float)",
-            "next: millrace upload document=build/play.kubeflow.yaml target=kubeflow",
+            "next: millrace upload document=build/play.kubeflow.yaml --config-dir my_config target=kubeflow",
         ]
         assert specs(path.read_text())[0]["pipelineInfo"]["name"] == "play"
         assert [item.name for item in path.parent.iterdir()] == [path.name]
@@ -200,7 +200,7 @@ class TestMistakes:
         (project / "kfp.py").write_text("raise ModuleNotFoundError(name='kfp')\n")
         answer = compile_here(project, *PLAY, "target=kubeflow", PYTHONPATH=f"{project}{os.pathsep}{ROOT}")
         assert answer.returncode == 2
-        assert answer.stderr == ("error: target=kubeflow needs the package 'kfp': pip install 'millrace[kubeflow]'\n")
+        assert answer.stderr == ("error: target=kubeflow needs the package 'kfp': pip install -e '.[kubeflow]'\n")
 
 
 def test_nothing_is_asked_for_over_a_network(project: Path) -> None:
@@ -212,3 +212,26 @@ def test_nothing_is_asked_for_over_a_network(project: Path) -> None:
     )
     answer = compile_here(project, *PLAY, "target=kubeflow", PYTHONPATH=f"{project}{os.pathsep}{ROOT}")
     assert answer.returncode == 0, answer.stderr
+
+
+@pytest.mark.parametrize("mistake", ["train.epochs=3", "foo=1", "model=resnet50"])
+def test_overrides_that_would_do_nothing_are_refused(tmp_path: Path, mistake: str) -> None:
+    told = refused(tmp_path, "component=train", "target=kubeflow", mistake)
+    assert f"{mistake.partition('=')[0]} has no effect with component=train" in told
+    assert not (tmp_path / "build").exists()
+
+
+@pytest.mark.parametrize("mistake", ["target.pipeline_root=/local/x", "target.namespace=Team_A"])
+def test_names_that_kubernetes_would_refuse(tmp_path: Path, mistake: str) -> None:
+    assert mistake.partition("=")[0] in refused(tmp_path, "pipeline=digits", "target=kubeflow", mistake)
+
+
+def test_what_to_do_next_is_told_for_the_same_target(project: Path) -> None:
+    (project / "my_config" / "target").mkdir()
+    (project / "my_config" / "target" / "lab.yaml").write_text(
+        "defaults: [/defaults@_here_: target_kubeflow]\nname: kubeflow\n"
+    )
+    answer = compile_here(project, *PLAY, "target=lab", "target.cache=false", "output=play.yaml")
+    assert (
+        "next: millrace upload document=play.yaml --config-dir my_config target=lab target.cache=false" in answer.stdout
+    )

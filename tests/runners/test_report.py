@@ -288,7 +288,7 @@ class TestWhatIsMissing:
         environment = {**os.environ, "PYTHONPATH": str(Path(str(tests.__file__)).parents[1])}
         subprocess.run([sys.executable, "-c", script, str(folder)], check=True, env=environment)
         text = parse(folder / "report.html").text
-        assert f"this needs the package {package}, which was not installed: pip install 'millrace[{extra}]'" in text
+        assert f"this needs the package {package}, which was not installed: pip install -e '.[{extra}]'" in text
 
 
 class TestValuesAsText:

@@ -104,7 +104,7 @@ def _yaml() -> Any:
     try:
         import yaml
     except ImportError as error:
-        raise ConfigError("documents of Kubeflow need PyYAML: pip install 'millrace[kubeflow]'") from error
+        raise ConfigError("documents of Kubeflow need PyYAML: pip install -e '.[kubeflow]'") from error
     return yaml
 
 

@@ -16,7 +16,7 @@ from millrace.compilers.kubeflow.finish import describe, end_retries, finished
 from millrace.compilers.kubeflow.gathering import with_gathering
 from millrace.compilers.kubeflow.groups import Group, group_tasks
 from millrace.compilers.kubeflow.interface import OUTPUT_MARK, container_component
-from millrace.compilers.kubeflow.pods import check_tasks, retries_end, set_pod
+from millrace.compilers.kubeflow.pods import check_tasks, retries_end, set_pod, with_resources
 from millrace.compilers.kubeflow.tasks import KINDS, RUN_VARIABLE, Planned, open_name, plan_task
 from millrace.errors import ConfigError
 from millrace.specs import Condition, PipelineSpec, Task, TaskOutput
@@ -54,6 +54,7 @@ def compile_pipeline(spec: PipelineSpec, target: Kubeflow) -> str:
     need_kfp()
     spec = with_gathering(spec)
     check_tasks(spec, target)
+    spec = with_resources(spec, target)
     root = group_tasks(spec)
     plans = {task.name: plan_task(task, spec, target) for task in spec.tasks}
     names: dict[str, str] = {}
@@ -91,7 +92,7 @@ def need_kfp() -> None:
             import_module(package)
         except ModuleNotFoundError as error:
             raise ConfigError(
-                f"target=kubeflow needs the package {error.name!r}: pip install 'millrace[kubeflow]'"
+                f"target=kubeflow needs the package {error.name!r}: pip install -e '.[kubeflow]'"
             ) from error
 
 

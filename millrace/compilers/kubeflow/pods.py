@@ -13,10 +13,13 @@ from millrace.errors import ConfigError, UnsupportedError, did_you_mean
 from millrace.specs import ComponentSpec, PipelineSpec, Resources, Retries, Task
 from millrace.targets.kubeflow import ClusterWork, Kubeflow, PodSettings
 
-__all__ = ["check_tasks", "cluster_work", "is_cached", "pod_settings", "retries_end", "set_pod"]
+__all__ = ["check_tasks", "cluster_work", "is_cached", "pod_settings", "retries_end", "set_pod", "with_resources"]
 
 _FOLLOWER = Resources(cpus=0.5, memory_gib=1)
 """Of a step that hands its work to the cluster and follows it; one that deploys loads the model, to compare answers."""
+
+
+_RESOURCES = ("cpus", "memory_gib", "gpus", "timeout_minutes")
 
 
 def check_tasks(spec: PipelineSpec, target: Kubeflow) -> None:
@@ -61,6 +64,18 @@ def is_cached(task: Task, component: ComponentSpec, target: Kubeflow, opened: Co
     serves = work is not None and work.kind == "inferenceservice"
     chosen = pod_settings(task.name, target).cache
     return task.cache and not outside and not serves and (target.cache if chosen is None else chosen)
+
+
+def with_resources(spec: PipelineSpec, target: Kubeflow) -> PipelineSpec:
+    """The pipeline, with the resources and retries that the target's configuration gives its tasks."""
+    return spec.model_copy(update={"tasks": tuple(_resourced(task, target) for task in spec.tasks)})
+
+
+def _resourced(task: Task, target: Kubeflow) -> Task:
+    pod = pod_settings(task.name, target)
+    given = {name: value for name in _RESOURCES if (value := getattr(pod, name)) is not None}
+    retries = task.retries if pod.retries is None else task.retries.model_copy(update={"limit": pod.retries})
+    return task.model_copy(update={"resources": task.resources.model_copy(update=given), "retries": retries})
 
 
 def cluster_work(task: Task, component: ComponentSpec, target: Kubeflow) -> ClusterWork | None:

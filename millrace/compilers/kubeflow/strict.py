@@ -90,7 +90,7 @@ def _messages() -> tuple[Any, Any]:
         from kfp.kubernetes import kubernetes_executor_config_pb2
         from kfp.pipeline_spec import pipeline_spec_pb2
     except ImportError as error:
-        raise ConfigError(f"checking needs the package {error.name}: pip install 'millrace[kubeflow]'") from error
+        raise ConfigError(f"checking needs the package {error.name}: pip install -e '.[kubeflow]'") from error
     return pipeline_spec_pb2, kubernetes_executor_config_pb2
 
 

@@ -316,7 +316,7 @@ def connect(identity: str) -> Engine:
         from docker.errors import DockerException
         from docker.utils import kwargs_from_env
     except ImportError:
-        raise ConfigError("a rehearsal needs the Docker SDK: pip install 'millrace[rehearse]'") from None
+        raise ConfigError("a rehearsal needs the Docker SDK: pip install -e '.[rehearse]'") from None
     try:
         options: dict[str, Any] = {**kwargs_from_env(), "timeout": None}  # a container may be silent for long
         api = APIClient(**options)

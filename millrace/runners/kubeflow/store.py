@@ -175,7 +175,7 @@ def open_store(endpoint: str | None) -> Iterator[Store]:
         ConfigError: When a package or the endpoint's credentials are missing.
     """
     if find_spec("obstore") is None:
-        raise ConfigError("a rehearsal needs obstore: pip install 'millrace[rehearse]'")
+        raise ConfigError("a rehearsal needs obstore: pip install -e '.[rehearse]'")
     if endpoint is not None:
         yield Store(endpoint, _own_environment(endpoint), makes_buckets=False)
         return
@@ -183,7 +183,7 @@ def open_store(endpoint: str | None) -> Iterator[Store]:
         from moto.server import ThreadedMotoServer
     except ImportError:
         raise ConfigError(
-            "a rehearsal needs an S3 store: pip install 'millrace[rehearse]', or name one: rehearse.endpoint=URL"
+            "a rehearsal needs an S3 store: pip install -e '.[rehearse]', or name one: rehearse.endpoint=URL"
         ) from None
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

@@ -116,7 +116,7 @@ def connect(namespace: str, *, context: str | None = None, patience_seconds: flo
     try:
         from kubernetes import client, config
     except ModuleNotFoundError as error:
-        raise ConfigError("the package kubernetes is missing: pip install 'millrace[cluster]'") from error
+        raise ConfigError("the package kubernetes is missing: pip install -e '.[cluster]'") from error
     configuration: Any = client.Configuration()
     try:
         if context is None and (_ACCOUNT / "token").exists():

@@ -112,9 +112,7 @@ def _kube_context(configuration: Any, target: Kubeflow) -> Answer:
     try:
         from kubernetes import config
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            "auth=kube_context needs the package 'kubernetes': pip install 'millrace[kubeflow]'"
-        ) from error
+        raise ConfigError("auth=kube_context needs the package 'kubernetes': pip install -e '.[kubeflow]'") from error
     try:
         file = os.environ.get("KUBECONFIG")  # the package itself reads it once, when it is imported
         config.load_kube_config(file, client_configuration=configuration, context=target.api.kube_context)

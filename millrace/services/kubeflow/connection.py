@@ -141,7 +141,7 @@ def connect(target: Kubeflow) -> Connection:
         import urllib3
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"Kubeflow Pipelines needs the package {error.name!r}: pip install 'millrace[kubeflow]'"
+            f"Kubeflow Pipelines needs the package {error.name!r}: pip install -e '.[kubeflow]'"
         ) from error
 
     configuration: Any = kfp_server_api.Configuration()

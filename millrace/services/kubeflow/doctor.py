@@ -39,7 +39,7 @@ def _packages(extra: str, names: tuple[str, ...]) -> Finding:
     missing = [name for name, known in found.items() if known is None]
     told = ", ".join(f"{name} {known}" for name, known in found.items() if known)
     what = f"packages to {_PURPOSE[extra]}: " + (f"no {', '.join(missing)}" if missing else told)
-    return Finding(not missing, what, f"pip install 'millrace[{extra}]'")
+    return Finding(not missing, what, f"pip install -e '.[{extra}]'")
 
 
 def _version(package: str) -> str | None:

@@ -144,22 +144,24 @@ def run_spec(connection: Connection, run: Mapping[str, Any]) -> Mapping[str, Any
 
 
 def follow(connection: Connection, run_id: str, watch: Callable[[RunStatus], None], pause: float = 5.0) -> RunStatus:
-    """Ask again and again until the run is over; breaks of the connection are sat out for five minutes.
+    """Ask again and again until the run is over; after a first answer, breaks are sat out for five minutes.
 
     Raises:
         ServiceError: When the API stays away longer.
     """
     spec: Mapping[str, Any] | None = None
     deadline: float | None = None
+    answered = False
     while True:
         try:
             if spec is None:
                 spec = run_spec(connection, connection.get(f"/runs/{in_path(run_id)}")) or None
             status = read_status(connection, run_id, spec)
-            deadline = None
+            deadline, answered = None, True
         except ServiceError as error:
+            answered = answered or error.status is not None
             deadline = deadline or time.monotonic() + _PATIENCE_SECONDS
-            if not error.may_pass or time.monotonic() > deadline:
+            if not (answered and error.may_pass) or time.monotonic() > deadline:
                 raise
         else:
             watch(status)

@@ -54,6 +54,16 @@ class TestResources:
             "backoffMaxDuration": "2420s",  # four attempts of 600 s, and waits of 1.5, 4.5 and 13.5 s
         }
 
+    def test_the_configuration_wins_over_what_the_pipeline_says(self) -> None:
+        target = {"pod": {"memory_gib": 3}, "tasks": {"work": {"gpus": 1, "timeout_minutes": 2, "retries": 0}}}
+        document = played(target, resources=Resources(cpus=2, memory_gib=1), retries=Retries(limit=3))
+        found = document.container("work")["resources"]
+        assert (found["resourceCpuLimit"], found["resourceMemoryLimit"]) == ("2", "3072Mi")
+        assert found["accelerator"]["resourceCount"] == "1"
+        assert document.pod("work")["activeDeadlineSeconds"] == "120"
+        assert "retryPolicy" not in document.task("work")
+        assert "accelerator" not in document.container("again")["resources"]
+
     def test_no_retries_are_no_policy(self) -> None:
         assert "retryPolicy" not in played({}, retries=Retries(limit=0)).task("work")
 

@@ -52,7 +52,7 @@ def test_from_upload_to_the_end_of_a_run(millrace: Run, fake: FakeKubeflow) -> N
     shown = millrace("submit", document, "submit.id=first", "submit.parameters.train.epochs=3")
     assert re.search(r"started run (\S+) of version small-[0-9a-f]{12}", shown)
     run = next(iter(fake.runs))
-    assert f"next: millrace status target=kubeflow run={run}" in shown
+    assert re.search(rf"^next: millrace status target=kubeflow .* run={run}$", shown, re.MULTILINE)
     again = millrace("submit", document, "submit.id=first", "submit.parameters={train.epochs: 3}")
     assert f"submit.id=first has started run {run} already" in again
     assert list(fake.runs) == [run]

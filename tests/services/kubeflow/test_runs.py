@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -204,6 +205,13 @@ class TestFollowing:
         fake.broken = lambda method, path: next(left, None) if path.endswith(submitted.run_id) else None
         assert follow(connection, submitted.run_id, lambda status: None, 0.01).succeeded
         assert next(left, None) is None
+
+    def test_an_address_that_never_answered_is_not_waited_for(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            nobody = Kubeflow(api=Api(host=f"http://127.0.0.1:{free.getsockname()[1]}"))
+        with pytest.raises(ConfigError, match="can't be reached"):
+            follow(connect(nobody), "some-run", lambda status: None, 0.01)
 
     def test_ends_when_it_is_of_no_use(self, connection: Connection, fake: FakeKubeflow, submitted: Submitted) -> None:
         fake.token = "another"
