@@ -146,10 +146,10 @@ def contracts() -> Path:
 
 
 @pytest.fixture
-def after_kfp_local() -> Iterator[None]:
+def after_kfp_local(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """kfp's local runner changes `print` and the root logger; threads of its loops leave them changed."""
-    own_print, handlers, level = builtins.print, logging.root.handlers[:], logging.root.level
+    monkeypatch.setattr(builtins, "print", builtins.print)  # so that it is put back
+    handlers, level = logging.root.handlers[:], logging.root.level
     yield
-    vars(builtins)["print"] = own_print
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
