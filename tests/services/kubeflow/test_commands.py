@@ -12,37 +12,37 @@ from pathlib import Path
 
 import pytest
 
-from millrace.cli import main
 from millrace.targets.kubeflow import Kubeflow
 from tests.services.kubeflow.conftest import ROOT, SMALL, TOKEN
 from tests.services.kubeflow.fake_server import FakeKubeflow, pod_of
 
 
 class Run:
-    """`millrace COMMAND WORDS` against the stand-in, in this process: importing kfp takes its time."""
+    """`millrace COMMAND WORDS` against the stand-in."""
 
-    def __init__(self, host: str | None, shown: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, host: str | None, folder: Path) -> None:
         self.words = ["target=kubeflow", f"target.api.host={host}", "target.api.auth=token"]
-        self.shown = shown
+        self.folder = folder
 
     def __call__(self, command: str, *words: str, code: int = 0) -> str:
-        self.shown.readouterr()
-        answer = main([command, *self.words, "target.api.poll_seconds=0.1", *words])
-        captured = self.shown.readouterr()
-        shown = captured.out + captured.err
-        assert answer == code, shown
+        answer = subprocess.run(
+            [sys.executable, "-m", "millrace", command, *self.words, "target.api.poll_seconds=0.1", *words],
+            cwd=self.folder,
+            env={**os.environ, "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        shown = answer.stdout + answer.stderr
+        assert answer.returncode == code, shown
         assert TOKEN not in shown
         return shown
 
 
 @pytest.fixture
-def millrace(
-    target: Kubeflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Run:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    return Run(target.api.host, capsys)
+def millrace(target: Kubeflow, tmp_path: Path) -> Run:
+    return Run(target.api.host, tmp_path)
 
 
 def test_from_upload_to_the_end_of_a_run(millrace: Run, fake: FakeKubeflow) -> None:
