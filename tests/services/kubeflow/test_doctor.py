@@ -6,6 +6,8 @@ The cluster is a stand-in that answers discovery and access reviews as the Kuber
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +17,6 @@ from typing import Any
 import pytest
 import yaml
 
-from millrace.cli import main
 from millrace.registry import load_pipeline
 from millrace.services.finding import Finding
 from millrace.services.kubeflow.cluster import examine_cluster
@@ -112,22 +113,19 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 class Doctor:
     """What `millrace doctor target=kubeflow` prints."""
 
-    def __init__(self, shown: pytest.CaptureFixture[str]) -> None:
-        self.shown = shown
-
     def __call__(self, *words: str, own: bool = False) -> list[str]:
-        main(["doctor", *([] if own else ["target=kubeflow"]), *words])
-        captured = self.shown.readouterr()
-        assert TOKEN not in captured.out + captured.err
-        return captured.out.splitlines()
+        command = [sys.executable, "-m", "millrace", "doctor", *([] if own else ["target=kubeflow"]), *words]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert TOKEN not in answer.stdout + answer.stderr
+        return answer.stdout.splitlines()
 
 
 @pytest.fixture
-def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
+def doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Doctor:
     monkeypatch.chdir(tmp_path)
     for name in ("KF_PIPELINES_ENDPOINT", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
-    return Doctor(capsys)
+    return Doctor()
 
 
 @pytest.fixture
