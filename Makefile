@@ -75,7 +75,7 @@ package: $(READY) ## Build the wheel and the source distribution into dist/
 .PHONY: lock
 lock: $(READY) ## Resolve the requirements again, with hashes
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --upgrade --extra local --extra kubeflow --extra rehearse --extra cluster --group dev --output-file requirements/dev.txt pyproject.toml
+	  --upgrade --extra local --extra kubeflow --extra rehearse --extra cluster --extra sagemaker-sdk --group dev --output-file requirements/dev.txt pyproject.toml
 	bash tools/lock-images $(BIN)/uv --upgrade
 
 .PHONY: clean

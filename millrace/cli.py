@@ -94,11 +94,11 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _run_once(composed: Mapping[str, Any]) -> int:
-    from millrace.config import read_settings
     from millrace.runners.display import Display
     from millrace.runners.local import run_pipeline
     from millrace.runners.record import RunState
     from millrace.runners.report import write_report
+    from millrace.settings import read_settings
 
     settings = read_settings(composed)
     pipeline, config = settings.load()
@@ -184,9 +184,15 @@ _OVERRIDES = """\
 Overrides are those of Hydra: key=value, group=option, --multirun, --cfg job, --info, --config-dir DIR."""
 
 
-def _of_a_target(name: str, summary: str, more: str = "") -> _Command:
-    example = f"example:\n  millrace {name} pipeline=digits target=kubeflow{more}"
-    return _Command(_later(name), summary, f"{example}\n\n{_OVERRIDES}")
+def _of_a_target(name: str, summary: str, more: str = "", target: str = "kubeflow") -> _Command:
+    example = f"example:\n  millrace {name} pipeline=digits target={target}{more}"
+
+    def run(words: Sequence[str]) -> int:
+        from millrace.commands.of_target import run
+
+        return run(name, words)
+
+    return _Command(run, summary, f"{example}\n\n{_OVERRIDES}")
 
 
 COMMANDS: dict[str, _Command] = {
@@ -206,7 +212,12 @@ COMMANDS: dict[str, _Command] = {
     "submit": _of_a_target("submit", "start a run on a target"),
     "schedule": _of_a_target("schedule", "start runs on a target again and again", " schedule.cron='0 3 * * *'"),
     "status": _of_a_target("status", "show how a run on a target goes", " run=RUN_ID"),
-    "rbac": _of_a_target("rbac", "print the permissions that a pipeline needs on a target"),
+    "rbac": _of_a_target("rbac", "print the permissions that a pipeline needs in a cluster"),
+    "iam": _of_a_target("iam", "print the policies that a pipeline needs on SageMaker", target="sagemaker"),
+    "cost": _of_a_target("cost", "tell what a run on SageMaker may cost", target="sagemaker"),
+    "endpoint": _of_a_target(
+        "endpoint", "deploy, roll back or delete an endpoint", " endpoint.action=deploy", target="sagemaker"
+    ),
     "components": _Command(
         _components,
         "list the components that can be used",

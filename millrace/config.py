@@ -13,31 +13,25 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
-from millrace.errors import ConfigError, MillraceError, UnsupportedError, did_you_mean, explain_validation, report
-from millrace.registry import AnyPipeline, load_pipeline, pipelines
-from millrace.runners.kubeflow import Rehearse
+from millrace.errors import ConfigError, MillraceError, report
+from millrace.registry import load_pipeline, pipelines
 from millrace.runners.local import LocalRunner
 from millrace.runtime.task import IMPORT_PATH, append_import_path
-from millrace.specs import Frozen, PipelineConfig, PipelineSpec
-from millrace.specs.component import Name
-from millrace.specs.runtime_parameters import open_fields
-from millrace.targets.kubeflow import GivenVersion, Kubeflow, Schedule, Submit
+from millrace.settings import Settings, option_groups
+from millrace.targets.kubeflow import Kubeflow
+from millrace.targets.sagemaker import SageMaker
 
 __all__ = [
-    "PipelineChoice",
-    "Settings",
     "add_import_paths",
     "complete_overrides",
     "compose_and_call",
-    "read_settings",
     "target_words",
     "user_components",
     "user_pipelines",
@@ -55,100 +49,14 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "schedule": (*_COMPILING, "document", "submit", "schedule"),
     "status": ("run", "wait", "logs"),
     "rbac": _COMPILING,
+    "iam": _COMPILING,
+    "cost": _COMPILING,
+    "endpoint": ("endpoint",),
 }
 """Keys of `Settings` that a command reads beside those of every command: `--cfg job` shows them."""
 _COMPONENT = "component="
 """Chooses a component: no group for Hydra, though folders of the user's own are called `component`."""
 _MODES = ("--cfg", "-c", "--info", "-i", "--multirun", "-m", "--run", "-r")
-ModelT = TypeVar("ModelT", bound=BaseModel)
-
-
-class PipelineChoice(Frozen):
-    """Which pipeline, and under which name."""
-
-    name: Name
-    function: str
-    """A registered pipeline's name, or `module:attribute` of your own."""
-
-
-class Settings(Frozen):
-    """Everything that a run needs to know."""
-
-    pipeline: PipelineChoice
-    runner: LocalRunner = LocalRunner()
-    target: Kubeflow | None = None
-    """Where the compiled pipeline shall run: `target=kubeflow`."""
-    runtime: tuple[str, ...] = ()
-    """Keys that stay open in the compiled document: `runtime=[train.epochs,train.learning_rate]`."""
-    compat: GivenVersion | None = None
-    """Version of the backend that the document must suit; null takes the target's."""
-    component: str | None = None
-    """Compile this one component instead of a pipeline."""
-    output: Path | None = None
-    """Where a compiled document is written; null takes build/PIPELINE.TARGET.yaml."""
-    push: str | None = None
-    """Where built images are pushed: `registry.example.org/team/`."""
-    images: tuple[str, ...] = ()
-    """Images that are built, `images=[train]`; all when none is named."""
-    document: Path | None = None
-    """A compiled document to rehearse, upload, submit or schedule as it is; null compiles the pipeline."""
-    parameters: dict[str, JsonValue] = Field(default_factory=dict)
-    """Values of the parameters that a document leaves open, for a rehearsal: `parameters.train_epochs=2`."""
-    rehearse: Rehearse = Rehearse()
-    run: str | None = None
-    """Id of the run that is asked about; null takes the pipeline's latest."""
-    wait: bool = False
-    """Follow the run that is asked about to its end; the exit code tells how it went."""
-    logs: str | None = None
-    """Show the log of this task of the run."""
-    submit: Submit = Submit()
-    schedule: Schedule = Schedule()
-    config: dict[str, JsonValue] = Field(default_factory=dict)
-    """What the pipeline itself is configured with, not yet validated by its model."""
-
-    def kubeflow(self) -> Kubeflow:
-        """The target, for the backend that was asked for.
-
-        Raises:
-            ConfigError: When no target is given.
-        """
-        if self.target is None:
-            raise ConfigError("target: say where the pipeline shall run: target=kubeflow")
-        return self.target if self.compat is None else self.target.model_copy(update={"compat": self.compat})
-
-    def compose(self) -> PipelineSpec:
-        """The pipeline, with the fields named in `runtime` left open.
-
-        Raises:
-            ConfigError: Naming the key, what is wrong and what is allowed.
-            CompositionError: When the pipeline can't be composed.
-            UnsupportedError: When a field can't stay open.
-        """
-        pipeline, config = self.load()
-        return open_fields(pipeline, config, self.runtime) if self.runtime else pipeline.compose(config)
-
-    def load(self) -> tuple[AnyPipeline, PipelineConfig]:
-        """The pipeline, under the name chosen for it, and its validated configuration.
-
-        Raises:
-            ConfigError: Naming the key, what is wrong and what is allowed.
-        """
-        found = replace(load_pipeline(self.pipeline.function), name=self.pipeline.name)
-        fields = set(found.config.model_fields)
-        for key in self.config.keys() - fields:
-            raise ConfigError(f"{key}: unknown key: {did_you_mean(key, fields | _groups())}")
-        return found, _validated(found.config, self.config)
-
-
-def read_settings(composed: Mapping[str, Any]) -> Settings:
-    """Validate a composed configuration: the framework's own keys apart, the rest is the pipeline's.
-
-    Raises:
-        ConfigError: Naming the key, what is wrong and what is allowed.
-    """
-    own = {key: composed[key] for key in Settings.model_fields if key in composed and key != "config"}
-    rest = {key: value for key, value in composed.items() if key not in own}
-    return _validated(Settings, {**own, "config": rest})
 
 
 def compose_and_call(command: str, arguments: Sequence[str], job: Job) -> int:
@@ -287,8 +195,6 @@ def _prepare_hydra(arguments: Sequence[str], command: str = "") -> dict[str, Con
     Returns:
         Pipelines that can't be imported, with the reason.
     """
-    if "target=sagemaker" in arguments:
-        raise UnsupportedError("target=sagemaker: this version of Millrace has one target: target=kubeflow")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors here instead of printing them
     add_import_paths(arguments)
     _refuse_shadowed(arguments)
@@ -302,6 +208,7 @@ def _prepare_hydra(arguments: Sequence[str], command: str = "") -> dict[str, Con
             node["component"] = word.removeprefix(_COMPONENT)
     store.store(group="settings", name="command", node=node)
     store.store(group="defaults", name="target_kubeflow", node=_defaults(Kubeflow))
+    store.store(group="defaults", name="target_sagemaker", node=_defaults(SageMaker))
     broken = {}
     for name, entry in (dict.fromkeys(pipelines()) | user_pipelines(arguments)).items():
         try:
@@ -366,7 +273,7 @@ def _config_dirs(arguments: Sequence[str]) -> list[Path]:
 
 def _forced(arguments: Sequence[str]) -> list[str]:
     """Overrides of values as `++key=value`: unknown keys then reach pydantic, which knows what is allowed."""
-    groups = {"hydra", *_groups(*_config_dirs(arguments))}
+    groups = {"hydra", *option_groups(*_config_dirs(arguments))}
     overrides, flags = [], []  # overrides go first: argparse does not take them on both sides of a flag
     for item in arguments:
         if item.startswith(_COMPONENT):
@@ -380,13 +287,6 @@ def _forced(arguments: Sequence[str]) -> list[str]:
         else:
             overrides.append(_readable(f"++{item}"))
     return [*overrides, *flags]
-
-
-def _groups(*folders: Path) -> set[str]:
-    """Names of the groups of options: ours, and those of the user's own folders."""
-    places = [folder for folder in (Path(str(files("millrace.conf"))), *folders) if folder.is_dir()]
-    found = {item.name for place in places for item in place.iterdir() if item.is_dir()}
-    return {"runner"} | {name for name in found if name != "component" and not name.startswith("_")}
 
 
 def _readable(override: str) -> str:
@@ -412,10 +312,3 @@ def _readable(override: str) -> str:
         doubled = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), value)
         return f"{key}='{doubled}'"
     return override
-
-
-def _validated(model: type[ModelT], values: Mapping[str, Any]) -> ModelT:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(explain_validation(error, model=model)) from error

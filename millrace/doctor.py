@@ -53,8 +53,8 @@ def examine(words: Sequence[str]) -> int:
 
 
 def _examine_kubeflow(composed: Mapping[str, Any]) -> int:
-    from millrace.config import read_settings
     from millrace.services.kubeflow.doctor import examine_kubeflow
+    from millrace.settings import read_settings
 
     settings = read_settings(composed)
     return _show(examine_kubeflow(settings.compose(), settings.kubeflow()))

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from millrace.config import compose_and_call, read_settings
+from millrace.config import compose_and_call
 from millrace.errors import ConfigError, did_you_mean
 from millrace.runners.revision import origin, revision
 from millrace.services import images
-from millrace.targets.kubeflow import Images
+from millrace.settings import read_settings
+from millrace.targets.images import Images
 
 __all__ = ["run"]
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from millrace import __version__
 from millrace.errors import ConfigError
-from millrace.targets.kubeflow import Images
+from millrace.targets.images import Images
 
 __all__ = ["read_digests", "reference"]
 

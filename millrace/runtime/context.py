@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from millrace.specs import Chart, Frozen
 from millrace.targets.kubeflow import ClusterWork
+from millrace.targets.sagemaker import EndpointWork
 
 __all__ = ["Context", "Hosts", "Progress", "Result", "Share", "summary"]
 
@@ -75,6 +76,8 @@ class Context:
     """Name of the task in its pipeline."""
     cluster: ClusterWork | None = None
     """Set where the work shall be handed to a service of the cluster."""
+    endpoint: EndpointWork | None = None
+    """Set where SageMaker has made the endpoint already, which is to be asked and scaled."""
     progress_file: Path | None = None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("millrace"))
     _started: float = field(default_factory=time.monotonic)

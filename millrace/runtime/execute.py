@@ -137,6 +137,7 @@ def attempt(directory: Path, request: TaskRequest) -> TaskResult:
         run=request.run,
         task=request.name,
         cluster=request.cluster,
+        endpoint=request.endpoint,
     )
     main = _main(component)
     returned = main(_parameters(component, request), _input_handles(component, request), outputs, context)

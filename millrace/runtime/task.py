@@ -24,6 +24,7 @@ from pydantic import BaseModel, Field, JsonValue
 from millrace.runtime.context import Hosts, Share
 from millrace.specs import Frozen
 from millrace.targets.kubeflow import ClusterWork
+from millrace.targets.sagemaker import EndpointWork
 
 __all__ = [
     "IMPORT_PATH",
@@ -72,6 +73,8 @@ class TaskRequest(Frozen):
     """The platform's id of the run; empty where there is none."""
     cluster: ClusterWork | None = None
     """Set where the work shall be handed to a service of the cluster."""
+    endpoint: EndpointWork | None = None
+    """Set where SageMaker has made the endpoint already, which is to be asked and scaled."""
 
     def write(self, directory: Path) -> None:
         """Put the request into a task directory."""

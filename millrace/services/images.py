@@ -16,7 +16,7 @@ import millrace
 from millrace.compilers.images import read_digests, reference
 from millrace.errors import ConfigError, TaskFailedError, UnsupportedError, explain_os_error
 from millrace.runtime.task import write_atomically
-from millrace.targets.kubeflow import Images
+from millrace.targets.images import Images
 
 __all__ = ["IMAGES", "Built", "build", "checkout", "find_docker", "push", "pushed_name", "write_digests"]
 

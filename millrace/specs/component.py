@@ -34,7 +34,7 @@ Reference = Annotated[str, StringConstraints(pattern=r"^[\w.]+:\w+$")]
 ChartName = Literal["confusion_matrix", "roc"]
 """Names of charts that a target's UI knows: a `ConfusionMatrix` and, as `Lines`, ROC curves."""
 
-Service = Literal["training", "tuning", "serving"]
+Service = Literal["training", "tuning", "serving", "inference"]
 """Kinds of work that a target may have a service for."""
 
 

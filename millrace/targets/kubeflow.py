@@ -5,13 +5,13 @@ Defaults are here; `conf/target/kubeflow.yaml` and a person's own files hold wha
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue
 
 from millrace.specs import Frozen, Resources
+from millrace.targets.images import Images
 
 __all__ = [
     "Api",
@@ -19,14 +19,11 @@ __all__ = [
     "ClusterWork",
     "ConfigMapVariable",
     "GivenVersion",
-    "Images",
     "Kubeflow",
     "PodSettings",
-    "Schedule",
     "SecretVariable",
     "SecretVolume",
     "Serving",
-    "Submit",
     "Toleration",
     "Training",
     "Tuning",
@@ -45,17 +42,6 @@ def _as_text(given: object) -> object:
 
 GivenVersion = Annotated[BackendVersion, BeforeValidator(_as_text)]
 """As it is written: for YAML and Hydra 2.16 is a number."""
-
-
-class Images(Frozen):
-    """Where the images of components are found."""
-
-    prefix: str = "millrace/"
-    """Put before a component's image name: `millrace/` gives `millrace/train:TAG`."""
-    tag: str | None = None
-    """Tag of the images; null takes Millrace's own version. `latest` is refused."""
-    digests: Path = Path("build/images.json")
-    """What `millrace build push=...` wrote: references by digest, which win over prefix and tag."""
 
 
 class Toleration(Frozen):
@@ -229,45 +215,6 @@ class Kubeflow(Frozen):
     serving: Serving = Serving()
     tuning: Tuning = Tuning()
     api: Api = Api()
-
-
-class Submit(Frozen):
-    """How a run is started."""
-
-    experiment: str = "Default"
-    """Group of runs in the UI; made when it is not there."""
-    name: str | None = None
-    """Name of the run; null takes its id."""
-    id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,62}$")
-    """An id of your own: a second submit with the same id finds the first run instead of starting another.
-    Null makes a new one: the pipeline's name, the time and a random end."""
-    parameters: dict[str, JsonValue] = Field(default_factory=dict)
-    """Values of runtime parameters, by their dotted names."""
-    cache: bool | None = None
-    """Whether results of equal tasks are reused; null leaves it to the document."""
-    wait: bool = False
-    """Follow the run to its end; the exit code tells how it went."""
-
-
-class Schedule(Frozen):
-    """When runs are started, again and again."""
-
-    name: str | None = None
-    """Name of the schedule; null takes the pipeline's name."""
-    cron: str | None = None
-    """Six fields, seconds first: `0 0 3 * * *` is every night at three. Five fields get second 0."""
-    interval_seconds: int | None = Field(default=None, ge=60)
-    """Instead of cron: time between the starts of two runs."""
-    start: datetime | None = None
-    """No run before; without a time zone it is UTC."""
-    end: datetime | None = None
-    """No run after; without a time zone it is UTC."""
-    catch_up: bool = False
-    """Start the runs that were missed while the schedule was off."""
-    concurrency: int = Field(default=1, ge=1, le=10)
-    """Runs of this schedule at one time."""
-    state: Literal["enabled", "disabled", "deleted"] | None = None
-    """Null leaves a schedule that exists as it is; a new one is enabled."""
 
 
 class ClusterWork(Frozen):

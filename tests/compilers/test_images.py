@@ -10,7 +10,7 @@ import pytest
 from millrace import __version__
 from millrace.compilers.images import reference
 from millrace.errors import ConfigError
-from millrace.targets.kubeflow import Images
+from millrace.targets.images import Images
 
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 

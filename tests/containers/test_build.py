@@ -20,7 +20,7 @@ import pytest
 from millrace import __version__
 from millrace.compilers.images import reference
 from millrace.runners.revision import origin, revision
-from millrace.targets.kubeflow import Images
+from millrace.targets.images import Images
 from tests.conftest import needed
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from millrace.compilers.kubeflow.groups import conditions_of
+from millrace.compilers.groups import conditions_of
 from millrace.registry import load_component
 from millrace.specs import ComponentSpec, Condition, PipelineSpec, Task, TaskOutput
 

@@ -12,9 +12,9 @@ from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
+from millrace.compilers.groups import Group, group_tasks
 from millrace.compilers.kubeflow.finish import describe, end_retries, finished
 from millrace.compilers.kubeflow.gathering import with_gathering
-from millrace.compilers.kubeflow.groups import Group, group_tasks
 from millrace.compilers.kubeflow.interface import OUTPUT_MARK, container_component
 from millrace.compilers.kubeflow.pods import check_tasks, retries_end, set_pod, with_resources
 from millrace.compilers.kubeflow.tasks import KINDS, RUN_VARIABLE, Planned, open_name, plan_task

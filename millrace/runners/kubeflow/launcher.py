@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from millrace.errors import TaskFailedError, explain_os_error
+from millrace.runners.engine import SCRATCH, Exit, Pod, file_entry, folder_entry
 from millrace.runners.kubeflow.cache import Results, find_results, fingerprint, keep_results
-from millrace.runners.kubeflow.engine import SCRATCH, Exit, Pod, file_entry, folder_entry
 from millrace.runners.kubeflow.inputs import WORKSPACE, Artifact, Inputs, Outcome, Scope, Task, value_of
 from millrace.runners.kubeflow.outputs import collect
 from millrace.runners.kubeflow.placeholders import artifact_place, command_line
 from millrace.runners.kubeflow.pods import PodOptions, pod_options
 from millrace.runners.kubeflow.record import TaskRecord
 from millrace.runners.kubeflow.run import Run
-from millrace.runners.kubeflow.store import SCHEMES, local_path, store_reason
 from millrace.runners.kubeflow.values import canonical, text_of
 from millrace.runners.record import TaskState
+from millrace.runners.store import SCHEMES, local_path, store_reason
 
 __all__ = ["run_container"]
 

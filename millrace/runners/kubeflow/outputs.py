@@ -14,8 +14,8 @@ from millrace.runners.kubeflow.inputs import Artifact, Task
 from millrace.runners.kubeflow.placeholders import artifact_place
 from millrace.runners.kubeflow.record import MadeArtifact
 from millrace.runners.kubeflow.run import Run
-from millrace.runners.kubeflow.store import SCHEMES, local_path
 from millrace.runners.kubeflow.values import canonical, parse_text
+from millrace.runners.store import SCHEMES, local_path
 
 __all__ = ["collect", "read_executor_output"]
 

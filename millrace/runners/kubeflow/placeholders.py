@@ -9,8 +9,8 @@ from typing import Any
 
 from millrace.errors import TaskFailedError
 from millrace.runners.kubeflow.inputs import WORKSPACE, Artifact
-from millrace.runners.kubeflow.store import local_path
 from millrace.runners.kubeflow.values import compact, number_text, text_of
+from millrace.runners.store import local_path
 from millrace.targets.kubeflow import BackendVersion
 
 __all__ = ["artifact_place", "command_line", "condition_of", "known_placeholders", "unknown_placeholders"]

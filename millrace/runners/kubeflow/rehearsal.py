@@ -19,15 +19,15 @@ from millrace.compilers.kubeflow.document import parse_document
 from millrace.compilers.kubeflow.strict import strict_parse
 from millrace.compilers.kubeflow.view import View
 from millrace.errors import ConfigError, TaskFailedError, UnsupportedError
+from millrace.runners.engine import connect
 from millrace.runners.kubeflow import support
-from millrace.runners.kubeflow.engine import connect
 from millrace.runners.kubeflow.graph import run_graph
 from millrace.runners.kubeflow.inputs import Identity, Inputs, Outcome, Scope, root_parameters
 from millrace.runners.kubeflow.record import Rehearsal
 from millrace.runners.kubeflow.run import Run
-from millrace.runners.kubeflow.settings import Rehearse
-from millrace.runners.kubeflow.store import SCHEMES, open_store, seed
 from millrace.runners.record import RunState, TaskState
+from millrace.runners.settings import Rehearse
+from millrace.runners.store import SCHEMES, open_store, seed
 from millrace.targets.kubeflow import BackendVersion
 
 __all__ = ["rehearse"]

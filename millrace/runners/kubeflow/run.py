@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from millrace.compilers.kubeflow.view import View
-from millrace.runners.kubeflow.engine import Engine
+from millrace.runners.engine import Engine
 from millrace.runners.kubeflow.inputs import Identity, Task
 from millrace.runners.kubeflow.pods import Vault
 from millrace.runners.kubeflow.record import Rehearsal, TaskRecord
-from millrace.runners.kubeflow.store import Store
 from millrace.runners.record import TaskState
+from millrace.runners.store import Store
 from millrace.targets.kubeflow import BackendVersion
 
 __all__ = ["Run"]

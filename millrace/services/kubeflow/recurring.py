@@ -15,7 +15,8 @@ from millrace.services.kubeflow.document import Document, given_parameters
 from millrace.services.kubeflow.marks import digest, mark, read_mark
 from millrace.services.kubeflow.runs import experiment_id
 from millrace.services.kubeflow.versions import upload_document
-from millrace.targets.kubeflow import Kubeflow, Schedule, Submit
+from millrace.targets.kubeflow import Kubeflow
+from millrace.targets.runs import Schedule, Submit
 
 __all__ = ["Scheduled", "change_state", "schedule_runs"]
 

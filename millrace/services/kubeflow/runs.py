@@ -20,7 +20,8 @@ from millrace.services.kubeflow.connection import Connection, ServiceError, filt
 from millrace.services.kubeflow.document import Document, given_parameters
 from millrace.services.kubeflow.marks import digest, mark, read_mark
 from millrace.services.kubeflow.versions import Version, upload_document
-from millrace.targets.kubeflow import Kubeflow, Submit
+from millrace.targets.kubeflow import Kubeflow
+from millrace.targets.runs import Submit
 
 __all__ = ["Submitted", "experiment_id", "fresh_id", "runs_marked", "submit_run"]
 

@@ -10,11 +10,12 @@ import pytest
 
 from millrace.compilers.kubeflow import compile_pipeline
 from millrace.runners.kubeflow.rehearsal import rehearse
-from millrace.runners.kubeflow.settings import Rehearse
 from millrace.runners.local import LocalRunner, run_pipeline
 from millrace.runners.record import RunState
+from millrace.runners.settings import Rehearse
 from millrace.runtime.execute import digest
-from millrace.targets.kubeflow import Images, Kubeflow
+from millrace.targets.images import Images
+from millrace.targets.kubeflow import Kubeflow
 from tests.compilers.kubeflow import flows
 
 pytestmark = pytest.mark.docker

@@ -10,7 +10,7 @@ import pytest
 
 from millrace.runners.kubeflow.record import Rehearsal
 from millrace.runners.kubeflow.rehearsal import rehearse
-from millrace.runners.kubeflow.settings import Rehearse
+from millrace.runners.settings import Rehearse
 
 Rehearsed = Callable[..., Rehearsal]
 

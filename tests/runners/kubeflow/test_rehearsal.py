@@ -11,8 +11,8 @@ import pytest
 from millrace.errors import ConfigError, UnsupportedError
 from millrace.runners.kubeflow.record import Rehearsal
 from millrace.runners.kubeflow.rehearsal import rehearse
-from millrace.runners.kubeflow.settings import Rehearse
 from millrace.runners.record import RunState, TaskState
+from millrace.runners.settings import Rehearse
 from tests.conftest import Bucket
 from tests.runners.kubeflow.conftest import Rehearsed
 

@@ -16,7 +16,8 @@ from millrace.services.kubeflow import Connection, Document, connect, find_run, 
 from millrace.services.kubeflow import submit_run as submit_and_settle
 from millrace.services.kubeflow.logs import read_log, task_of
 from millrace.services.kubeflow.runs import Submitted, fresh_id
-from millrace.targets.kubeflow import Api, Kubeflow, Submit
+from millrace.targets.kubeflow import Api, Kubeflow
+from millrace.targets.runs import Submit
 from tests.services.kubeflow.conftest import TOKEN
 from tests.services.kubeflow.fake_server import FakeKubeflow, RefusalError, pod_of
 from tests.services.kubeflow.test_connection import kubeconfig

@@ -10,7 +10,8 @@ from millrace.errors import ConfigError
 from millrace.services.kubeflow import Connection, Document, schedule_runs
 from millrace.services.kubeflow.cron import six_fields
 from millrace.services.kubeflow.recurring import change_state
-from millrace.targets.kubeflow import Kubeflow, Schedule, Submit
+from millrace.targets.kubeflow import Kubeflow
+from millrace.targets.runs import Schedule, Submit
 from tests.services.kubeflow.fake_server import FakeKubeflow, RefusalError
 
 NIGHTLY = Schedule(cron="0 3 * * *")

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from millrace.commands.upload import compiled_document
-from millrace.config import compose_and_call, read_settings
+from millrace.commands.kubeflow.upload import compiled_document
+from millrace.commands.of_target import Asked
+from millrace.settings import Settings
 
 __all__ = ["run"]
 
 
-def run(words: Sequence[str]) -> int:
-    """Run the command on its words and return the exit code."""
-    return compose_and_call("schedule", words, _schedule)
-
-
-def _schedule(composed: Mapping[str, Any]) -> int:
+def run(settings: Settings, asked: Asked) -> int:
+    """Run the command and return the exit code."""
     from millrace.services.kubeflow import connect, schedule_runs
     from millrace.services.kubeflow.recurring import change_state
 
-    settings = read_settings(composed)
     target, schedule = settings.kubeflow(), settings.schedule
     connection = connect(target)
     no_trigger = schedule.cron is None and schedule.interval_seconds is None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from millrace.config import Settings, compose_and_call, read_settings, target_words
+from millrace.commands.of_target import Asked
+from millrace.config import target_words
 from millrace.errors import ConfigError
+from millrace.settings import Settings
 
 if TYPE_CHECKING:
     from millrace.services.kubeflow import Document
@@ -15,22 +15,17 @@ if TYPE_CHECKING:
 __all__ = ["compiled_document", "run"]
 
 
-def run(words: Sequence[str]) -> int:
-    """Run the command on its words and return the exit code."""
-    return compose_and_call("upload", words, partial(_upload, words))
-
-
-def _upload(words: Sequence[str], composed: Mapping[str, Any]) -> int:
+def run(settings: Settings, asked: Asked) -> int:
+    """Run the command and return the exit code."""
     from millrace.services.kubeflow import connect, upload_document
 
-    settings = read_settings(composed)
     connection = connect(settings.kubeflow())
     document = compiled_document(settings)
     version = upload_document(connection, document)
     told = "uploaded" if version.new else "is there already: this document was uploaded before"
     print(f"{document.name}: version {version.name} {told}{' (a new pipeline)' if version.first else ''}")
     print(f"see it: {version.link}")
-    print(f"next: millrace submit {_same(settings)} {target_words(words)}")
+    print(f"next: millrace submit {_same(settings)} {target_words(asked.words)}")
     return 0
 
 

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millrace.errors import ConfigError, explain_os_error
 
 if TYPE_CHECKING:
-    from millrace.config import Settings
+    from millrace.commands.of_target import Asked
+    from millrace.settings import Settings
     from millrace.specs import PipelineSpec
     from millrace.targets.kubeflow import Kubeflow
 
 __all__ = ["run"]
 
 
-def run(words: Sequence[str]) -> int:
-    """Run the command on its words and return the exit code."""
-    from millrace.config import compose_and_call
-
-    return compose_and_call("rehearse", words, _rehearse)
-
-
-def _rehearse(composed: Mapping[str, Any]) -> int:
+def run(settings: Settings, asked: Asked) -> int:
+    """Run the command and return the exit code."""
     from millrace.compilers.kubeflow.check import refuse_wrong
-    from millrace.config import read_settings
     from millrace.runners.kubeflow.display import Display
     from millrace.runners.kubeflow.rehearsal import rehearse
     from millrace.runners.record import RunState
     from millrace.targets.kubeflow import Kubeflow
 
-    settings = read_settings(composed)
     target = settings.kubeflow() if settings.target or not settings.document else Kubeflow()
     compat = settings.compat or target.compat
     text = _read(settings.document) if settings.document else _compiled(settings, target)

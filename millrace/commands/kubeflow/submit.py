@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
-
-from millrace.commands.upload import compiled_document
-from millrace.config import compose_and_call, read_settings, target_words
+from millrace.commands.kubeflow.upload import compiled_document
+from millrace.commands.of_target import Asked
+from millrace.config import target_words
+from millrace.settings import Settings
 
 __all__ = ["run"]
 
 
-def run(words: Sequence[str]) -> int:
-    """Run the command on its words and return the exit code."""
-    return compose_and_call("submit", words, partial(_submit, words))
-
-
-def _submit(words: Sequence[str], composed: Mapping[str, Any]) -> int:
-    from millrace.commands.status import follow_run
+def run(settings: Settings, asked: Asked) -> int:
+    """Run the command and return the exit code."""
+    from millrace.commands.kubeflow.status import follow_run
     from millrace.services.kubeflow import connect, submit_run
     from millrace.services.kubeflow.runs import fresh_id
 
-    settings = read_settings(composed)
     target = settings.kubeflow()
     connection = connect(target)
     document = compiled_document(settings)
@@ -35,7 +28,7 @@ def _submit(words: Sequence[str], composed: Mapping[str, Any]) -> int:
     else:
         print(f"{document.name}: submit.id={identity} has started run {submitted.run_id} already: no other was started")
     print(f"see it: {submitted.link}")
-    print(f"next: millrace status {target_words(words)} run={submitted.run_id}", flush=True)
+    print(f"next: millrace status {target_words(asked.words)} run={submitted.run_id}", flush=True)
     if settings.submit.wait or settings.wait:
         return follow_run(connection, target, submitted.run_id)
     return 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from millrace.config import compose_and_call, read_settings
+from millrace.commands.of_target import Asked
 from millrace.errors import ConfigError
+from millrace.settings import Settings
 
 if TYPE_CHECKING:
     from millrace.services.kubeflow import Connection, RunStatus
@@ -17,17 +17,12 @@ __all__ = ["follow_run", "run"]
 _LAST_LINES = 20
 
 
-def run(words: Sequence[str]) -> int:
-    """Run the command on its words and return the exit code."""
-    return compose_and_call("status", words, _status)
-
-
-def _status(composed: Mapping[str, Any]) -> int:
+def run(settings: Settings, asked: Asked) -> int:
+    """Run the command and return the exit code."""
     from millrace.services.kubeflow import connect, find_run, read_status
     from millrace.services.kubeflow.display import show
     from millrace.services.kubeflow.logs import read_log, task_of
 
-    settings = read_settings(composed)
     target = settings.kubeflow()
     connection = connect(target)
     run_id = find_run(connection, settings.run, settings.pipeline.name.replace("_", "-"))

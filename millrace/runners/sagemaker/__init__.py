@@ -1,0 +1,1 @@
+"""Rehearsals of definitions that were compiled for SageMaker Pipelines."""

@@ -1,0 +1,1 @@
+"""What runs in a container of SageMaker, and calls to its endpoints."""

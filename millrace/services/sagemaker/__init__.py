@@ -1,0 +1,1 @@
+"""Talk to SageMaker: pipelines, runs, schedules, endpoints."""
