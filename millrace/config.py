@@ -49,8 +49,8 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "schedule": (*_COMPILING, "document", "submit", "schedule"),
     "status": ("run", "wait", "logs"),
     "rbac": _COMPILING,
-    "iam": _COMPILING,
-    "cost": _COMPILING,
+    "iam": (*_COMPILING, "document"),
+    "cost": (*_COMPILING, "document", "cost"),
     "endpoint": ("endpoint",),
 }
 """Keys of `Settings` that a command reads beside those of every command: `--cfg job` shows them."""

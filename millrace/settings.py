@@ -19,7 +19,7 @@ from millrace.specs.component import Name
 from millrace.specs.runtime_parameters import open_fields
 from millrace.targets.kubeflow import GivenVersion, Kubeflow
 from millrace.targets.runs import Schedule, Submit
-from millrace.targets.sagemaker import EndpointChange, SageMaker
+from millrace.targets.sagemaker import Cost, EndpointChange, SageMaker
 
 __all__ = ["PipelineChoice", "Settings", "option_groups", "read_settings", "validated"]
 
@@ -67,6 +67,7 @@ class Settings(Frozen):
     submit: Submit = Submit()
     schedule: Schedule = Schedule()
     endpoint: EndpointChange = EndpointChange()
+    cost: Cost = Cost()
     config: dict[str, JsonValue] = Field(default_factory=dict)
     """What the pipeline itself is configured with, not yet validated by its model."""
 

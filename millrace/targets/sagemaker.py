@@ -5,6 +5,7 @@ Defaults are here; `conf/target/sagemaker.yaml` and a person's own files hold wh
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
@@ -15,6 +16,7 @@ from millrace.targets.images import Images
 __all__ = [
     "Capture",
     "Cooldowns",
+    "Cost",
     "CustomMetric",
     "Debugger",
     "EndpointChange",
@@ -362,3 +364,14 @@ class EndpointChange(Frozen):
     """For weights: of each variant."""
     wait: bool = True
     """Follow the change to its end."""
+
+
+class Cost(Frozen):
+    """How long the steps of a run take, for `millrace cost`."""
+
+    minutes: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Of single tasks; for tuning, of one of its jobs. What you measured in an earlier run."""
+    default_minutes: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (5, 60)
+    """Of all other tasks: at the least and at the most."""
+    machines: Path | None = None
+    """A table of machine types and prices of your own, in the form of Millrace's machines.yaml."""
