@@ -23,9 +23,8 @@ def run(settings: Settings, asked: Asked) -> int:
     low, high = found.total
     console.print(f"one run: {_money((low, high), machines.currency)}")
     for item in found.endpoints:
-        console.print(
-            f"{item.step}: {_money(item.price, machines.currency)} a day until it is deleted, {item.hosts} x {item.machine}"
-        )
+        price = _money(item.price, machines.currency)
+        console.print(f"{item.step}: {price} a day until it is deleted, {item.hosts} x {item.machine}")
     if found.unknown:
         console.print(f"not counted, no price known: {', '.join(found.unknown)} (cost.machines=FILE adds them)")
     target = settings.sagemaker()
