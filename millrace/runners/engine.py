@@ -6,73 +6,37 @@ Nothing is mounted from the host, so a container's user may be any, and nothing 
 from __future__ import annotations
 
 import io
+import ipaddress
 import os
 import socket
 import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from millrace.errors import ConfigError, TaskFailedError
+from millrace.runners.archive import Pieces
+from millrace.runners.pod import Exit, Pod
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-__all__ = ["Engine", "Exit", "Pieces", "Pod", "connect", "file_entry", "folder_entry"]
+__all__ = ["Engine", "connect"]
 
 LABEL = "millrace.rehearsal"
 OWNER = "millrace.rehearsal.owner"
-_OPEN = 0o777
 SCRATCH = ("s3", "gcs", "minio", "oci", ".local", ".cache", ".config", "tmp/kfp", "tmp/kfp/outputs")
 """Folders of every container that anybody may write to, as a pod's volumes are."""
 
 
-@dataclass(frozen=True)
-class Pod:
-    """What a container is made from."""
-
-    name: str
-    image: str
-    command: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    cpus: float | None = None
-    memory: int | None = None
-    """Bytes."""
-    shared_memory: int | None = None
-    """Bytes of /dev/shm."""
-    user: str | None = None
-    volumes: Mapping[str, str] = field(default_factory=dict)
-    """Named volumes by the path that they are mounted at."""
-    memory_folders: Mapping[str, int | None] = field(default_factory=dict)
-    """Folders in memory, with their size in bytes."""
-    folders: tuple[str, ...] = ()
-    """Empty folders that anybody may write to."""
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """Small files by their path."""
-    timeout: float | None = None
-    """Seconds."""
-
-
-@dataclass(frozen=True)
-class Exit:
-    """How a container ended."""
-
-    code: int
-    out_of_memory: bool = False
-    timed_out: bool = False
-
-
 class Engine:
-    """A connection, and the containers and volumes of one rehearsal."""
+    """A connection, and the containers, networks and volumes of one rehearsal."""
 
     def __init__(self, api: Any, identity: str) -> None:
         self.api = api
         self.identity = identity
         self._labels = {LABEL: identity, OWNER: _owner()}
         self._containers: set[str] = set()
+        self._subnets: dict[str, ipaddress.IPv4Network | ipaddress.IPv6Network] = {}
         self._lock = threading.Lock()
         self._stopped = False
         self.cpus = float(api.info()["NCPU"])
@@ -104,15 +68,19 @@ class Engine:
         try:
             made = self.api.create_container(
                 pod.image,
-                list(pod.command[1:]),
-                entrypoint=[pod.command[0]],
+                list(pod.command) if pod.own_entrypoint else list(pod.command[1:]),
+                entrypoint=None if pod.own_entrypoint else [pod.command[0]],
+                hostname=pod.host,
+                ports=list(pod.ports),
+                networking_config=self._joined(pod),
                 environment=dict(pod.environment),
                 user=pod.user,
                 labels=self._labels,
                 name=pod.name,
                 volumes=list(pod.volumes),
                 host_config=self.api.create_host_config(
-                    network_mode="host",
+                    network_mode=pod.network or "host",
+                    port_bindings=dict.fromkeys(pod.ports, ("127.0.0.1", None)),
                     nano_cpus=int(min(pod.cpus, self.cpus) * 1e9) if pod.cpus else None,
                     mem_limit=pod.memory,
                     memswap_limit=pod.memory,
@@ -136,6 +104,72 @@ class Engine:
             yield made
         finally:
             self._remove(made)
+
+    def _joined(self, pod: Pod) -> Any:
+        if pod.network is None:
+            return None
+        aliases = [pod.host] if pod.host else []
+        return self.api.create_networking_config({pod.network: self.api.create_endpoint_config(aliases=aliases)})
+
+    @contextmanager
+    def network(self, name: str, *, isolated: bool = False) -> Iterator[str]:
+        """A network that is removed at the end; its containers must be gone by then.
+
+        Args:
+            name: What it is called, behind the name of the rehearsal.
+            isolated: Its containers reach each other, and nothing else.
+        """
+        from docker.errors import APIError
+
+        full = f"millrace-{self.identity}-{name}"
+        try:
+            made = self.api.create_network(full, driver="bridge", internal=isolated, labels=self._labels)["Id"]
+            subnet = self.api.inspect_network(made)["IPAM"]["Config"][0]["Subnet"]
+        except APIError as error:
+            raise TaskFailedError(f"the Docker engine refuses a network: {error.explanation or error}") from error
+        if not isolated:
+            self._subnets[made] = ipaddress.ip_network(subnet)
+        try:
+            yield full
+        finally:
+            self._subnets.pop(made, None)
+            with suppress(APIError):  # it is removed with all others when the engine is closed
+                self.api.remove_network(made)
+
+    def gateway(self) -> str:
+        """The address of this machine on the engine's own bridge: containers on all but isolated networks reach it.
+
+        Raises:
+            ConfigError: When there is no such bridge.
+        """
+        from docker.errors import NotFound
+
+        with suppress(NotFound, KeyError, IndexError, TypeError):
+            return str(self.api.inspect_network("bridge")["IPAM"]["Config"][0]["Gateway"])
+        raise ConfigError(
+            "this Docker engine has no bridge network, so containers can't reach a store on this machine: name one "
+            "that they reach: rehearse.endpoint=URL"
+        )
+
+    def is_ours(self, address: str) -> bool:
+        """Whether an address is on a network of this rehearsal that is not isolated."""
+        found = ipaddress.ip_address(address)
+        return any(found in subnet for subnet in list(self._subnets.values()))
+
+    def address(self, container: str, port: int) -> tuple[str, int]:
+        """Where this machine reaches a port of a running container: as it is published, or else directly."""
+        settings = self.api.inspect_container(container)["NetworkSettings"]
+        published = (settings["Ports"] or {}).get(f"{port}/tcp")
+        if published:
+            return str(published[0]["HostIp"]), int(published[0]["HostPort"])
+        return next(str(joined["IPAddress"]) for joined in settings["Networks"].values()), port
+
+    def end(self, container: str, grace: float) -> None:
+        """Send a container SIGTERM, and SIGKILL when it still runs after some seconds."""
+        from docker.errors import APIError
+
+        with suppress(APIError):
+            self.api.stop(container, timeout=max(0, round(grace)))
 
     def _remove(self, container: str) -> None:
         from docker.errors import APIError, NotFound
@@ -171,10 +205,12 @@ class Engine:
 
     def run(self, container: str, log: IO[bytes], timeout: float | None) -> Exit:
         """Start a container, write its output to a log and wait for its end."""
-        from docker.errors import APIError
+        from docker.errors import APIError, NotFound
 
         try:
             self.api.start(container)
+        except NotFound:
+            raise TaskFailedError("the rehearsal was stopped") from None
         except APIError as error:
             told = f"{error.explanation or error}".strip()
             log.write(f"{told}\n".encode())
@@ -189,11 +225,14 @@ class Engine:
                 log.write(piece)
                 log.flush()
             code = int(self.api.wait(container)["StatusCode"])
+            state = self.api.inspect_container(container)["State"]
+        except NotFound:
+            raise TaskFailedError("the rehearsal was stopped") from None
         finally:
             if timer:
                 timer.cancel()
-        memory = code == 137 and bool(self.api.inspect_container(container)["State"].get("OOMKilled"))
-        return Exit(code, out_of_memory=memory, timed_out=late.is_set())
+        memory = code == 137 and bool(state.get("OOMKilled"))
+        return Exit(code, out_of_memory=memory, timed_out=late.is_set(), finished=state["FinishedAt"].rstrip("Z"))
 
     def _stop_late(self, container: str, late: threading.Event) -> None:
         from docker.errors import APIError
@@ -202,18 +241,27 @@ class Engine:
         with suppress(APIError):
             self.api.kill(container)
 
-    def get(self, container: str, path: str, folder: Path) -> Path | None:
-        """Copy a file or folder out of a container into a folder of ours; None when it is not there."""
+    @contextmanager
+    def read(self, container: str, path: str) -> Iterator[tarfile.TarFile | None]:
+        """A file or folder of a container as a tar stream, below its own name; None when it is not there."""
         from docker.errors import NotFound
 
         try:
             stream, _ = self.api.get_archive(container, path)
         except NotFound:
-            return None
-        folder.mkdir(parents=True, exist_ok=True)
+            yield None
+            return
+        with tarfile.open(fileobj=io.BufferedReader(Pieces(stream), 1 << 20), mode="r|") as archive:
+            yield archive
+
+    def get(self, container: str, path: str, folder: Path) -> Path | None:
+        """Copy a file or folder out of a container into a folder of ours; None when it is not there."""
         name = PurePosixPath(path).name
         links: dict[Path, str] = {}
-        with tarfile.open(fileobj=io.BufferedReader(Pieces(stream), 1 << 20), mode="r|") as archive:
+        with self.read(container, path) as archive:
+            if archive is None:
+                return None
+            folder.mkdir(parents=True, exist_ok=True)
             for member in archive:
                 if member.issym() or member.islnk():
                     inside = PurePosixPath(path).parent / member.name
@@ -264,47 +312,6 @@ class Engine:
         self.api.close()
 
 
-class Pieces(io.RawIOBase):
-    """An iterator over bytes as a file."""
-
-    def __init__(self, pieces: Iterable[Any]) -> None:
-        self._pieces = iter(pieces)
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        """It can be read."""
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill a buffer, or a part of it."""
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._rest = memoryview(bytes(piece))
-        target = memoryview(buffer).cast("B")
-        size = min(len(target), len(self._rest))
-        target[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
-
-
-def folder_entry(path: str) -> tarfile.TarInfo:
-    """A folder in a tar stream that anybody may write to."""
-    entry = tarfile.TarInfo(path.strip("/"))
-    entry.type = tarfile.DIRTYPE
-    entry.mode = _OPEN
-    return entry
-
-
-def file_entry(path: str, size: int) -> tarfile.TarInfo:
-    """A file in a tar stream that anybody may write to."""
-    entry = tarfile.TarInfo(path.strip("/"))
-    entry.size = size
-    entry.mode = 0o666
-    return entry
-
-
 def connect(identity: str) -> Engine:
     """A connection to the engine that the environment names; leftovers of rehearsals that died are removed.
 
@@ -336,6 +343,10 @@ def _remove_labelled(api: Any, chosen: Callable[[Mapping[str, str]], bool]) -> N
         if chosen(container["Labels"]):
             with suppress(APIError):
                 api.remove_container(container["Id"], force=True, v=True)
+    for network in api.networks(filters={"label": LABEL}):
+        if chosen(network["Labels"] or {}):
+            with suppress(APIError):
+                api.remove_network(network["Id"])
     for volume in api.volumes(filters={"label": LABEL})["Volumes"] or []:
         if chosen(volume["Labels"] or {}):
             with suppress(APIError):

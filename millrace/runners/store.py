@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from millrace.errors import ConfigError, DataError, TaskFailedError
-from millrace.runners.engine import Pieces, file_entry, folder_entry
+from millrace.runners.archive import Pieces, file_entry, folder_entry
 
 __all__ = ["SCHEMES", "Store", "local_path", "open_store", "seed", "store_reason"]
 

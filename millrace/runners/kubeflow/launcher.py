@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from millrace.errors import TaskFailedError, explain_os_error
-from millrace.runners.engine import SCRATCH, Exit, Pod, file_entry, folder_entry
+from millrace.runners.archive import file_entry, folder_entry
+from millrace.runners.engine import SCRATCH
 from millrace.runners.kubeflow.cache import Results, find_results, fingerprint, keep_results
 from millrace.runners.kubeflow.inputs import WORKSPACE, Artifact, Inputs, Outcome, Scope, Task, value_of
 from millrace.runners.kubeflow.outputs import collect
@@ -24,6 +25,7 @@ from millrace.runners.kubeflow.pods import PodOptions, pod_options
 from millrace.runners.kubeflow.record import TaskRecord
 from millrace.runners.kubeflow.run import Run
 from millrace.runners.kubeflow.values import canonical, text_of
+from millrace.runners.pod import Exit, Pod
 from millrace.runners.record import TaskState
 from millrace.runners.store import SCHEMES, local_path, store_reason
 
