@@ -60,7 +60,7 @@ def explain_answer(error: Any, service: str, asked: Mapping[str, Any], target: S
             return ServiceError(_joined(say(action, asked, target), told), code, may_pass=codes is _BUSY)
     if code == "NoSuchBucket" or (service == "s3" and error.operation_name == "HeadBucket" and status == 404):
         return ServiceError(_no_bucket(asked, target), "NoSuchBucket")
-    if re.search(r"assum|role", told, re.IGNORECASE) and code in ("ValidationException", "InvalidParameterValue"):
+    if re.search(r"assume|PassRole", told) and code in ("ValidationException", "InvalidParameterValue"):
         return ServiceError(_joined(_role(action, asked, target), told), code)
     if code in ("ResourceLimitExceeded", "ServiceQuotaExceededException"):
         advice = f"{action}: a quota of this account is used up; ask for more in the console, Service Quotas"

@@ -1,0 +1,48 @@
+"""AWS on this machine, one server for all tests of a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from millrace.targets.sagemaker import SageMaker, Session
+from tests.services.sagemaker.fake import ACCOUNT, FakeAws, serving
+
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/jobs"
+BUCKET = "millrace-tests"
+SMALL = Path(__file__).with_name("small.json")
+
+
+@pytest.fixture(scope="session")
+def aws_server() -> Iterator[FakeAws]:
+    """The stand-in, one for all tests."""
+    with serving(FakeAws()) as fake:
+        yield fake
+
+
+@pytest.fixture
+def aws(aws_server: FakeAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeAws:
+    """The stand-in, empty but for a bucket, and the environment with which this process and its children reach it."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in aws_server.environment().items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    aws_server.reset()
+    s3: Any = boto3.resource("s3")
+    bucket = s3.create_bucket(Bucket=BUCKET)
+    bucket.objects.all().delete()
+    aws_server.calls.clear()
+    return aws_server
+
+
+@pytest.fixture
+def target(aws: FakeAws) -> SageMaker:
+    """A target whose account is the stand-in."""
+    return SageMaker(role=ROLE, bucket=BUCKET, session=Session(poll_seconds=0.01))

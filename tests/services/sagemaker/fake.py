@@ -1,0 +1,409 @@
+"""AWS on this machine: moto's server, with what it lacks for SageMaker added before it.
+
+Every request is written down and held against botocore's shapes. Executions of pipelines are kept here, where they go
+on step by step; endpoints can be updated; quotas can be listed. All else is moto's.
+
+    with serving(FakeAws()) as aws:
+        aws.environment()                      # what a process needs to reach it
+        aws.play.failing["train"] = "reason"   # how executions go
+        aws.count("sagemaker:UpdatePipeline")  # what was asked
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from moto import backends
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from tests.services.sagemaker.asked import Call, read_call, wrong_fields
+from tests.services.sagemaker.executions import Execution, Play, RefusalError, read_definition, started
+
+__all__ = ["ACCOUNT", "SECRET", "FakeAws", "RefusalError", "serving"]
+
+ACCOUNT = DEFAULT_ACCOUNT_ID
+SECRET = "secret-of-aws-that-nobody-should-see"
+_BACKENDS = ("sagemaker", "scheduler", "logs", "ecr", "iam", "service-quotas", "applicationautoscaling", "cloudwatch")
+_SHOWN = 100
+Answer = dict[str, Any]
+
+
+def _kept(service: str) -> Any:
+    """moto's state of a service, by account and region."""
+    get: Any = backends.get_backend
+    return get(service)
+
+
+class FakeAws:
+    """What moto does not keep, and switches that make it behave badly."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.lock = threading.RLock()
+        self.moto: Any = DomainDispatcherApplication(create_backend_app)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything but what is in S3, and behave well."""
+        for name in _BACKENDS:
+            for account in list(_kept(name).values()):
+                account.reset()
+        self.calls: list[Call] = []
+        """All requests that have come, refused ones too."""
+        self.play = Play()
+        self.executions: dict[str, Execution] = {}
+        """By ARN, the oldest first."""
+        self.trials: dict[str, list[Answer]] = {}
+        """Training jobs of tuning jobs, by the tuning job's name."""
+        self.quotas: dict[str, float] = {}
+        """Applied quotas of SageMaker, by their names."""
+        self.update_looks = 0
+        """How many looks at an endpoint say `Updating` after a change."""
+        self.update_failure = ""
+        """Why updates of endpoints are rolled back; empty lets them succeed."""
+        self.endpoints: dict[str, Answer] = {}
+        """Last changes of endpoints by name: Config, Deployment, looks left."""
+        self.invoked: Callable[[str, bytes], bytes] | None = None
+        """What endpoints answer: called with the endpoint's name and the request's body; None leaves it to moto."""
+        self.broken: Callable[[Call], RefusalError | None] = lambda call: None
+        """Called before each request; a RefusalError is answered."""
+
+    def environment(self) -> dict[str, str]:
+        """Variables with which a process reaches it."""
+        return {
+            "AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def count(self, name: str) -> int:
+        """How often an operation was asked for, `sagemaker:CreatePipeline` for one."""
+        return sum(call.name == name for call in self.calls)
+
+    def changes(self) -> list[str]:
+        """Operations that came and were no mere looks."""
+        looks = ("Describe", "List", "Get", "Head", "GET", "HEAD", "Filter")
+        return [call.name for call in self.calls if not call.operation.startswith(looks)]
+
+    def write_log(self, group: str, stream: str, lines: Iterable[str], region: str = "us-east-1") -> None:
+        """Put lines into a stream of CloudWatch Logs, as a job's container does."""
+        logs = _kept("logs")[ACCOUNT][region]
+        if group not in logs.groups:
+            logs.create_log_group(group, {})
+        if stream not in logs.groups[group].streams:
+            logs.create_log_stream(group, stream)
+        now = int(time.time() * 1000)
+        logs.put_log_events(group, stream, [{"timestamp": now, "message": line} for line in lines])
+
+    def answer(self, call: Call, body: bytes) -> Answer | bytes | None:
+        """What is answered here; None leaves it to moto.
+
+        Raises:
+            RefusalError: As the service answers.
+        """
+        with self.lock:
+            self.calls.append(call)
+            refusal = self.broken(call)
+            if refusal is not None:
+                raise refusal
+            wrong = wrong_fields(call)
+            if wrong:
+                raise RefusalError(f"{len(wrong)} validation errors detected: {'; '.join(wrong)}")
+            if call.service == "sagemaker-runtime" and self.invoked is not None:
+                return self.invoked(call.asked["EndpointName"], body)
+            action = _ACTIONS.get(call.name)
+            return action(self, call) if action else None
+
+    def changed(self, call: Call, answer: Answer) -> Answer:
+        """What moto answers, put right."""
+        with self.lock:
+            change = _CHANGES.get(call.name)
+            return change(self, call, answer) if change else answer
+
+    def backend(self, call: Call) -> Any:
+        """moto's state of SageMaker."""
+        return _kept("sagemaker")[ACCOUNT][call.region]
+
+    def execution(self, call: Call) -> Execution:
+        """The one that a call is about."""
+        found = self.executions.get(call.asked["PipelineExecutionArn"])
+        if found is None:
+            raise RefusalError(f"Pipeline execution {call.asked['PipelineExecutionArn']} not found", "ResourceNotFound")
+        return found
+
+
+def _checked(fake: FakeAws, call: Call) -> None:
+    """Definitions are read when they come; moto keeps anything."""
+    role = call.asked.get("RoleArn", "")
+    if role.endswith("/unknown"):
+        raise RefusalError(f"The role {role} could not be assumed by sagemaker.amazonaws.com")
+    name = call.asked["PipelineName"]
+    if call.operation == "UpdatePipeline" and name not in fake.backend(call).pipelines:
+        raise RefusalError(f"Pipeline {name} does not exist.", "ResourceNotFound")
+    if "PipelineDefinition" in call.asked:
+        read_definition(call.asked["PipelineDefinition"])
+    if "PipelineDefinitionS3Location" in call.asked:
+        where = call.asked["PipelineDefinitionS3Location"]
+        try:
+            stored = _kept("s3")[ACCOUNT]["aws"].get_object(where["Bucket"], where["ObjectKey"])
+        except Exception as error:
+            raise RefusalError(f"Unable to read {where}: {error}") from error
+        if stored is None:
+            raise RefusalError(f"Unable to read {where}")
+        read_definition(stored.value.decode())
+
+
+def _described(fake: FakeAws, call: Call) -> None:
+    name = call.asked["PipelineName"].rpartition("/")[2]
+    if name not in fake.backend(call).pipelines:
+        raise RefusalError(f"Pipeline '{name}' does not exist.", "ResourceNotFound")
+
+
+def _start(fake: FakeAws, call: Call) -> Answer:
+    _described(fake, call)
+    pipeline = fake.backend(call).pipelines[call.asked["PipelineName"].rpartition("/")[2]]
+    for execution in fake.executions.values():
+        if execution.asked["ClientRequestToken"] == call.asked["ClientRequestToken"]:
+            if execution.asked != call.asked:
+                raise RefusalError("Idempotency token was already used with different parameters")
+            return {"PipelineExecutionArn": execution.arn}
+    source = call.asked.get("SelectiveExecutionConfig", {}).get("SourcePipelineExecutionArn")
+    if source and source not in fake.executions:
+        raise RefusalError(f"Source execution {source} not found", "ResourceNotFound")
+    made = started(pipeline.arn, str(pipeline.pipeline_definition), call.asked, fake.play)
+    fake.executions[made.arn] = made
+    return {"PipelineExecutionArn": made.arn}
+
+
+def _describe(fake: FakeAws, call: Call) -> Answer:
+    execution = fake.execution(call)
+    asked = execution.asked
+    told = {
+        "PipelineArn": execution.pipeline,
+        "PipelineExecutionArn": execution.arn,
+        "PipelineExecutionDisplayName": execution.name,
+        "PipelineExecutionStatus": execution.status,
+        "PipelineExecutionDescription": asked.get("PipelineExecutionDescription"),
+        "CreationTime": execution.begun,
+        "LastModifiedTime": execution.changed,
+        "FailureReason": execution.reason or None,
+        "SelectiveExecutionConfig": asked.get("SelectiveExecutionConfig"),
+        "ParallelismConfiguration": asked.get("ParallelismConfiguration"),
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _steps(fake: FakeAws, call: Call) -> Answer:
+    """Steps that have started, the latest first; a look lets the execution go on."""
+    execution = fake.execution(call)
+    if not fake.play.paused:
+        execution.advance()
+    found = list(execution.steps.values())
+    if call.asked.get("SortOrder") != "Ascending":
+        found.reverse()
+    return _page(call, "PipelineExecutionSteps", found)
+
+
+def _executions(fake: FakeAws, call: Call) -> Answer:
+    _described(fake, call)
+    name = call.asked["PipelineName"].rpartition("/")[2]
+    found = [
+        {
+            "PipelineExecutionArn": item.arn,
+            "StartTime": item.begun,
+            "PipelineExecutionStatus": item.status,
+            "PipelineExecutionDescription": item.asked.get("PipelineExecutionDescription", ""),
+            "PipelineExecutionDisplayName": item.name,
+        }
+        for item in fake.executions.values()
+        if item.pipeline.rpartition("/")[2] == name
+    ]
+    if call.asked.get("SortOrder") != "Ascending":
+        found.reverse()
+    return _page(call, "PipelineExecutionSummaries", found)
+
+
+def _page(call: Call, key: str, items: list[Any]) -> Answer:
+    first, size = int(call.asked.get("NextToken") or 0), int(call.asked.get("MaxResults") or _SHOWN)
+    rest = {"NextToken": str(first + size)} if len(items) > first + size else {}
+    return {key: items[first : first + size], **rest}
+
+
+def _stop(fake: FakeAws, call: Call) -> Answer:
+    execution = fake.execution(call)
+    if execution.status != "Executing":
+        raise RefusalError("Only executing pipeline executions can be stopped")
+    execution.status = "Stopping"
+    return {"PipelineExecutionArn": execution.arn}
+
+
+def _retry(fake: FakeAws, call: Call) -> Answer:
+    execution = fake.execution(call)
+    if execution.status not in ("Failed", "Stopped"):
+        raise RefusalError("Only failed or stopped pipeline executions can be retried")
+    execution.steps = {name: step for name, step in execution.steps.items() if step["StepStatus"] == "Succeeded"}
+    execution.status, execution.reason = "Executing", ""
+    return {"PipelineExecutionArn": execution.arn}
+
+
+def _update_endpoint(fake: FakeAws, call: Call) -> Answer:
+    name, config = call.asked["EndpointName"], call.asked["EndpointConfigName"]
+    state = fake.backend(call)
+    if name not in state.endpoints:
+        raise RefusalError(f'Could not find endpoint "{name}".')
+    if config not in state.endpoint_configs:
+        raise RefusalError(f'Could not find endpoint configuration "{config}".')
+    if fake.endpoints.get(name, {}).get("looks"):
+        raise RefusalError(f'Cannot update in-progress endpoint "{name}".')
+    change = {"config": config, "deployment": call.asked.get("DeploymentConfig"), "looks": fake.update_looks}
+    fake.endpoints[name] = change | {"failure": fake.update_failure}
+    if not fake.update_failure:
+        endpoint = state.endpoints[name]
+        endpoint.endpoint_config_name = config
+        variants = state.describe_endpoint_config(config)["ProductionVariants"]
+        endpoint.production_variants = endpoint._process_production_variants(variants)
+    return {"EndpointArn": state.endpoints[name].arn}
+
+
+def _endpoint(fake: FakeAws, call: Call, answer: Answer) -> Answer:
+    change = fake.endpoints.get(call.asked["EndpointName"])
+    if change is None:
+        return answer
+    if change["looks"]:
+        change["looks"] -= 1
+        return answer | {"EndpointStatus": "Updating"}
+    last = {"LastDeploymentConfig": change["deployment"]} if change["deployment"] else {}
+    return answer | last | ({"FailureReason": change["failure"]} if change["failure"] else {})
+
+
+def _definition(fake: FakeAws, call: Call) -> Answer:
+    execution = fake.execution(call)
+    return {"PipelineDefinition": execution.definition, "CreationTime": execution.begun}
+
+
+def _parameters(fake: FakeAws, call: Call) -> Answer:
+    return {"PipelineParameters": fake.execution(call).asked.get("PipelineParameters") or []}
+
+
+def _tuning(fake: FakeAws, call: Call) -> Answer | None:
+    trials = fake.trials.get(call.asked["HyperParameterTuningJobName"])
+    if trials is None:
+        return None
+    return {"HyperParameterTuningJobName": call.asked["HyperParameterTuningJobName"], "BestTrainingJob": trials[0]}
+
+
+def _trials(fake: FakeAws, call: Call) -> Answer:
+    trials = fake.trials.get(call.asked["HyperParameterTuningJobName"], [])
+    return _page(call, "TrainingJobSummaries", trials)
+
+
+def _quotas(fake: FakeAws, call: Call) -> Answer:
+    listed = [
+        {"ServiceCode": call.asked["ServiceCode"], "QuotaName": name, "QuotaCode": f"L-{index:08X}", "Value": value}
+        for index, (name, value) in enumerate(fake.quotas.items())
+    ]
+    return _page(call, "Quotas", listed)
+
+
+_ACTIONS: dict[str, Callable[[FakeAws, Call], Answer | None]] = {
+    "sagemaker:CreatePipeline": _checked,
+    "sagemaker:UpdatePipeline": _checked,
+    "sagemaker:DescribePipeline": _described,
+    "sagemaker:StartPipelineExecution": _start,
+    "sagemaker:DescribePipelineExecution": _describe,
+    "sagemaker:DescribePipelineDefinitionForExecution": _definition,
+    "sagemaker:ListPipelineParametersForExecution": _parameters,
+    "sagemaker:ListPipelineExecutionSteps": _steps,
+    "sagemaker:ListPipelineExecutions": _executions,
+    "sagemaker:StopPipelineExecution": _stop,
+    "sagemaker:RetryPipelineExecution": _retry,
+    "sagemaker:UpdateEndpoint": _update_endpoint,
+    "sagemaker:DescribeHyperParameterTuningJob": _tuning,
+    "sagemaker:ListTrainingJobsForHyperParameterTuningJob": _trials,
+    "service-quotas:ListServiceQuotas": _quotas,
+}
+_CHANGES: dict[str, Callable[[FakeAws, Call, Answer], Answer]] = {"sagemaker:DescribeEndpoint": _endpoint}
+
+
+class _Application:
+    """The server's WSGI application."""
+
+    def __init__(self, fake: FakeAws) -> None:
+        self.fake = fake
+
+    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        body = b""
+        if environ.get("CONTENT_LENGTH"):
+            body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+            environ["wsgi.input"] = io.BytesIO(body)
+        headers = {name[5:].lower().replace("_", "-"): str(value) for name, value in environ.items() if "HTTP_" in name}
+        call = read_call(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"], headers, body)
+        try:
+            answer = self.fake.answer(call, body)
+        except RefusalError as refusal:
+            return _refused(call, refusal, start)
+        if answer is None and call.name in _CHANGES:
+            return self._changed(call, environ, start)
+        if answer is None:
+            found: Iterable[bytes] = self.fake.moto(environ, start)
+            return found
+        return _sent(answer if isinstance(answer, bytes) else json.dumps(answer).encode(), start)
+
+    def _changed(self, call: Call, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        told: list[Any] = []
+        data = b"".join(self.fake.moto(environ, lambda *words: told.extend(words)))
+        if not str(told[0]).startswith("200"):
+            start(*told)
+            return [data]
+        return _sent(json.dumps(self.fake.changed(call, json.loads(data))).encode(), start)
+
+
+def _sent(data: bytes, start: Callable[..., Any], status: str = "200 OK") -> Iterable[bytes]:
+    kind = "text/xml" if data.startswith(b"<") else "application/x-amz-json-1.1"
+    start(status, [("Content-Type", kind), ("Content-Length", str(len(data)))])
+    return [data]
+
+
+def _refused(call: Call, refusal: RefusalError, start: Callable[..., Any]) -> Iterable[bytes]:
+    """An error in the words of the service's protocol."""
+    inner = f"<Code>{refusal.code}</Code><Message>{refusal}</Message>"
+    if call.service == "s3":
+        text = f"<Error>{inner}</Error>"
+    elif call.service in ("sts", "iam"):
+        text = f"<ErrorResponse><Error>{inner}</Error></ErrorResponse>"
+    else:
+        text = json.dumps({"__type": refusal.code, "message": str(refusal), "Message": str(refusal)})
+    data = b"" if call.operation.startswith("HEAD") else text.encode()
+    return _sent(data, start, f"{refusal.status} Refused")
+
+
+class _Quiet(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's name
+        return
+
+
+@contextmanager
+def serving(fake: FakeAws) -> Iterator[FakeAws]:
+    """Serve on a free port of this machine."""
+    server = make_server("127.0.0.1", 0, _Application(fake), threaded=True, request_handler=_Quiet)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    fake.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield fake
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
