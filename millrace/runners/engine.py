@@ -14,11 +14,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from millrace.errors import ConfigError, TaskFailedError
 from millrace.runners.archive import Pieces
-from millrace.runners.pod import Exit, Pod
+from millrace.runners.pod import Exit, Log, Pod
 
 __all__ = ["Engine", "connect"]
 
@@ -156,13 +156,14 @@ class Engine:
         found = ipaddress.ip_address(address)
         return any(found in subnet for subnet in list(self._subnets.values()))
 
-    def address(self, container: str, port: int) -> tuple[str, int]:
-        """Where this machine reaches a port of a running container: as it is published, or else directly."""
+    def address(self, container: str, port: int) -> tuple[str, int] | None:
+        """Where this machine reaches a port of a container: as it is published, or directly; None before it runs."""
         settings = self.api.inspect_container(container)["NetworkSettings"]
         published = (settings["Ports"] or {}).get(f"{port}/tcp")
         if published:
             return str(published[0]["HostIp"]), int(published[0]["HostPort"])
-        return next(str(joined["IPAddress"]) for joined in settings["Networks"].values()), port
+        address = next((str(joined["IPAddress"]) for joined in settings["Networks"].values()), "")
+        return (address, port) if address else None
 
     def end(self, container: str, grace: float) -> None:
         """Send a container SIGTERM, and SIGKILL when it still runs after some seconds."""
@@ -203,7 +204,7 @@ class Engine:
             if failures:
                 raise failures[0]
 
-    def run(self, container: str, log: IO[bytes], timeout: float | None) -> Exit:
+    def run(self, container: str, log: Log, timeout: float | None) -> Exit:
         """Start a container, write its output to a log and wait for its end."""
         from docker.errors import APIError, NotFound
 

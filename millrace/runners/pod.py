@@ -1,11 +1,12 @@
-"""What a container is made from, and how it ended."""
+"""What a container is made from, where its output goes, and how it ended."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-__all__ = ["Exit", "Pod"]
+__all__ = ["Exit", "Log", "Pod"]
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,13 @@ class Exit:
     timed_out: bool = False
     finished: str = ""
     """When, so that texts compare as times do."""
+
+
+class Log(Protocol):
+    """Takes what a container prints."""
+
+    def write(self, piece: bytes, /) -> object:
+        """Add bytes."""
+
+    def flush(self) -> object:
+        """Let others read what was added."""
