@@ -1,0 +1,72 @@
+"""`millrace compile`: a pipeline as SageMaker's own definition."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from millrace.commands.documents import is_printed, size_of, write_document
+from millrace.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from millrace.commands.of_target import Asked
+    from millrace.settings import Settings
+    from millrace.specs import PipelineSpec
+    from millrace.targets.sagemaker import SageMaker
+
+__all__ = ["run"]
+
+_ECR = re.compile(r"[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/|public\.ecr\.aws/")
+
+
+def run(settings: Settings, asked: Asked) -> int:
+    """Run the command and return the exit code."""
+    from millrace.compilers.images import reference
+    from millrace.compilers.sagemaker import compile_pipeline
+    from millrace.config import target_words
+
+    if settings.component is not None:
+        raise UnsupportedError(
+            f"component={settings.component}: a definition of SageMaker's has no components of its own: compile a "
+            "pipeline, or take target=kubeflow"
+        )
+    target = settings.sagemaker()
+    spec = settings.compose()
+    text = compile_pipeline(spec, target)
+    path = settings.output or Path("build", f"{spec.name}.sagemaker.json")
+    if is_printed(path, text):
+        return 0
+    write_document(path, text, asked.written)
+    images = sorted({reference(component.image, target.images) for component in spec.components})
+    print(f"{path}: {size_of(text)}, {len(spec.tasks)} tasks, for SageMaker Pipelines")
+    for image in images:
+        print(f"image: {image}")
+    for name, told in _open(spec, target):
+        print(f"open: {name}{told}")
+    for note in _notes(spec, target, images):
+        print(f"note: {note}")
+    print(f"next: millrace upload document={path} {target_words(asked.words)}")
+    return 0
+
+
+def _open(spec: PipelineSpec, target: SageMaker) -> Iterator[tuple[str, str]]:
+    for name in ("role", "bucket"):
+        if getattr(target, name) is None:
+            yield name, f" (string, must be given; target.{name} fixes it)"
+    for one in spec.runtime_parameters:
+        yield one.name.replace(".", "_"), f" = {one.default!r} ({one.kind})"
+
+
+def _notes(spec: PipelineSpec, target: SageMaker, images: list[str]) -> Iterator[str]:
+    from millrace.compilers.sagemaker.jobs import kind_of
+
+    if any(not _ECR.match(image) for image in images):
+        yield (
+            "SageMaker pulls images from ECR only: `millrace build "
+            f"push=ACCOUNT.dkr.ecr.{target.region}.amazonaws.com/millrace/`, and compile again; rehearsals run as it is"
+        )
+    tuned = [task.name for task in spec.tasks if kind_of(task, spec.component_of(task), target) == "tuning"]
+    if target.training.groups and tuned:
+        yield (f"trials of {', '.join(tuned)} run on machines of one type: tuning jobs take no target.training.groups")

@@ -1,0 +1,138 @@
+"""What is refused before anything is compiled: settings that nothing would follow, and tasks that could not run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from millrace.compilers.sagemaker.context import Compiling
+from millrace.compilers.sagemaker.searches import Numbers, read_search
+from millrace.errors import ConfigError, UnsupportedError, did_you_mean
+from millrace.runtime.schemas import CHANNELS
+from millrace.specs import Task
+
+__all__ = ["check_pipeline"]
+
+_LOCAL = re.compile(r"(file:|[./~\\]|[A-Za-z]:[\\/])")
+"""How paths of one machine begin."""
+_IGNORED = {"transform": ("volume_gib", "timeout_minutes")}
+"""Settings that a kind of job has no place for."""
+
+
+def check_pipeline(context: Compiling) -> None:
+    """Check settings against the tasks that there are, and tasks against what jobs can do.
+
+    Raises:
+        ConfigError: For settings of what is not there.
+        UnsupportedError: For what a job can't do, with a way out.
+    """
+    _check_settings(context)
+    for task in context.spec.tasks:
+        _check_job(task, context)
+        _check_outside(task, context)
+        _check_hosts(task, context)
+
+
+def _check_settings(context: Compiling) -> None:
+    target = context.target
+    names = [task.name for task in context.spec.tasks]
+    for name in target.tasks:
+        if name not in names:
+            raise ConfigError(f"target.tasks.{name}: unknown task: {did_you_mean(name, names)}")
+    kinds = {task.name: context.kind(task) for task in context.spec.tasks}
+    trained = [task for task in context.spec.tasks if kinds[task.name] in ("training", "tuning")]
+    ports = {port for task in trained for port in task.inputs}
+    for name in target.training.channels:
+        if name not in ports:
+            raise ConfigError(f"target.training.channels.{name}: no input of a training: {did_you_mean(name, ports)}")
+    ranges = set(_ranges(task for task in trained if kinds[task.name] == "tuning"))
+    for name in target.tuning.scaling:
+        if name not in ranges:
+            raise ConfigError(
+                f"target.tuning.scaling.{name}: no range of numbers is searched by that name: "
+                f"{did_you_mean(name, ranges)}"
+            )
+
+
+def _ranges(tasks: Iterator[Task]) -> Iterator[str]:
+    for task in tasks:
+        yield from (name for name, values in read_search(task).space.items() if isinstance(values, Numbers))
+
+
+def _check_job(task: Task, context: Compiling) -> None:
+    own = context.target.tasks.get(task.name)
+    for name in _IGNORED.get(context.kind(task), ()):
+        if own is not None and getattr(own, name) is not None:
+            raise UnsupportedError(
+                f"target.tasks.{task.name}.{name}: a {context.kind(task)} job has no such setting: leave it out, or "
+                f"run the component in the step's own machine, target.{context.kind(task)}.kind=task"
+            )
+
+
+def _check_outside(task: Task, context: Compiling) -> None:
+    component = context.component(task)
+    fields: Any = component.parameters.get("properties", {})
+    for name in component.uncached_when:
+        value = task.parameters.get(name)
+        if not isinstance(value, str):
+            continue
+        place = fields.get(name, {}).get("format") == "location"
+        where = f"{task.name}.{name}={value}"
+        if _LOCAL.match(value) or (place and "://" not in value):
+            raise UnsupportedError(
+                f"{where}: a path of this machine, which no job of SageMaker's can read: copy it to S3 "
+                f"(aws s3 sync {value} s3://BUCKET/PREFIX) and give {task.name}.{name}=s3://BUCKET/PREFIX"
+            )
+        if place and not value.startswith("s3://"):
+            raise UnsupportedError(
+                f"{where}: the role of a job of SageMaker's opens s3:// only: copy it there and give "
+                f"{task.name}.{name}=s3://BUCKET/PREFIX"
+            )
+        if context.target.network.isolate and "://" in value:
+            raise UnsupportedError(
+                f"target.network.isolate=true: {where} is read by the task itself, which an isolated job can't: "
+                "set it to false and use target.network.subnets, or make the data by a task"
+            )
+
+
+def _check_hosts(task: Task, context: Compiling) -> None:
+    kind, asked = context.kind(task), task.distribution
+    shares = 1 if task.for_each is None else task.for_each.shares
+    if asked.hosts * asked.processes > 1 and kind not in ("training", "tuning"):
+        raise UnsupportedError(
+            f"tasks.{task.name}: distribution asks for {asked.hosts} hosts with {asked.processes} processes each, "
+            "which jobs of components that delegate training have: use Distribution(hosts=1, processes=1) here"
+        )
+    if shares == 1:
+        return
+    if kind != "processing":
+        raise UnsupportedError(
+            f"tasks.{task.name}: {shares} shares; a {kind} job does its work as a whole: leave `shares` out"
+        )
+    if context.component(task).metrics:
+        raise UnsupportedError(
+            f"tasks.{task.name}: {shares} shares, each of which would write the same metrics.json; report metrics by a "
+            "later task"
+        )
+    for port in context.component(task).inputs:
+        if port.artifact.title == "millrace.Shards" and not port.many:
+            for output in task.inputs.get(port.name, ()):
+                _check_shards(task, shares, context.spec.task(output.task))
+
+
+def _check_shards(task: Task, shares: int, producer: Task) -> None:
+    """Each host needs a shard of its own: SageMaker ends a job of which one host gets none."""
+    given = producer.parameters.get("shards")
+    if isinstance(given, int):
+        most, told = given * len(CHANNELS), f"{given} of each channel, {given * len(CHANNELS)} at most"
+    elif isinstance(given, dict):
+        most = sum(count for count in given.values() if isinstance(count, int))
+        told = str(most)
+    else:
+        return
+    if shares > most:
+        raise UnsupportedError(
+            f"tasks.{task.name}: {shares} hosts for fewer shards ({told}): each host needs one of its own: raise "
+            f"{producer.name}.shards, or have fewer hosts"
+        )
