@@ -309,6 +309,8 @@ class SageMaker(Frozen):
     region: str = Field(default="us-east-1", pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
     role: Arn | None = None
     """ARN of the role of the pipeline's jobs; null leaves it to a parameter of the document, `role`."""
+    schedule_role: Arn | None = None
+    """ARN of the role with which EventBridge Scheduler starts runs; it trusts scheduler.amazonaws.com. Null: `role`."""
     bucket: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     """Bucket of all that the pipeline writes; null leaves it to a parameter of the document, `bucket`."""
     prefix: str = Field(default="millrace", pattern=r"^[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*$")
