@@ -20,7 +20,7 @@ from typing import Any
 from millrace.errors import ConfigError, DataError, TaskFailedError
 from millrace.runners.archive import Pieces, file_entry, folder_entry
 
-__all__ = ["SCHEMES", "Store", "local_path", "open_store", "seed", "store_reason"]
+__all__ = ["SCHEMES", "Store", "local_path", "open_moto", "open_store", "seed", "store_reason"]
 
 SCHEMES = ("s3://", "minio://")
 """What the store can hold; both lead to the same buckets."""
@@ -179,6 +179,24 @@ def open_store(endpoint: str | None) -> Iterator[Store]:
     if endpoint is not None:
         yield Store(endpoint, _own_environment(endpoint), makes_buckets=False)
         return
+    with open_moto() as address:
+        environment = {
+            "AWS_ACCESS_KEY_ID": "rehearsal",
+            "AWS_SECRET_ACCESS_KEY": "rehearsal",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": address,
+        }
+        yield Store(address, environment, makes_buckets=True)
+
+
+@contextlib.contextmanager
+def open_moto() -> Iterator[str]:
+    """The address of a server that answers as S3 and AWS's other services do, as long as this context lives.
+
+    Raises:
+        ConfigError: When the package is missing.
+    """
     try:
         from moto.server import ThreadedMotoServer
     except ImportError:
@@ -189,16 +207,8 @@ def open_store(endpoint: str | None) -> Iterator[Store]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    address = f"http://{host}:{port}"
-    environment = {
-        "AWS_ACCESS_KEY_ID": "rehearsal",
-        "AWS_SECRET_ACCESS_KEY": "rehearsal",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": address,
-    }
     try:
-        yield Store(address, environment, makes_buckets=True)
+        yield f"http://{host}:{port}"
     finally:
         server.stop()
 

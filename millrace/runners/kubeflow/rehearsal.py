@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import shutil
-import signal
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +23,14 @@ from millrace.runners.kubeflow.inputs import Identity, Inputs, Outcome, Scope, r
 from millrace.runners.kubeflow.record import Rehearsal
 from millrace.runners.kubeflow.run import Run
 from millrace.runners.record import RunState, TaskState
+from millrace.runners.rehearsing import (
+    ending_on_signal,
+    forget_old,
+    identity_of,
+    missing_images,
+    named,
+    refuse_settings,
+)
 from millrace.runners.settings import Rehearse
 from millrace.runners.store import SCHEMES, open_store, seed
 from millrace.targets.kubeflow import BackendVersion
@@ -57,6 +62,7 @@ def rehearse(
         UnsupportedError: When the document has parts that can't be rehearsed.
         DataError: When it is no document.
     """
+    refuse_settings(settings, ("interrupt", "hold"), "Kubeflow")
     view = _readable(text, compat)
     try:
         definitions = view.components["root"].get("inputDefinitions", {}).get("parameters", {})
@@ -69,12 +75,12 @@ def rehearse(
         raise ConfigError(missing)
     name = str(view.pipeline["pipelineInfo"]["name"])
     began = datetime.now(UTC)
-    identity = f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')[:40]}-{uuid.uuid4().hex[:8]}"
+    identity = identity_of(name)
     with contextlib.ExitStack() as stack:
         engine = connect(identity)
         stack.callback(engine.close)
         if lacking := engine.missing(support.images_of(view)):
-            raise ConfigError(support.missing_images(lacking))
+            raise ConfigError(missing_images(lacking))
         store = stack.enter_context(open_store(settings.endpoint))
         root, told = _pipeline_root(view, settings)
         store.check(root)
@@ -111,7 +117,7 @@ def rehearse(
             watch=watch,
         )
         _execute(run, Scope(Inputs(parameters, {})))
-    _forget_old(settings)
+    forget_old(settings)
     return record, directory
 
 
@@ -123,23 +129,6 @@ def _readable(text: str, compat: BackendVersion) -> View:
     if view is None or errors:
         raise UnsupportedError("this document can't be rehearsed:\n" + "\n".join(f"  {error}" for error in errors))
     return view
-
-
-def named(given: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by the document's names; dotted names of open fields (`train.epochs`) are `train_epochs` there."""
-    found: dict[str, Any] = {}
-
-    def add(name: str, value: Any) -> None:
-        if isinstance(value, Mapping) and name not in definitions and value:
-            for key, inner in value.items():
-                add(f"{name}_{key}", inner)
-        else:
-            plain = name.replace(".", "_")
-            found[name if name in definitions else plain] = value
-
-    for name, value in given.items():
-        add(name, value)
-    return found
 
 
 def _pipeline_root(view: View, settings: Rehearse) -> tuple[str, list[str]]:
@@ -166,7 +155,7 @@ def _execute(run: Run, scope: Scope) -> None:
             graph.cancel()
             loop.run_in_executor(None, run.engine.stop)
 
-        with _signals(loop, stop):
+        with ending_on_signal(loop, stop):
             return await graph
 
     try:
@@ -184,25 +173,3 @@ def _execute(run: Run, scope: Scope) -> None:
     finally:
         record.ended = datetime.now(UTC)
         record.write(run.directory)
-
-
-@contextlib.contextmanager
-def _signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP end a rehearsal in order."""
-    added = []
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        with contextlib.suppress(RuntimeError, ValueError):  # not the main thread: whoever is, decides
-            loop.add_signal_handler(number, stop)
-            added.append(number)
-    try:
-        yield
-    finally:
-        for number in added:
-            loop.remove_signal_handler(number)
-
-
-def _forget_old(settings: Rehearse) -> None:
-    """Remove the folders of old rehearsals."""
-    found = sorted(settings.root.glob("*/rehearsal.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in found[settings.keep :]:
-        shutil.rmtree(file.parent, ignore_errors=True)

@@ -15,7 +15,7 @@ from millrace.runners.kubeflow.graph import dependencies, is_exit_task
 from millrace.runners.kubeflow.pods import Vault, named_values, where
 from millrace.runners.kubeflow.volumes import VOLUME_IMAGES
 
-__all__ = ["images_of", "missing_images", "missing_values", "notes", "read_vault", "unsupported"]
+__all__ = ["images_of", "missing_values", "notes", "read_vault", "unsupported"]
 
 _IGNORED: Mapping[str, str] = {
     "nodeSelector": "node selectors",
@@ -91,16 +91,6 @@ def images_of(view: View) -> set[str]:
     """Images that the document names as constants."""
     images = {container.spec.get("image", "") for container in view.containers}
     return {image for image in images if image and "{{" not in image and image not in VOLUME_IMAGES}
-
-
-def missing_images(missing: list[str]) -> str:
-    """What to do about images that are not on this machine."""
-    lines = []
-    for image in missing:
-        own = image.split("@")[0].rpartition("/")[2].partition(":")[0]
-        mend = f"millrace build images=[{own}]" if image.startswith("millrace/") else f"docker pull {image}"
-        lines.append(f"the image {image} is not on this machine: {mend}")
-    return "\n".join(lines)
 
 
 def missing_values(view: View, secrets: Vault, config_maps: Vault) -> str:
