@@ -108,8 +108,8 @@ def find_run(session: Session, run: str | None, pipeline: str) -> str:
     found = find_pipeline(session, pipeline)
     if found is None:
         raise ConfigError(
-            f"there is no pipeline {pipeline!r} in {session.region}: start one with `millrace submit`, or name a run by "
-            "its ARN: run=arn:aws:sagemaker:..."
+            f"there is no pipeline {pipeline!r} in {session.region}: start one with `millrace submit`, or name a run "
+            "by its ARN: run=arn:aws:sagemaker:..."
         )
     if run:
         return execution_arn(session, str(found["PipelineArn"]), run)
@@ -158,6 +158,8 @@ def read_status(session: Session, plan: Plan) -> RunStatus:
     Raises:
         ServiceError: When AWS can't be reached or refuses.
     """
+    # first: of an execution that has ended, all steps have
+    run = session.call("sagemaker", "describe_pipeline_execution", PipelineExecutionArn=plan.arn)
     listed = list(
         session.pages(
             "sagemaker",
@@ -167,7 +169,6 @@ def read_status(session: Session, plan: Plan) -> RunStatus:
             SortOrder="Ascending",
         )
     )
-    run = session.call("sagemaker", "describe_pipeline_execution", PipelineExecutionArn=plan.arn)
     word = str(run["PipelineExecutionStatus"])
     return RunStatus(
         arn=plan.arn,

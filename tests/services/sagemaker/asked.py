@@ -104,7 +104,7 @@ def _body(service: str, name: str, body: bytes) -> dict[str, Any]:
 
 def _wrong(shape: Any, value: Any, path: str) -> Iterator[str]:
     wanted = _PYTHON.get(shape.type_name, object)  # blobs and moments are anything
-    good = isinstance(value, wanted) and (shape.type_name == "boolean" or not isinstance(value, bool))
+    good = isinstance(value, wanted) and (shape.type_name == "boolean" or type(value).__name__ != "bool")
     if not good:
         yield f"{path}: a {shape.type_name} is needed, not {value!r}"
     elif shape.type_name == "structure":

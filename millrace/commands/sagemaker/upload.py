@@ -1,0 +1,64 @@
+"""`millrace upload`: a compiled pipeline into SageMaker."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from millrace.commands.of_target import Asked
+from millrace.commands.sagemaker.documents import definition_text
+from millrace.compilers.sagemaker.names import pipeline_name
+from millrace.config import target_words
+from millrace.settings import Settings
+
+if TYPE_CHECKING:
+    from millrace.services.sagemaker import Document
+
+__all__ = ["compiled_document", "name_of", "run"]
+
+_NAMES = ("pipeline=", "pipeline.name=")
+
+
+def run(settings: Settings, asked: Asked) -> int:
+    """Run the command and return the exit code."""
+    from millrace.services.sagemaker import session, upsert_pipeline
+    from millrace.services.sagemaker.pipelines import pipeline_role
+
+    opened = session(settings.sagemaker())
+    document = compiled_document(settings, asked)
+    done = upsert_pipeline(opened, document, pipeline_role(opened.target, {}))
+    print(
+        f"pipeline {document.name}: {done.change}{f', its definition is at {done.location}' if done.location else ''}"
+    )
+    print(f"see it: {done.link}")
+    print(f"next: millrace submit {_same(settings, document.name)} {target_words(asked.words)}")
+    return 0
+
+
+def compiled_document(settings: Settings, asked: Asked) -> Document:
+    """The definition that is named, or the pipeline compiled now; checked either way.
+
+    Raises:
+        ConfigError: When it can't be read or compiled.
+        UnsupportedError: When SageMaker would refuse it.
+    """
+    from millrace.services.sagemaker.document import read_document, with_cache
+
+    document = read_document(
+        definition_text(settings), name_of(settings, asked), str(settings.document or "the pipeline")
+    )
+    return with_cache(document, settings.submit.cache)
+
+
+def name_of(settings: Settings, asked: Asked) -> str:
+    """The pipeline's name in SageMaker. A definition does not hold it: it is the file's, when nobody says another."""
+    if settings.document is None or any(word.startswith(_NAMES) for word in asked.words):
+        return pipeline_name(settings.pipeline.name)
+    return pipeline_name(settings.document.name.partition(".")[0])
+
+
+def _same(settings: Settings, name: str) -> str:
+    """The words that mean the same pipeline."""
+    if settings.document is None:
+        return f"pipeline={settings.pipeline.name}"
+    return f"document={shlex.quote(str(settings.document))} pipeline.name={name}"
