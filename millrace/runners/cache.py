@@ -14,7 +14,7 @@ import millrace
 from millrace.runtime.context import Share
 from millrace.specs import ComponentSpec, Task
 
-__all__ = ["reaches_outside", "task_key"]
+__all__ = ["task_key"]
 
 _SOURCES = (".py", ".html", ".css", ".js", ".yaml", ".j2")
 
@@ -37,11 +37,6 @@ def task_key(task: Task, component: ComponentSpec, inputs: Mapping[str, Iterable
         "share": [share.index, share.count],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def reaches_outside(task: Task, component: ComponentSpec) -> bool:
-    """Whether the task reads or changes the world outside the pipeline and so runs each time."""
-    return any(task.parameters.get(name) for name in component.uncached_when)
 
 
 @functools.cache

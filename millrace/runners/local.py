@@ -25,7 +25,7 @@ from millrace.errors import (
     explain_os_error,
     is_disk_full,
 )
-from millrace.runners.cache import reaches_outside, task_key
+from millrace.runners.cache import task_key
 from millrace.runners.merge import finished, merge_shares
 from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, TaskState
 from millrace.runners.revision import revision
@@ -34,6 +34,7 @@ from millrace.runners.worker import Cancelled, Worker
 from millrace.runtime.context import Share
 from millrace.runtime.task import Failure, GivenArtifact, TaskRequest, TaskResult, whole_result
 from millrace.specs import ComponentSpec, Frozen, PipelineSpec, Task
+from millrace.specs.uncached import is_uncached
 
 __all__ = ["LocalRunner", "run_pipeline"]
 
@@ -158,7 +159,7 @@ class _Execution:
             for port, outputs in task.inputs.items()
         }
         record.started = datetime.now(UTC)
-        outside = reaches_outside(task, component)
+        outside = is_uncached(task, component)
         own = not outside and not (self.runner.cache and task.cache)
         for index in range(count):
             key = task_key(task, component, digests, Share(index=index, count=count))

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from millrace.compilers.images import reference
 from millrace.errors import ConfigError, UnsupportedError, did_you_mean
 from millrace.specs import ComponentSpec, PipelineSpec, Resources, Retries, Task
+from millrace.specs.uncached import is_uncached
 from millrace.targets.kubeflow import ClusterWork, Kubeflow, PodSettings
 
 __all__ = ["check_tasks", "cluster_work", "is_cached", "pod_settings", "retries_end", "set_pod", "with_resources"]
@@ -58,11 +59,10 @@ def is_cached(task: Task, component: ComponentSpec, target: Kubeflow, opened: Co
         target: The target.
         opened: Dotted parameters that runtime parameters fill.
     """
-    heads = {path.partition(".")[0] for path in opened}
-    outside = any(task.parameters.get(name) or name in heads for name in component.uncached_when)
     work = cluster_work(task, component, target)
     serves = work is not None and work.kind == "inferenceservice"
     chosen = pod_settings(task.name, target).cache
+    outside = is_uncached(task, component, opened)
     return task.cache and not outside and not serves and (target.cache if chosen is None else chosen)
 
 

@@ -22,7 +22,11 @@ from millrace.targets.sagemaker import JobSettings, SageMaker
 
 __all__ = ["Compiling", "Made"]
 
-_LONGEST_RETRIES = 20
+_MOST_RETRIES = 20
+_STEP_FAULTS = ("Step.SERVICE_FAULT", "Step.THROTTLING")
+_JOB_FAULTS = ("SageMaker.JOB_INTERNAL_ERROR", "SageMaker.CAPACITY_ERROR", "SageMaker.RESOURCE_LIMIT")
+_JOB_WAIT = 30
+"""Seconds before another job is asked for, at the least: machines are not there again at once."""
 
 
 class Made(NamedTuple):
@@ -188,22 +192,26 @@ class Compiling:
         """
         chosen = self.job(task).retries
         limit = task.retries.limit if chosen is None else chosen
-        if limit > _LONGEST_RETRIES:
+        if limit > _MOST_RETRIES:
             raise UnsupportedError(
-                f"tasks.{task.name}.retries.limit={limit}: SageMaker tries a step again {_LONGEST_RETRIES} times at "
-                f"most: target.tasks.{task.name}.retries={_LONGEST_RETRIES}"
+                f"tasks.{task.name}.retries.limit={limit}: SageMaker tries a step again {_MOST_RETRIES} times at "
+                f"most: target.tasks.{task.name}.retries={_MOST_RETRIES}"
             )
         if limit == 0:
             return {}
-        times = {
-            "IntervalSeconds": max(1, math.ceil(task.retries.backoff_seconds)),
-            "BackoffRate": task.retries.factor,
-            "MaxAttempts": limit,
+        wait = max(1, math.ceil(task.retries.backoff_seconds))
+        policies = [(_STEP_FAULTS, wait), *([(_JOB_FAULTS, max(wait, _JOB_WAIT))] if job else [])]
+        return {
+            "RetryPolicies": [
+                {
+                    "ExceptionType": list(faults),
+                    "IntervalSeconds": seconds,
+                    "BackoffRate": task.retries.factor,
+                    "MaxAttempts": limit,
+                }
+                for faults, seconds in policies
+            ]
         }
-        faults = ["Step.SERVICE_FAULT", "Step.THROTTLING"]
-        of_jobs = ["SageMaker.JOB_INTERNAL_ERROR", "SageMaker.CAPACITY_ERROR", "SageMaker.RESOURCE_LIMIT"]
-        policies = [faults, of_jobs] if job else [faults]
-        return {"RetryPolicies": [{"ExceptionType": exceptions, **times} for exceptions in policies]}
 
     def processing_step(
         self, task: Task, *, arguments: Iterable[Expression] = (), depends_on: Iterable[str] = ()
