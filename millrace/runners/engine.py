@@ -142,13 +142,18 @@ class Engine:
         Raises:
             ConfigError: When there is no such bridge.
         """
+        import psutil
         from docker.errors import NotFound
 
-        with suppress(NotFound, KeyError, IndexError, TypeError):
-            return str(self.api.inspect_network("bridge")["IPAM"]["Config"][0]["Gateway"])
+        with suppress(NotFound):
+            bridge = self.api.inspect_network("bridge")
+            name = (bridge["Options"] or {}).get("com.docker.network.bridge.name", "docker0")
+            for found in psutil.net_if_addrs().get(name, ()):  # what the engine tells may have no gateway
+                if found.family == socket.AF_INET:
+                    return str(found.address)
         raise ConfigError(
-            "this Docker engine has no bridge network, so containers can't reach a store on this machine: name one "
-            "that they reach: rehearse.endpoint=URL"
+            "containers can't reach a store on this machine: the Docker engine's bridge is not here. Name a store that "
+            "they reach: rehearse.endpoint=URL"
         )
 
     def is_ours(self, address: str) -> bool:
@@ -232,6 +237,8 @@ class Engine:
         finally:
             if timer:
                 timer.cancel()
+        if self._stopped:
+            raise TaskFailedError("the rehearsal was stopped")
         memory = code == 137 and bool(state.get("OOMKilled"))
         return Exit(code, out_of_memory=memory, timed_out=late.is_set(), finished=state["FinishedAt"].rstrip("Z"))
 
