@@ -1,0 +1,35 @@
+"""What a step of ours writes into its metrics file, as its component declares it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from millrace.compilers.sagemaker.view import StepView, pick, sequence
+from millrace.errors import MillraceError
+from millrace.registry import components, load_component
+
+__all__ = ["metrics_of"]
+
+
+def metrics_of(step: StepView, file: Any) -> Sequence[str] | None:
+    """Names of the numbers in a property file; None where nothing is known of it.
+
+    Nothing is imported but components that are registered, or that are imported already: a definition of
+    somebody else's may name anything.
+    """
+    specification = pick(step.arguments, "AppSpecification")
+    entry_point = sequence(pick(specification, "ContainerEntrypoint"))
+    arguments = sequence(pick(specification, "ContainerArguments"))
+    named = isinstance(file, Mapping) and (file.get("OutputName"), file.get("FilePath")) == ("metrics", "metrics.json")
+    if not named or list(entry_point) != ["millrace", "exec"] or not arguments or not isinstance(arguments[0], str):
+        return None
+    entry = arguments[0]
+    if entry not in components().values() and entry.partition(":")[0] not in sys.modules:
+        return None
+    try:
+        spec = load_component(entry).spec
+    except MillraceError:
+        return None
+    return [metric.name for metric in spec.metrics]
