@@ -67,7 +67,7 @@ def _dispatch(words: list[str]) -> int:
         from millrace.completion import complete
 
         return complete(words[1:], COMMANDS)
-    command = COMMANDS.get(words[0])
+    command = COMMANDS.get(words[0]) or _OF_SERVICES.get(words[0])
     if command is None:
         raise UserError(f"unknown command {words[0]!r}: {did_you_mean(words[0], COMMANDS)}")
     if {"-h", "--help"} & set(words[1:]):
@@ -154,6 +154,12 @@ def _exec(words: Sequence[str]) -> int:
         from millrace.runtime.cluster.remote import run as run_remote
 
         return run_remote(words)
+    if words and not words[0].startswith("-"):
+        from millrace.runtime.sagemaker.processing import here
+        from millrace.runtime.sagemaker.processing import run as run_processing
+
+        if here():
+            return run_processing(words)
     rest = [word for word in words if word != "--supervised"]
     if len(rest) != 2 or rest[0] != "--task":
         raise UserError("usage: millrace exec --task DIRECTORY (a folder that holds a task.json)")
@@ -163,6 +169,16 @@ def _exec(words: Sequence[str]) -> int:
     if len(rest) != len(words):
         end_with_parent()
     return execute(directory.absolute())
+
+
+def _train(words: Sequence[str]) -> int:
+    from millrace.runtime.execute import end_when_told
+    from millrace.runtime.sagemaker.training import run
+    from millrace.runtime.task import append_import_path
+
+    end_when_told()
+    append_import_path()
+    return run(words)
 
 
 def _serve(words: Sequence[str]) -> int:
@@ -246,3 +262,14 @@ COMMANDS: dict[str, _Command] = {
         "Options:  millrace serve --options",
     ),
 }
+
+_OF_SERVICES: dict[str, _Command] = {
+    "train": _Command(
+        _train,
+        "train in a container of SageMaker's training jobs (for the service, not for people)",
+        "What is to be trained is told by the files in /opt/ml/input/config and by the variables MILLRACE_COMPONENT,\n"
+        "MILLRACE_TASK and so on, which `millrace compile target=sagemaker` puts into the document.\n"
+        "To train on this machine:\n  millrace run pipeline=digits",
+    ),
+}
+"""Commands that a service calls by a name of its own choice; lists of commands leave them out."""

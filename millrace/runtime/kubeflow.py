@@ -14,8 +14,6 @@ import json
 import os
 import re
 import shutil
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +22,7 @@ from pydantic import JsonValue, ValidationError
 
 from millrace.errors import ConfigError, MillraceError, TaskFailedError, UserError, explain_os_error, explain_validation
 from millrace.registry import AnyComponent, load_component
+from millrace.runtime.container import home, reason, work_folder
 from millrace.runtime.context import Share
 from millrace.runtime.executor import (
     ExecutorInput,
@@ -37,13 +36,12 @@ from millrace.runtime.executor import (
     without_nulls,
 )
 from millrace.runtime.kubeflow_ui import chart_metadata, metrics_metadata, summary_page
-from millrace.runtime.process import cores_allowed, follow, stop_on_signals, unexplained
+from millrace.runtime.process import cores_allowed, follow, stop_on_signals
 from millrace.runtime.publish import publish
 from millrace.runtime.task import (
     GivenArtifact,
     TaskRequest,
     TaskResult,
-    read_failure,
     read_result,
     write_atomically,
 )
@@ -77,7 +75,7 @@ def run(words: Sequence[str]) -> int:
         MillraceError: When something is wrong before or after the component's own work.
     """
     try:
-        with stop_on_signals(), _work_folder() as directory:
+        with stop_on_signals(), work_folder() as directory:
             return _run(_parsed(words), directory)
     except OSError as error:
         raise _told(TaskFailedError(explain_os_error(error))) from error
@@ -145,7 +143,7 @@ def _run(asked: argparse.Namespace, directory: Path) -> int:
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)
         (task / "checkpoints").symlink_to(kept)
-    code = follow(task, _environment(directory))
+    code = follow(task, home(directory))
     result = read_result(task)
     if code != 0 or result is None:
         return _failed(task, code)
@@ -330,11 +328,7 @@ def _for_ui(
 
 def _failed(task: Path, code: int) -> int:
     """Say why, where it was not said yet, and give the exit code."""
-    failure = read_failure(task)
-    if failure is None:
-        failure = unexplained(code, task)
-        print(f"error: {failure.message}", file=sys.stderr, flush=True)
-    _tell(failure.message)
+    _tell(reason(task, code))
     return code if code > 0 else 1
 
 
@@ -347,15 +341,3 @@ def _tell(message: str) -> None:
     with contextlib.suppress(OSError):
         if TERMINATION_LOG.exists():
             TERMINATION_LOG.write_bytes(message.encode()[:_LONGEST_MESSAGE])
-
-
-@contextlib.contextmanager
-def _work_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="millrace-", ignore_cleanup_errors=True) as name:
-        yield Path(name)
-
-
-def _environment(directory: Path) -> dict[str, str]:
-    """A home for libraries that want one: with an arbitrary user there is none, or it can't be written to."""
-    home = os.environ.get("HOME", "")
-    return {} if home and os.access(home, os.W_OK) else {"HOME": str(directory)}
