@@ -190,8 +190,10 @@ def falls_behind(values: Sequence[float], earlier: Sequence[Sequence[float]], *,
         earlier: The same of each job that has completed; those that never got so far are left out.
         maximize: Whether more is better.
     """
+    if not values:
+        return False
     averages = [fmean(other[: len(values)]) for other in earlier if len(other) >= len(values)]
-    if not averages or not values:
+    if not averages:
         return False
     middle = median(averages)
     return values[-1] < middle if maximize else values[-1] > middle

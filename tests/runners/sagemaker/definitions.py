@@ -8,7 +8,7 @@ import tarfile
 import textwrap
 from typing import Any
 
-from tests.runners.sagemaker.jobs import IMAGE, ROLE, python
+from tests.runners.sagemaker.jobs import IMAGE, python
 
 STAND_IN = "millrace-test/stand-in:1"
 """Answers `train` and `serve` as SageMaker's algorithms do."""
@@ -109,7 +109,11 @@ def prepare(name: str = "prepare", script: str = PREPARE, **more: Any) -> dict[s
     """A Processing step."""
 
     def output(port: str) -> dict[str, Any]:
-        place = {"S3Uri": join(name, port), "LocalPath": f"/opt/ml/processing/output/{port}", "S3UploadMode": "EndOfJob"}
+        place = {
+            "S3Uri": join(name, port),
+            "LocalPath": f"/opt/ml/processing/output/{port}",
+            "S3UploadMode": "EndOfJob",
+        }
         return {"OutputName": port, "S3Output": place}
 
     return {
@@ -131,7 +135,10 @@ def prepare(name: str = "prepare", script: str = PREPARE, **more: Any) -> dict[s
 
 def training_job(hosts: int = 1) -> dict[str, Any]:
     """What a Training step and the jobs of a Tuning step have in common."""
-    source = {"S3DataType": "S3Prefix", "S3Uri": get("Steps.prepare.ProcessingOutputConfig.Outputs['data'].S3Output.S3Uri")}
+    source = {
+        "S3DataType": "S3Prefix",
+        "S3Uri": get("Steps.prepare.ProcessingOutputConfig.Outputs['data'].S3Output.S3Uri"),
+    }
     return {
         "AlgorithmSpecification": {
             "TrainingImage": STAND_IN,
@@ -155,7 +162,9 @@ def train(name: str = "train", hosts: int = 1, values: dict[str, Any] | None = N
     }
 
 
-def tune(name: str = "tune", *, jobs: int = 3, parallel: int = 2, strategy: str = "Bayesian", **more: Any) -> dict[str, Any]:
+def tune(
+    name: str = "tune", *, jobs: int = 3, parallel: int = 2, strategy: str = "Bayesian", **more: Any
+) -> dict[str, Any]:
     """A Tuning step."""
     config = {
         "Strategy": strategy,
@@ -189,7 +198,10 @@ def served() -> list[dict[str, Any]]:
     ask = prepare("ask", ASK)
     ask["Arguments"]["Environment"] = {"ENDPOINT": get("Steps.endpoint.EndpointName")}
     del ask["Arguments"]["ProcessingOutputConfig"], ask["PropertyFiles"]
-    source = {"S3DataType": "S3Prefix", "S3Uri": get("Steps.prepare.ProcessingOutputConfig.Outputs['data'].S3Output.S3Uri")}
+    source = {
+        "S3DataType": "S3Prefix",
+        "S3Uri": get("Steps.prepare.ProcessingOutputConfig.Outputs['data'].S3Output.S3Uri"),
+    }
     return [
         {
             "Name": "model",
