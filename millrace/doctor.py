@@ -37,26 +37,27 @@ def examine(words: Sequence[str]) -> int:
     others = [word for word in words if not word.startswith("target=")]
     target = (targets or ["local"])[0]
     own = any(word.partition("=")[0] in ("--config-dir", "-cd") for word in words)  # a target of the user's own
-    if target == "kubeflow" or (own and target not in ("local", "sagemaker")):
+    if target in ("kubeflow", "sagemaker") or (own and target != "local"):
         from millrace.config import compose_and_call
 
-        return compose_and_call("doctor", words, _examine_kubeflow)
+        return compose_and_call("doctor", words, _examine_target)
     if others or len(targets) > 1:
-        raise UserError("usage: millrace doctor target=local, or target=kubeflow with overrides")
-    if target == "sagemaker":
-        return _show(
-            [Finding(False, f"this version of Millrace has no {target} compiler", "millrace doctor target=local")]
-        )
+        raise UserError("usage: millrace doctor target=local, or target=kubeflow|sagemaker with overrides")
     if target != "local":
         raise UserError(f"unknown target {target!r}: {did_you_mean(target, ['local', 'kubeflow', 'sagemaker'])}")
     return _show(examine_local())
 
 
-def _examine_kubeflow(composed: Mapping[str, Any]) -> int:
-    from millrace.services.kubeflow.doctor import examine_kubeflow
+def _examine_target(composed: Mapping[str, Any]) -> int:
     from millrace.settings import read_settings
 
     settings = read_settings(composed)
+    if settings.target is not None and settings.target.name == "sagemaker":
+        from millrace.services.sagemaker.doctor import examine_sagemaker
+
+        return _show(examine_sagemaker(settings.compose(), settings.sagemaker()))
+    from millrace.services.kubeflow.doctor import examine_kubeflow
+
     return _show(examine_kubeflow(settings.compose(), settings.kubeflow()))
 
 

@@ -17,7 +17,7 @@ from millrace.compilers.sagemaker.walk import every_field, every_step
 from millrace.errors import ConfigError, DataError, UnsupportedError, did_you_mean
 from millrace.targets.sagemaker import SageMaker
 
-__all__ = ["Document", "given_parameters", "read_document", "refuse_images", "with_cache"]
+__all__ = ["Document", "given_parameters", "images_of", "read_document", "refuse_images", "with_cache"]
 
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,255}")
 _ECR = re.compile(r"\d{12}\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/.+")

@@ -24,6 +24,8 @@ class Session:
     target: SageMaker
     boto: Any = field(repr=False)
     """A boto3.Session."""
+    attempts: int = 6
+    """Of each call, while AWS is busy or does not answer; the variable AWS_MAX_ATTEMPTS wins."""
     _clients: dict[str, Any] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -92,8 +94,12 @@ class Session:
         return ServiceError(message, error.code, error.may_pass)
 
 
-def session(target: SageMaker) -> Session:
+def session(target: SageMaker, attempts: int = 6) -> Session:
     """Prepare requests to the account that a target names.
+
+    Args:
+        target: Region, profile, address and timeout.
+        attempts: How often a call is tried while AWS is busy or does not answer.
 
     Raises:
         ConfigError: When boto3 is missing or the profile is.
@@ -109,7 +115,7 @@ def session(target: SageMaker) -> Session:
         boto = boto3.Session(profile_name=target.session.profile, region_name=target.region)
     except BotoCoreError as error:
         raise explain_transport(error, "credentials", target) from None
-    return Session(target, boto)
+    return Session(target, boto, attempts)
 
 
 def client(target: SageMaker, name: str) -> Any:
@@ -123,6 +129,6 @@ def _config(session: Session) -> Any:
     timeout = session.target.session.timeout_seconds
     retries: dict[str, Any] = {"mode": "adaptive"}
     if "AWS_MAX_ATTEMPTS" not in os.environ:
-        retries["total_max_attempts"] = 6
+        retries["total_max_attempts"] = session.attempts
     style = {"addressing_style": "path"} if session.target.session.endpoint else {}
     return Config(connect_timeout=min(10.0, timeout), read_timeout=timeout, retries=retries, s3=style)

@@ -131,7 +131,9 @@ def _wrong_text(shape: Any, value: str, path: str) -> Iterator[str]:
     yield from _bounds(shape, len(value), path)
     if shape.enum and value not in shape.enum:
         yield f"{path}: {value!r} is none of {shape.enum}"
-    pattern = shape.metadata.get("pattern")
+    pattern = re.sub(
+        r"\\p\{([LNZ])\}", lambda found: r"\s" if found[1] == "Z" else r"\w", shape.metadata.get("pattern", "")
+    )
     if pattern and not re.fullmatch(pattern, value):
         yield f"{path}: {value[:100]!r} does not match {pattern}"
 

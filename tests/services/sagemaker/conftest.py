@@ -10,6 +10,9 @@ from typing import Any
 import boto3
 import pytest
 
+from millrace.services.sagemaker import Document, read_document
+from millrace.services.sagemaker import Session as Opened
+from millrace.services.sagemaker import session as open_session
 from millrace.targets.sagemaker import SageMaker, Session
 from tests.services.sagemaker.fake import ACCOUNT, FakeAws, serving
 
@@ -46,3 +49,14 @@ def aws(aws_server: FakeAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def target(aws: FakeAws) -> SageMaker:
     """A target whose account is the stand-in."""
     return SageMaker(role=ROLE, bucket=BUCKET, session=Session(poll_seconds=0.01))
+
+
+@pytest.fixture
+def session(target: SageMaker) -> Opened:
+    return open_session(target)
+
+
+@pytest.fixture
+def document() -> Document:
+    """A small compiled pipeline: prepare, tune, train, and quantize when a condition holds; four fields are open."""
+    return read_document(SMALL.read_text(), "small")
