@@ -25,9 +25,9 @@ from starlette.routing import Route
 import millrace
 from millrace.components.deploy import answers, payloads
 from millrace.components.deploy.batching import Batcher, ModelError, OverloadedError, Predict
-from millrace.components.deploy.limits import Limits
 from millrace.components.deploy.monitoring import Measured, Monitoring
 from millrace.components.deploy.payloads import Expected, Images, PayloadError
+from millrace.runtime.limits import Limits
 from millrace.runtime.schemas import ModelCard
 
 __all__ = ["VERSION", "create_app"]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from millrace.components.deploy.answers import Probabilities
-from millrace.components.deploy.limits import Limits
 from millrace.components.deploy.payloads import INPUT, Images
+from millrace.runtime.limits import Limits
 
 __all__ = [
     "PROTOCOLS",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from millrace.components.deploy.limits import Limits
+from millrace.runtime.limits import Limits
 
 __all__ = ["Batcher", "ModelError", "OverloadedError", "Predict"]
 

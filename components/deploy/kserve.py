@@ -6,14 +6,14 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from millrace.components.deploy.limits import NAME_VARIABLE, REVISION_VARIABLE, Limits, limit_variable
 from millrace.components.deploy.spec import DeployParameters, Scaling
 from millrace.errors import ConfigError, UnsupportedError
 from millrace.runtime.cluster.podspec import container_fields, pod_fields
+from millrace.runtime.limits import NAME_VARIABLE, REVISION_VARIABLE, Limits, limit_variable
 from millrace.targets.kubeflow import ClusterWork, Serving
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "predictor",
     "previous",
     "promoted",
-    "refuse",
     "rejected",
     "replacing",
     "restored",
@@ -85,15 +84,6 @@ def check(parameters: DeployParameters, work: ClusterWork) -> None:
             f"canary: a canary of Standard mode does not get the model's files with runtime={serving.runtime}: "
             "use the serve image (target.serving.runtime=null) or target.serving.mode=knative"
         )
-
-
-def refuse(parameters: Mapping[str, Any], inputs: Collection[str], work: ClusterWork) -> None:
-    """The same while compiling.
-
-    Raises:
-        UserError: As `check` does.
-    """
-    check(DeployParameters.model_validate(parameters), work)
 
 
 def _check_scaling(scaling: Scaling, serving: Serving) -> None:

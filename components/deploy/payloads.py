@@ -16,9 +16,9 @@ import pydantic_core
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from millrace.components.deploy.limits import Limits
 from millrace.errors import explain_validation
 from millrace.runtime.images import ImageRejected, decode_image
+from millrace.runtime.limits import Limits
 from millrace.runtime.schemas import ImageRecords
 
 __all__ = [

@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import psutil
 
-from millrace.components.deploy.limits import Limits
 from millrace.components.deploy.server import KEEP, listen
 from millrace.components.deploy.spec import DeployParameters
 from millrace.errors import TaskFailedError
+from millrace.runtime.limits import Limits
 from millrace.runtime.task import write_atomically
 from millrace.specs import Frozen
 

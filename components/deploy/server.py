@@ -24,8 +24,8 @@ from pydantic import ValidationError
 
 from millrace.components.deploy.app import create_app
 from millrace.components.deploy.batching import Predict
-from millrace.components.deploy.limits import NAME, NAME_VARIABLE, REVISION_VARIABLE, Limits, limit_variable
 from millrace.errors import ConfigError, DataError, MillraceError, UserError, explain_validation
+from millrace.runtime.limits import NAME, NAME_VARIABLE, REVISION_VARIABLE, Limits, limit_variable
 from millrace.runtime.models import load_predictor
 from millrace.runtime.schemas import ModelCard, read_json_model
 

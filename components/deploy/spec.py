@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from millrace.components.deploy.limits import NAME, Limits
+from millrace.runtime.limits import NAME, Limits
 from millrace.specs import Endpoint, Inputs, Metric, Metrics, Model, Outputs, Parameters, Records, Resources, component
 
 __all__ = ["Canary", "DeployInputs", "DeployOutputs", "DeployParameters", "Scaling", "deploy"]
@@ -102,7 +102,7 @@ deploy = component(
     main="millrace.components.deploy.main:main",
     image="serve",
     delegates=("serving",),
-    refuses="millrace.components.deploy.kserve:refuse",
+    refuses="millrace.components.deploy.refusals:refuse",
     resources=Resources(cpus=2, memory_gib=3),
     uncached_when=("keep",),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
 from millrace.specs import Frozen
 from millrace.targets.images import Images
@@ -347,12 +347,15 @@ class EndpointWork(Frozen):
 
     name: str
     """Of the endpoint."""
+    config: str
+    """Of the endpoint configuration that is to be checked."""
     variant: str
     region: str
+    cpus: int | None = None
+    """Processors of one machine; null where the machine type is not known here."""
     cooldowns: Cooldowns = Cooldowns()
     custom_metric: CustomMetric | None = None
     scheduled: tuple[ScheduledCapacity, ...] = ()
-    settings: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class EndpointChange(Frozen):

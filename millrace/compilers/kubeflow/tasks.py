@@ -17,7 +17,7 @@ from millrace.compilers.kubeflow.interface import (
     schema_of,
 )
 from millrace.compilers.kubeflow.pods import cluster_work
-from millrace.compilers.kubeflow.refusals import check_work
+from millrace.compilers.refusals import check_work
 from millrace.errors import ConfigError
 from millrace.specs import PipelineSpec, RuntimeParameter, Task, TaskOutput
 from millrace.targets.kubeflow import Kubeflow

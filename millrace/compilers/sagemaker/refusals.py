@@ -106,6 +106,8 @@ def _check_hosts(task: Task, context: Compiling) -> None:
         )
     if shares == 1:
         return
+    if kind == "transform":
+        return  # its machines divide the objects
     if kind != "processing":
         raise UnsupportedError(
             f"tasks.{task.name}: {shares} shares; a {kind} job does its work as a whole: leave `shares` out"

@@ -117,7 +117,8 @@ def _check_schedules(scheduled: tuple[ScheduledCapacity, ...]) -> None:
             raise UnsupportedError(f"{where}: there are several of that name: rename one")
         if not _SCHEDULE.fullmatch(one.schedule):
             raise UnsupportedError(
-                f"{where}.schedule={one.schedule!r}: allowed are cron(0 8 * * ? *), rate(1 day), at(2027-01-31T08:00:00)"
+                f"{where}.schedule={one.schedule!r}: allowed are cron(0 8 * * ? *), rate(1 day) and "
+                "at(2027-01-31T08:00:00)"
             )
         if one.min_replicas is None and one.max_replicas is None:
             raise UnsupportedError(f"{where}: it changes nothing: give min_replicas, max_replicas or both")

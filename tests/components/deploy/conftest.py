@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from starlette.applications import Starlette
 
 from millrace.components.deploy.app import create_app
-from millrace.components.deploy.limits import Limits
+from millrace.runtime.limits import Limits
 from millrace.runtime.schemas import ImageRecords, ModelCard
 
 CLASSES = ("zero", "one", 'two, "quoted"')

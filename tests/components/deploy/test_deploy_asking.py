@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from millrace.components.deploy.asking import TENSORFLOW, Address, accuracy, agreement, requests_per_second, unready
-from millrace.components.deploy.limits import Limits
+from millrace.runtime.limits import Limits
 from millrace.runtime.models import load_predictor
 from tests.components.deploy.conftest import CLASSES, SCHEMA, pictures, serving
 

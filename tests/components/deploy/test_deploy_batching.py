@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from millrace.components.deploy.app import create_app
 from millrace.components.deploy.batching import Batcher, ModelError, OverloadedError
-from millrace.components.deploy.limits import Limits
+from millrace.runtime.limits import Limits
 from tests.components.deploy.conftest import CARD, Linear, linear_app, pictures, serving
 
 

@@ -1,4 +1,4 @@
-"""What a component's own checks say about work that is handed to a service of the cluster."""
+"""What a component's own checks say about work that is handed to a service of the target."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from importlib import import_module
 from millrace.errors import UserError
 from millrace.specs import ComponentSpec, Task
 from millrace.targets.kubeflow import ClusterWork
+from millrace.targets.sagemaker import EndpointWork, Transform
 
-__all__ = ["check_work"]
+__all__ = ["Work", "check_work"]
+
+Work = ClusterWork | EndpointWork | Transform
+"""What is handed over, by the service that it is handed to."""
 
 
-def check_work(task: Task, component: ComponentSpec, work: ClusterWork) -> None:
+def check_work(task: Task, component: ComponentSpec, work: Work) -> None:
     """Let a component refuse what the service that it hands its work to can't do.
 
     Raises:

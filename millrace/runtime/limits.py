@@ -1,4 +1,4 @@
-"""What one endpoint accepts: the same fields are parameters of the component and options of the server."""
+"""What one serving container accepts: fields of the deploy component's parameters, options of the server."""
 
 from __future__ import annotations
 
