@@ -174,7 +174,7 @@ class Engine:
         """Send a container SIGTERM, and SIGKILL when it still runs after some seconds."""
         from docker.errors import APIError
 
-        with suppress(APIError):
+        with suppress(APIError, OSError):
             self.api.stop(container, timeout=max(0, round(grace)))
 
     def _remove(self, container: str) -> None:
@@ -227,10 +227,15 @@ class Engine:
             timer.daemon = True
             timer.start()
         try:
+            whole = True
             for piece in self.api.logs(container, stream=True, follow=True):
                 log.write(piece)
                 log.flush()
+                whole = piece.endswith(b"\n")
             code = int(self.api.wait(container)["StatusCode"])
+            if whole:  # a last line without an end may be missing: engines lose it while they follow
+                last = self.api.logs(container, tail=1)
+                log.write(b"" if last.endswith(b"\n") else last)
             state = self.api.inspect_container(container)["State"]
         except NotFound:
             raise TaskFailedError("the rehearsal was stopped") from None

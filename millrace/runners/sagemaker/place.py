@@ -46,7 +46,7 @@ class Place:
         known = self.store.environment
         return boto3.client(
             "s3",
-            region_name=self.region,
+            region_name=known.get("AWS_REGION", self.region),
             endpoint_url=self.store.endpoint,
             aws_access_key_id=known["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=known["AWS_SECRET_ACCESS_KEY"],

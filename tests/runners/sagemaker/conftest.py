@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import pytest
 
 from millrace.runners.engine import LABEL, connect
 from millrace.runners.sagemaker.place import Place, open_place
+from millrace.runners.sagemaker.record import Rehearsal
 from millrace.runners.store import Store, open_store
 from tests.runners.sagemaker.jobs import IMAGE
+from tests.runners.sagemaker.rehearsed import Rehearsed, run_rehearsal
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +47,31 @@ def left_behind(docker_engine: Any, identity: str) -> list[str]:
         *docker_engine.volumes.list(filters=mine),
     ]
     return [item.name for item in found]
+
+
+@pytest.fixture(scope="session")
+def stand_in(docker_engine: Any) -> str:
+    """The image that answers `train` and `serve`."""
+    from tests.runners.sagemaker.definitions import STAND_IN, image_context
+
+    if not docker_engine.images.list(IMAGE):
+        docker_engine.images.pull(IMAGE)
+    docker_engine.images.build(fileobj=image_context(), custom_context=True, tag=STAND_IN, rm=True, forcerm=True)
+    return STAND_IN
+
+
+@pytest.fixture
+def rehearsed(docker_engine: Any, stand_in: str, tmp_path: Path) -> Rehearsed:
+    """Rehearses a definition: `rehearsed(text, parameter=value, settings={...})`; nothing may be left behind."""
+
+    def run(
+        text: str,
+        settings: dict[str, Any] | None = None,
+        watch: Callable[[Rehearsal], None] = lambda record: None,
+        **parameters: Any,
+    ) -> Rehearsal:
+        record = run_rehearsal(tmp_path / "rehearsals", text, parameters, watch, **(settings or {}))
+        assert left_behind(docker_engine, record.id) == []
+        return record
+
+    return run
