@@ -61,7 +61,7 @@ def _proposals(query: str, typed: Sequence[str], commands: Iterable[str]) -> Ite
         names = {*components(user_components(rest[:-1])), *pipelines(), *user_pipelines(rest[:-1])}
         return _beginning(rest, {"--config-dir", *(names if command == "describe" else ())})
     if command == "doctor":
-        return _beginning(rest, ["target=local", "target=kubeflow"])
+        return _beginning(rest, ["target=local", "target=kubeflow", "target=sagemaker"])
     if command == "exec":
         return _beginning(rest, ["--task"])
     if command == "serve":

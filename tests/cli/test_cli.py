@@ -228,7 +228,7 @@ class TestCompletion:
             ("millrace describe --config-dir my_config pl", ["play"]),
             ("millrace run --cfg j", ["job"]),
             ("millrace run --config-n", ["--config-name"]),
-            ("millrace doctor t", ["target=kubeflow", "target=local"]),
+            ("millrace doctor t", ["target=kubeflow", "target=local", "target=sagemaker"]),
             ("millrace  des", ["describe"]),
             ("millrace run --config-dir my", ["my_config"]),
             ("millrace run --config-dir my_config/", ["my_config/pipeline"]),
