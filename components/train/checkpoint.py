@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-__all__ = ["Arrays", "State", "restore", "save", "values"]
+__all__ = ["Arrays", "State", "checkpoint_file", "restore", "save", "values"]
 
 Arrays = list[NDArray[Any]]
 
@@ -31,6 +31,11 @@ class State(BaseModel):
     """Figures of the finished epochs."""
     trained: dict[str, float] | None = None
     """Training figures of an epoch whose validation is still to come."""
+
+
+def checkpoint_file(folder: Path) -> Path:
+    """Where the checkpoint is in its folder."""
+    return folder / _FILE
 
 
 def values(variables: Sequence[Any]) -> Arrays:

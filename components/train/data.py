@@ -1,11 +1,13 @@
 """What training reads: early checks of the records, and an endless stream that can start at any step.
 
 The stream is cut into steps of `batch_size` images; an image's place in it, with the seed, decides
-everything random about it. So a run that goes on from step N sees what it would have seen.
+everything random about it. So a run that goes on from step N sees what it would have seen, and several
+ranks together see what one would: each has its places of every step.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from millrace.components.train.augmentation import AugmentationLayer
+from millrace.components.train.ranks import Part, Ranks
 from millrace.components.train.spec import TrainParameters
 from millrace.errors import ConfigError, DataError, did_you_mean
 from millrace.runtime.datasets import decode_records, image_dataset, load_arrays, record_dataset
@@ -76,19 +79,26 @@ def inspect(records: Path, parameters: TrainParameters) -> Data:
     return Data(records, schema, sizes, _weights(parameters, schema, by_class))
 
 
-def training_batches(data: Data, parameters: TrainParameters, start: int) -> Any:
-    """The endless stream of (float32 images, float32 one-hot labels, float32 weights) from step `start` on."""
+def training_batches(data: Data, parameters: TrainParameters, start: int, part: Part | None = None) -> Any:
+    """The endless stream of (float32 images, float32 one-hot labels, float32 weights) from step `start` on.
+
+    Args:
+        data: The records.
+        parameters: How they are used.
+        start: The first step.
+        part: Which places of each step; None gives all.
+    """
     if data.bytes("train") <= parameters.cache_mib * _MIB:
-        batches = _cached(data, parameters, start)
+        batches = _cached(data, parameters, start, part)
     else:
-        batches = _streamed(data, parameters, start)
+        batches = _streamed(data, parameters, start, part)
     augment = AugmentationLayer(parameters.augmentation)
     weights = None if data.class_weights is None else tf.constant(data.class_weights, tf.float32)
     classes = len(data.schema.classes)
 
     def prepare(step: Any, batch: tuple[Any, Any]) -> tuple[Any, ...]:
         images, labels = batch
-        images = augment(images, seed=tf.stack([tf.cast(parameters.seed, tf.int64), step]))
+        images = augment(images, seed=tf.stack([tf.cast(parameters.seed, tf.int64), step]), part=part)
         targets = tf.one_hot(labels, classes)
         return (images, targets) if weights is None else (images, targets, tf.gather(weights, labels))
 
@@ -96,14 +106,22 @@ def training_batches(data: Data, parameters: TrainParameters, start: int) -> Any
     return prepared.prefetch(tf.data.AUTOTUNE)
 
 
-def evaluation_batches(data: Data, channel: Channel, parameters: TrainParameters, steps: int | None) -> Any:
-    """Up to `steps` batches of (float32 images, float32 one-hot labels) in order, the last one maybe smaller."""
+def evaluation_batches(
+    data: Data, channel: Channel, parameters: TrainParameters, steps: int | None, ranks: Ranks | None = None
+) -> Any:
+    """Up to `steps` batches of (float32 images, float32 one-hot labels) in order, the last one maybe smaller.
+
+    With `ranks`, this rank's share of these records; there may be none.
+    """
     classes = len(data.schema.classes)
-    if data.bytes(channel) <= parameters.cache_mib * _MIB:
+    if ranks is not None:
+        batches = _shared(data, channel, parameters, steps, ranks)
+    elif data.bytes(channel) <= parameters.cache_mib * _MIB:
         images = tf.data.Dataset.from_tensor_slices(load_arrays(data.records, channel))
+        batches = images.batch(parameters.batch_size).take(-1 if steps is None else steps)
     else:
         images = image_dataset(data.records, channel)
-    batches = images.batch(parameters.batch_size).take(-1 if steps is None else steps)
+        batches = images.batch(parameters.batch_size).take(-1 if steps is None else steps)
     prepared = batches.map(
         lambda images, labels: (tf.cast(images, tf.float32), tf.one_hot(labels, classes)),
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -125,16 +143,29 @@ def pixel_statistics(data: Data) -> tuple[NDArray[np.float64], NDArray[np.float6
     return mean, squares / count - np.square(mean)
 
 
-def _cached(data: Data, parameters: TrainParameters, start: int) -> Any:
+def _shared(data: Data, channel: Channel, parameters: TrainParameters, steps: int | None, ranks: Ranks) -> Any:
+    """One rank's share of the records that are evaluated: each `ranks.count`th."""
+    limit = data.sizes[channel] if steps is None else min(steps * parameters.batch_size, data.sizes[channel])
+    if data.bytes(channel) <= parameters.cache_mib * _MIB:
+        arrays = load_arrays(data.records, channel)
+        images = tf.data.Dataset.from_tensor_slices(tuple(array[ranks.index : limit : ranks.count] for array in arrays))
+    else:
+        mine = record_dataset(data.records, channel).take(limit).shard(ranks.count, ranks.index)
+        images = decode_records(mine, data.schema)
+    return images.batch(math.ceil(parameters.batch_size / ranks.count))
+
+
+def _cached(data: Data, parameters: TrainParameters, start: int, part: Part | None) -> Any:
     """Batches drawn from arrays in memory; each pass over the data in an order of its own."""
     arrays = load_arrays(data.records, "train")
     images, labels = (tf.constant(array) for array in arrays)
     size, batch = data.sizes["train"], parameters.batch_size
+    first, end, _ = part or Part(0, batch, batch)
 
     def draw(step: Any) -> tuple[Any, Any]:
-        places = step * batch + tf.range(batch, dtype=tf.int64)
+        places = step * batch + tf.range(first, end, dtype=tf.int64)
         passes = tf.cast(places // size, tf.int32)
-        seeds = tf.stack([tf.fill([batch], parameters.seed), passes, tf.zeros_like(passes)], axis=1)
+        seeds = tf.stack([tf.fill([end - first], parameters.seed), passes, tf.zeros_like(passes)], axis=1)
         # the public wrapper, tf.random.experimental.index_shuffle, takes no seed for each index
         chosen = tf.raw_ops.RandomIndexShuffle(
             index=places % size, seed=seeds, max_index=tf.constant(size - 1, tf.int64), rounds=4
@@ -144,7 +175,7 @@ def _cached(data: Data, parameters: TrainParameters, start: int) -> Any:
     return tf.data.Dataset.range(start, np.iinfo(np.int64).max // batch).map(draw)
 
 
-def _streamed(data: Data, parameters: TrainParameters, start: int) -> Any:
+def _streamed(data: Data, parameters: TrainParameters, start: int, part: Part | None) -> Any:
     """Batches read from the record files, shuffled through a buffer; what is skipped is not decoded."""
     size, batch = data.sizes["train"], parameters.batch_size
     passed, place = divmod(start * batch, size)
@@ -155,7 +186,11 @@ def _streamed(data: Data, parameters: TrainParameters, start: int) -> Any:
         )
 
     passes = tf.data.Dataset.range(passed, np.iinfo(np.int64).max)
-    return decode_records(passes.flat_map(one_pass).skip(place), data.schema).batch(batch, drop_remainder=True)
+    records = passes.flat_map(one_pass).skip(place)
+    if part is not None:
+        batch = part.size
+        records = records.batch(part.whole, drop_remainder=True).map(lambda step: step[part.first : part.end]).unbatch()
+    return decode_records(records, data.schema).batch(batch, drop_remainder=True)
 
 
 def _weights(parameters: TrainParameters, schema: ImageRecords, by_class: Counter[str]) -> tuple[float, ...] | None:

@@ -10,6 +10,7 @@ import json
 import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,12 +19,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from millrace.components.train.checkpoint import Arrays, State, restore, save, values
+from millrace.components.train.checkpoint import Arrays, State, checkpoint_file, restore, save, values
 from millrace.components.train.data import Data, training_batches
 from millrace.components.train.events import EventWriter
 from millrace.components.train.models import Statistics
+from millrace.components.train.ranks import Ranks
 from millrace.components.train.schedule import best_epoch, learning_rate, should_stop
 from millrace.components.train.spec import TrainParameters
+from millrace.components.train.synchronous import add_up_metrics, scatter_seeds, synchronise
 from millrace.errors import TaskFailedError
 from millrace.runtime.context import Context, summary
 from millrace.runtime.task import write_atomically
@@ -31,6 +34,8 @@ from millrace.runtime.task import write_atomically
 __all__ = ["Run", "fit", "score"]
 
 _TERMINATED = 128 + signal.SIGTERM
+_FAREWELL_SECONDS = 1.0
+"""What this rank sent last must arrive before it ends."""
 
 
 @dataclass
@@ -50,6 +55,14 @@ class Run:
     statistics: Statistics | None = None
     """Of the training pixels, when they are normalised by them."""
     stop: threading.Event = field(default_factory=threading.Event)
+    """Set when this process is told to stop."""
+    ranks: Ranks | None = None
+    """Those that train together, when there are several."""
+
+    @property
+    def first(self) -> bool:
+        """Whether what this process writes is kept."""
+        return self.ranks is None or self.ranks.first
 
     @property
     def variables(self) -> list[Any]:
@@ -73,7 +86,7 @@ def fit(run: Run, logs: Path) -> None:
         SystemExit: With 143 after SIGTERM; a checkpoint was written.
     """
     _build(run)
-    run.state, run.best = restore(run.context.checkpoints, run.state.fingerprint, run.variables, run.context.log)
+    _restore(run)
     with EventWriter(logs) as events, _terminable(run):
         for row in run.state.history:
             events.write(row)
@@ -81,7 +94,7 @@ def fit(run: Run, logs: Path) -> None:
         batches = None
         while not run.finished:
             if run.state.trained is None:
-                batches = batches or iter(training_batches(run.data, run.parameters, run.state.step))
+                batches = batches or iter(_training_batches(run))
                 run.state.trained = _train_epoch(run, batches)
             _validate(run)
             events.write(run.state.history[-1])
@@ -97,6 +110,11 @@ def score(run: Run, batches: Any) -> dict[str, float]:
     figures: dict[str, Any] = {}
     for _ in range(int(batches.cardinality())):
         figures = test(iterator)
+        if run.ranks is None:
+            _leave_when_told(run)
+    if run.ranks is not None:
+        _pass_on_stop(run)
+        figures = add_up_metrics(run.model, run.ranks)
         _leave_when_told(run)
     return {name: float(value) for name, value in figures.items()}
 
@@ -106,8 +124,33 @@ def _build(run: Run) -> None:
     run.model.optimizer.build(run.model.trainable_variables)
     nothing = tf.zeros([1, len(run.data.schema.classes)])
     run.model.compute_metrics(x=None, y=nothing, y_pred=nothing)
+    if run.ranks is not None:
+        synchronise(run.model, run.ranks, run.ranks.part(run.parameters.batch_size))
     run.model.make_train_function()
     run.model.make_test_function()
+
+
+def _restore(run: Run) -> None:
+    """Go on from a checkpoint; of several ranks the first has it, and all begin as that one does."""
+    folder, fingerprint, log = run.context.checkpoints, run.state.fingerprint, run.context.log
+    if run.first:
+        run.state, run.best = restore(folder, fingerprint, run.variables, log)
+    if run.ranks is None:
+        return
+    if run.first:
+        save(run.context.scratch, run.state, run.variables, run.best)
+    copy = checkpoint_file(run.context.scratch)
+    content = run.ranks.from_first(copy.read_bytes() if run.first else b"")
+    if not run.first:
+        copy.write_bytes(content)
+        run.state, run.best = restore(run.context.scratch, fingerprint, run.variables, log)
+        scatter_seeds(run.model, run.ranks)
+    copy.unlink()
+
+
+def _training_batches(run: Run) -> Any:
+    part = None if run.ranks is None else run.ranks.part(run.parameters.batch_size)
+    return training_batches(run.data, run.parameters, run.state.step, part)
 
 
 def _train_epoch(run: Run, batches: Iterator[Any]) -> dict[str, float]:
@@ -121,6 +164,7 @@ def _train_epoch(run: Run, batches: Iterator[Any]) -> dict[str, float]:
     train, total = run.model.train_function, run.parameters.epochs * run.steps_per_epoch
     figures: dict[str, Any] = {}
     while run.state.step < end:
+        _pass_on_stop(run)
         figures = train(batches)
         run.state.step += 1
         _refuse_nan(run, float(figures["loss"]))
@@ -150,16 +194,21 @@ def _validate(run: Run) -> None:
     if stopping is not None and stopping.restore_best and best_epoch(stopping, run.state.history) == row["epoch"] - 1:
         run.best = values(run.model.weights)
     _publish(run)
-    print(f"epoch={len(run.state.history)} {summary({k: v for k, v in row.items() if k != 'epoch'})}", flush=True)
+    if run.first:
+        print(f"epoch={len(run.state.history)} {summary({k: v for k, v in row.items() if k != 'epoch'})}", flush=True)
     _save(run)
 
 
 def _save(run: Run) -> None:
+    if not run.first:
+        return
     save(run.context.checkpoints, run.state, run.variables, run.best)
 
 
 def _publish(run: Run) -> None:
     """Write the epochs so far as JSON lines, for whoever watches this run."""
+    if not run.first:
+        return
     lines = (json.dumps(row) + "\n" for row in run.state.history)
     write_atomically(run.context.checkpoints / "history.jsonl", "".join(lines))
 
@@ -182,11 +231,19 @@ def _diverged(run: Run, what: str, value: float) -> str:
     )
 
 
+def _pass_on_stop(run: Run) -> None:
+    if run.ranks is not None and run.stop.is_set():
+        run.ranks.wish_to_stop()
+
+
 def _leave_when_told(run: Run) -> None:
-    if not run.stop.is_set():
+    if not (run.stop.is_set() if run.ranks is None else run.ranks.stopping):
         return
     _save(run)
-    run.context.log.info("told to stop: checkpoint written at step %d", run.state.step)
+    if run.first:
+        run.context.log.info("told to stop: checkpoint written at step %d", run.state.step)
+    else:
+        time.sleep(_FAREWELL_SECONDS)
     raise SystemExit(_TERMINATED)
 
 

@@ -19,10 +19,11 @@ from millrace.components.train.export import export
 from millrace.components.train.loop import Run, fit, score
 from millrace.components.train.models import build_model, load_backbone
 from millrace.components.train.options import Application, Custom
+from millrace.components.train.ranks import Ranks, connect
 from millrace.components.train.schedule import best_epoch, make_optimizer
 from millrace.components.train.spec import TrainInputs, TrainOutputs, TrainParameters
 from millrace.errors import ConfigError, DataError, UnsupportedError, explain_validation
-from millrace.runtime.context import Context, Result
+from millrace.runtime.context import Context, Hosts, Result
 from millrace.specs import Curve, Lines, Study
 from millrace.specs.dotted import merged
 
@@ -31,23 +32,30 @@ __all__ = ["main"]
 
 def main(parameters: TrainParameters, inputs: TrainInputs, outputs: TrainOutputs, context: Context) -> Result:
     """Train, save the model and report its figures."""
-    if len(context.hosts.names) > 1 or context.hosts.processes > 1:
-        raise UnsupportedError(
-            f"train: {len(context.hosts.names)} hosts with {context.hosts.processes} processes each are there, but "
-            "nothing starts ranks that exchange gradients yet, and each host would train a model of its own: "
-            "use Distribution(hosts=1)"
-        )
     if inputs.study is not None:
         parameters = _with_best(parameters, inputs.study, context)
-    data = inspect(inputs.records.path, parameters)
+    if len(context.hosts.names) == 1 and context.hosts.processes == 1:
+        data = inspect(inputs.records.path, parameters)
+        _configure_tensorflow(parameters, context.cores)
+        return _train(_prepare(parameters, data, context), outputs)
+    _refuse_hosts(parameters, context.hosts)
     _configure_tensorflow(parameters, context.cores)
-    run = _prepare(parameters, data, context)
+    ranks = connect(context.hosts, parameters.peer_seconds, context.log)
+    with ranks.ending_together():
+        data = inspect(inputs.records.path, parameters)
+        run = _prepare(parameters, data, context, ranks)
+        ranks.check_same(run.state.fingerprint, "parameters or records")
+        return _train(run, outputs)
+
+
+def _train(run: Run, outputs: TrainOutputs) -> Result:
+    parameters, data = run.parameters, run.data
     fit(run, outputs.logs.path)
     history, chosen = run.state.history, _chosen(run)
     row = history[chosen]
     metrics = {"accuracy": row["validation_accuracy"], "loss": row["validation_loss"], "epochs": float(len(history))}
     if parameters.test_steps:
-        figures = score(run, evaluation_batches(data, "test", parameters, parameters.test_steps))
+        figures = score(run, evaluation_batches(data, "test", parameters, parameters.test_steps, run.ranks))
         metrics |= {f"test_{name}": value for name, value in figures.items()}
     card = export(_plain(run), _architecture(parameters), data.schema, outputs.model.path)
     return Result(
@@ -83,7 +91,28 @@ def _configure_tensorflow(parameters: TrainParameters, cores: int) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def _prepare(parameters: TrainParameters, data: Data, context: Context) -> Run:
+def _refuse_hosts(parameters: TrainParameters, hosts: Hosts) -> None:
+    count = len(hosts.names)
+    if hosts.processes > 1:
+        raise UnsupportedError(
+            f"train: {hosts.processes} processes a host are asked for; several hosts train with one process each, "
+            "which uses all of its processors: use Distribution(processes=1)"
+        )
+    if parameters.strategy == "single":
+        raise ConfigError(
+            f"strategy=single, but {count} hosts are there, and each would train a model of its own: "
+            "use strategy=auto or Distribution(hosts=1)"
+        )
+    if parameters.xla:
+        raise UnsupportedError("xla=true works on one host only: a compiled step can't talk to other hosts")
+    if parameters.batch_size < count:
+        raise ConfigError(
+            f"batch_size is {parameters.batch_size}, the images a step on all hosts together, but there are {count} "
+            f"hosts: choose {count} or more"
+        )
+
+
+def _prepare(parameters: TrainParameters, data: Data, context: Context, ranks: Ranks | None = None) -> Run:
     """A compiled model with all that its training needs."""
     statistics = pixel_statistics(data) if parameters.pixels.normalise == "featurewise" else None
     model = build_model(parameters, data.schema, policy=_policy(parameters), statistics=statistics)
@@ -107,10 +136,11 @@ def _prepare(parameters: TrainParameters, data: Data, context: Context) -> Run:
         data=data,
         parameters=parameters,
         context=context,
-        validation=evaluation_batches(data, "validation", parameters, parameters.validation_steps),
+        validation=evaluation_batches(data, "validation", parameters, parameters.validation_steps, ranks),
         steps_per_epoch=steps,
         state=State(fingerprint=_fingerprint(parameters, data)),
         statistics=statistics,
+        ranks=ranks,
     )
 
 
@@ -143,7 +173,8 @@ def _refuse_unsaveable(model: Any, choice: Custom, scratch: Path) -> None:
 
 
 def _fingerprint(parameters: TrainParameters, data: Data) -> str:
-    facts = [parameters.model_dump(mode="json"), data.schema.model_dump(mode="json"), data.sizes]
+    how = {"strategy", "peer_seconds"}  # makes no difference to what is trained
+    facts = [parameters.model_dump(mode="json", exclude=how), data.schema.model_dump(mode="json"), data.sizes]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -54,7 +54,7 @@ class TrainParameters(Parameters):
     epochs: int = Field(default=20, ge=1, le=100_000)
     """At most that many epochs."""
     batch_size: int = Field(default=32, ge=1, le=65_536)
-    """Images a step."""
+    """Images a step, on all hosts together; each host takes its part of them."""
     steps_per_epoch: int | None = Field(default=None, ge=1)
     """Steps an epoch; None takes every training record once. The data go on where the epoch before ended."""
     validation_steps: int | None = Field(default=None, ge=1)
@@ -80,6 +80,12 @@ class TrainParameters(Parameters):
     """Compile the step with XLA; needs `deterministic=false`."""
     deterministic: bool = Field(default=True)
     """Only operations that give the same bits each time; false can be faster on a GPU."""
+    strategy: Literal["auto", "single", "multiworker"] = Field(default="auto")
+    """How several hosts train one model. multiworker: in step, gradients added up over gRPC. auto: that with several
+    hosts, single with one."""
+    peer_seconds: float = Field(default=600.0, ge=1, le=86_400)
+    """How long a host waits for another that does not answer, at the start and in each step, before the run fails.
+    A host that ends is noticed at once."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of weights, order, augmentation and dropout."""
 
