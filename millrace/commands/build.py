@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +11,9 @@ from millrace.config import compose_and_call
 from millrace.errors import ConfigError, did_you_mean
 from millrace.runners.revision import origin, revision
 from millrace.services import images
-from millrace.settings import read_settings
+from millrace.settings import Settings, read_settings
 from millrace.targets.images import Images
+from millrace.targets.sagemaker import SageMaker
 
 __all__ = ["run"]
 
@@ -35,7 +37,7 @@ def _build(composed: Mapping[str, Any]) -> int:
     digests_file = (settings.target.images if settings.target else Images()).digests
     pushed: dict[str, str] = {}
     if settings.push:
-        pushed = images.push(docker, built, settings.push)
+        pushed = images.push(docker, built, settings.push, root=_for_sagemaker(settings))
         images.write_digests(digests_file, pushed)
     for line in _table(built, pushed):
         print(line)
@@ -48,6 +50,13 @@ def _build(composed: Mapping[str, Any]) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _for_sagemaker(settings: Settings) -> bool:
+    """Whether images are pushed for SageMaker: the target says so, or with none the registry, from which it pulls."""
+    if settings.target is not None:
+        return isinstance(settings.target, SageMaker)
+    return re.match(r"[^/]+\.dkr\.ecr\.[^/]+\.amazonaws\.com", settings.push or "") is not None
 
 
 def _table(built: Sequence[images.Built], pushed: Mapping[str, str]) -> list[str]:

@@ -115,8 +115,14 @@ def pushed_name(prefix: str, name: str) -> str:
     return reference(f"{prefix.removesuffix('/')}/{name}:{millrace.__version__}", Images())
 
 
-def push(docker: str, images: Iterable[Built], prefix: str) -> dict[str, str]:
+def push(docker: str, images: Iterable[Built], prefix: str, *, root: bool = False) -> dict[str, str]:
     """Tag images `PREFIX/NAME:VERSION`, push them, and give their references by digest, by name.
+
+    Args:
+        docker: Of `find_docker`.
+        images: Of `build`.
+        prefix: Registry and folder.
+        root: Push variants that run as root: SageMaker's folders belong to root in all its containers.
 
     Raises:
         ConfigError: When the prefix makes no image reference.
@@ -125,7 +131,10 @@ def push(docker: str, images: Iterable[Built], prefix: str) -> dict[str, str]:
     digests = {}
     for image in images:
         tag = pushed_name(prefix, image.name)
-        _ask(docker, "tag", image.reference, tag)
+        if root:
+            _ask(docker, "build", "--tag", tag, "-", given=f"FROM {image.reference}\nUSER 0\n")
+        else:
+            _ask(docker, "tag", image.reference, tag)
         _stream([docker, "push", tag], f"\nif you are not logged in: docker login {tag.partition('/')[0]}")
         known: list[str] = json.loads(_ask(docker, "image", "inspect", "--format", "{{json .RepoDigests}}", tag))
         digests[image.name] = next(found for found in known if found.startswith(f"{tag.rpartition(':')[0]}@"))
@@ -159,8 +168,8 @@ def _stream(command: list[str], hint: str = "") -> None:
         raise TaskFailedError(f"`{shown}` failed; its last lines were:\n{''.join(last).rstrip()}{hint}")
 
 
-def _ask(docker: str, *arguments: str) -> str:
-    answer = subprocess.run([docker, *arguments], capture_output=True, text=True, check=False)
+def _ask(docker: str, *arguments: str, given: str = "") -> str:
+    answer = subprocess.run([docker, *arguments], input=given, capture_output=True, text=True, check=False)
     if answer.returncode:
         raise TaskFailedError(f"`docker {' '.join(arguments)}` failed: {answer.stderr.strip()}")
     return answer.stdout.strip()

@@ -192,6 +192,24 @@ class TestPush:
         assert "note: build/images.json names images that were pushed before" in note.stderr
         docker_engine.images.remove(built, force=True)
 
+    @pytest.mark.parametrize(("target", "user"), [("sagemaker", "0"), ("kubeflow", "")])
+    def test_sagemaker_gets_images_that_run_as_root(
+        self, docker_engine: Any, other_version: Path, registry: str, tmp_path: Path, target: str, user: str
+    ) -> None:
+        prefix = f"{registry}/{target}"
+        words = ("images=[data]", f"push={prefix}", f"target={target}", f"target.images.digests={tmp_path}/images.json")
+        answer = build(*words, cwd=other_version / "checkout", PYTHONPATH=f"{other_version}/installed")
+        assert answer.returncode == 0, answer.stderr
+        built, pushed = (docker_engine.images.get(f"{name}/data:0.0.0") for name in ("millrace", prefix))
+        try:
+            assert pushed.attrs["Config"]["User"] == user
+            assert built.attrs["Config"]["User"] == ""
+            assert pushed.attrs["RootFS"] == built.attrs["RootFS"]
+            assert json.loads((tmp_path / "images.json").read_text())["data"] in pushed.attrs["RepoDigests"]
+        finally:
+            for image in {pushed.id, built.id}:
+                docker_engine.images.remove(image, force=True)
+
     def test_a_registry_that_is_not_there(self, docker_engine: Any, other_version: Path, tmp_path: Path) -> None:
         prefix = f"127.0.0.1:{free_port()}/team/"
         words = ("images=[data]", f"push={prefix}", f"target.images.digests={tmp_path}/images.json", "target=kubeflow")
