@@ -154,9 +154,10 @@ def test_the_image_answers_train(place: Place, docker_engine: Any) -> None:
             "millrace-test-train", "1", changes='ENTRYPOINT ["python", "-c", "import sys; print(sys.argv)"]'
         )
         request = training("")
-        request["AlgorithmSpecification"] = {"TrainingImage": tag, "TrainingInputMode": "File"}
+        plain: dict[str, Any] = {"TrainingImage": tag, "TrainingInputMode": "File"}
+        request["AlgorithmSpecification"] = plain
         assert run_training(place, "plain", request).logs[0].read_text() == "['-c', 'train']\n"
-        request["AlgorithmSpecification"]["ContainerArguments"] = ["learn", "fast"]
+        request["AlgorithmSpecification"] = {**plain, "ContainerArguments": ["learn", "fast"]}
         assert run_training(place, "other", request).logs[0].read_text() == "['-c', 'learn', 'fast']\n"
     finally:
         container.remove(force=True)
