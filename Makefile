@@ -23,6 +23,7 @@ setup: $(READY) ## Make the environment in .venv from the locked requirements
 $(READY): requirements/dev.txt pyproject.toml tools/ensure-venv
 	@bash tools/ensure-venv "$(PYTHON)" "$(VENV)"
 	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r requirements/dev.txt
+	rm -rf $(VENV)/lib/python*/site-packages/tests # smdebug-rulesconfig brings it, and it hides ours
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -131,7 +131,8 @@ def explain_validation(error: ValidationError, model: type[BaseModel] | None = N
             lines.append(f"{path}: a value is required")
         elif item["type"] == "union_tag_invalid":
             tags = re.findall("'(.+?)'", context["expected_tags"])
-            lines.append(f"{path}.kind: unknown kind {context['tag']!r}: {did_you_mean(context['tag'], tags)}")
+            key = context["discriminator"].strip("'")
+            lines.append(f"{path}.{key}: unknown {key} {context['tag']!r}: {did_you_mean(context['tag'], tags)}")
         elif item["type"] in ("tuple_type", "list_type") and isinstance(item["input"], str):
             lines.append(f"{path}: a list is needed: {path}=[{item['input'][:80]}]")
         elif item["type"] == "value_error" and isinstance(item["input"], Mapping):  # several fields together
@@ -146,7 +147,7 @@ def _as_written(model: type[BaseModel] | None, path: tuple[int | str, ...]) -> I
     """The parts of pydantic's path that a person writes: those for the variants of unions are left out."""
     annotation: Any = model
     for part in path:
-        tags = [found.model_fields["kind"].default for found in _models(annotation) if "kind" in found.model_fields]
+        tags = [_tag(found) for found in _models(annotation)]
         if part not in tags and not (isinstance(part, str) and re.match(r"(literal|dict|list|tuple)\[", part)):
             yield str(part)
         annotation = next(_below(annotation, part), None)
@@ -162,12 +163,18 @@ def _fields_at(annotation: Any, path: tuple[int | str, ...]) -> list[str]:
 def _below(annotation: Any, part: int | str) -> Iterator[Any]:
     models = list(_models(annotation))
     for model in models:  # the tag of a discriminated union is a part of pydantic's path
-        if "kind" in model.model_fields and model.model_fields["kind"].default == part:
+        if _tag(model) == part:
             yield model
     for model in models:
         if part in model.model_fields:
             yield model.model_fields[str(part)].annotation
     yield from reversed(get_args(annotation))  # the values of a dict, the items of a list
+
+
+def _tag(model: type[BaseModel]) -> object:
+    """What tells a model from the others of its union: its kind, or a name that is fixed."""
+    fields = [model.model_fields[name] for name in ("kind", "name") if name in model.model_fields]
+    return next((field.default for field in fields if get_origin(field.annotation) is Literal), None)
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
