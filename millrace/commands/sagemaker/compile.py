@@ -25,6 +25,7 @@ def run(settings: Settings, asked: Asked) -> int:
     """Run the command and return the exit code."""
     from millrace.compilers.images import reference
     from millrace.compilers.sagemaker import compile_pipeline
+    from millrace.compilers.sagemaker.check import refuse_wrong
     from millrace.config import target_words
 
     if settings.component is not None:
@@ -35,6 +36,7 @@ def run(settings: Settings, asked: Asked) -> int:
     target = settings.sagemaker()
     spec = settings.compose()
     text = compile_pipeline(spec, target)
+    refuse_wrong(text)
     path = settings.output or Path("build", f"{spec.name}.sagemaker.json")
     if is_printed(path, text):
         return 0

@@ -12,7 +12,9 @@ from millrace.compilers.sagemaker.context import Compiling
 from millrace.compilers.sagemaker.expressions import EXECUTION_ID, Step, get
 from millrace.compilers.sagemaker.names import check_step_names
 from millrace.compilers.sagemaker.refusals import check_pipeline
+from millrace.compilers.sagemaker.serving import serving_steps
 from millrace.compilers.sagemaker.training import training_step
+from millrace.compilers.sagemaker.transform import transform_steps
 from millrace.compilers.sagemaker.tuning import tuning_step
 from millrace.specs import PipelineSpec, Task
 from millrace.targets.sagemaker import SageMaker
@@ -62,12 +64,8 @@ def _steps(task: Task, context: Compiling) -> list[Step]:
         case "tuning":
             return [tuning_step(task, context)]
         case "serving":
-            from millrace.compilers.sagemaker.serving import serving_steps
-
             return serving_steps(task, context)
         case "transform":
-            from millrace.compilers.sagemaker.transform import transform_steps
-
             return transform_steps(task, context)
     return [context.processing_step(task)]
 

@@ -104,9 +104,9 @@ def filled(value: Any) -> Any:
     if isinstance(value, dict):
         if value.keys() == {"Get"}:
             raw = any(value["Get"] == f"Parameters.tune_{name}" for name in ("trials", "parallel", "seed"))
-            return 3 if raw else "s3://text"
+            return 3 if raw else "s3://bucket/a/long/text"
         if value.keys() & {"Std:Join", "Std:JsonGet"}:
-            return "s3://text"
+            return "s3://bucket/a/long/text"
         return {key: filled(item) for key, item in value.items()}
     return [filled(item) for item in value] if isinstance(value, list) else value
 
