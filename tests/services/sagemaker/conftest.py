@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 
 from millrace.services.sagemaker import Document, read_document
@@ -38,10 +36,7 @@ def aws(aws_server: FakeAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     aws_server.reset()
-    s3: Any = boto3.resource("s3")
-    bucket = s3.create_bucket(Bucket=BUCKET)
-    bucket.objects.all().delete()
-    aws_server.calls.clear()
+    aws_server.empty_bucket(BUCKET)
     return aws_server
 
 

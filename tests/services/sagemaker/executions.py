@@ -121,7 +121,8 @@ class Execution:
             field_name, part = _METADATA[kind]
             base = self.arn.partition(":pipeline/")[0]
             number = next(_numbers)
-            job = f"pipelines-{self.arn.rpartition('/')[2]}-{name[:20]}-{number:06d}"
+            job = f"{self.arn.rpartition('/')[2]}-{name[:11]}-{number:06d}"  # names of tuning jobs have 32 characters
+            job = job if kind == "Tuning" else f"pipelines-{job}"
             step["Metadata"] = {field_name: {"Arn": f"{base}:{part}/{job.lower()}"}}
         elif kind == "Condition":
             step["Metadata"] = {"Condition": {"Outcome": "False" if name in self.play.unmet else "True"}}

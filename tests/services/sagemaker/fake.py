@@ -62,7 +62,9 @@ class FakeAws:
         self.executions: dict[str, Execution] = {}
         """By ARN, the oldest first."""
         self.trials: dict[str, list[Answer]] = {}
-        """Training jobs of tuning jobs, by the tuning job's name."""
+        """Training jobs of tuning jobs in the order of their starts, by the tuning job's name."""
+        self.best: dict[str, str] = {}
+        """The best of them, by the tuning job's name."""
         self.quotas: dict[str, float] = {}
         """Applied quotas of SageMaker, by their names."""
         self.update_looks = 0
@@ -104,6 +106,13 @@ class FakeAws:
             logs.create_log_stream(group, stream)
         now = int(time.time() * 1000)
         logs.put_log_events(group, stream, [{"timestamp": now, "message": line} for line in lines])
+
+    def empty_bucket(self, name: str, region: str = "us-east-1") -> None:
+        """Make a bucket; one of this name loses its objects."""
+        s3 = _kept("s3")[ACCOUNT]["aws"]
+        s3.buckets.pop(name, None)
+        _kept("s3").bucket_accounts.pop(name, None)
+        s3.create_bucket(name, region)
 
     def answer(self, call: Call, body: bytes) -> Answer | bytes | None:
         """What is answered here; None leaves it to moto.
@@ -296,10 +305,11 @@ def _parameters(fake: FakeAws, call: Call) -> Answer:
 
 
 def _tuning(fake: FakeAws, call: Call) -> Answer | None:
-    trials = fake.trials.get(call.asked["HyperParameterTuningJobName"])
-    if trials is None:
+    name = call.asked["HyperParameterTuningJobName"]
+    if name not in fake.trials:
         return None
-    return {"HyperParameterTuningJobName": call.asked["HyperParameterTuningJobName"], "BestTrainingJob": trials[0]}
+    best = [trial for trial in fake.trials[name] if trial["TrainingJobName"] == fake.best.get(name)]
+    return {"HyperParameterTuningJobName": name, **({"BestTrainingJob": best[0]} if best else {})}
 
 
 def _trials(fake: FakeAws, call: Call) -> Answer:
