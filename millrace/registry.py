@@ -32,6 +32,7 @@ COMPONENTS: Mapping[str, str] = {
     "evaluate": "millrace.components.evaluate.spec:evaluate",
     "gather": "millrace.components.gather.spec:gather",
     "manifest": "millrace.components.manifest.spec:manifest",
+    "predict": "millrace.components.predict.spec:predict",
     "preprocess": "millrace.components.preprocess.spec:preprocess",
     "quantize": "millrace.components.quantize.spec:quantize",
     "shard": "millrace.components.shard.spec:shard",

@@ -7,6 +7,7 @@ from pydantic import Field
 from millrace.components.deploy.spec import DeployParameters, deploy
 from millrace.components.evaluate.spec import EvaluateParameters, evaluate
 from millrace.components.manifest.spec import ManifestParameters, manifest
+from millrace.components.predict.spec import PredictParameters, predict
 from millrace.components.preprocess.spec import PreprocessParameters, preprocess
 from millrace.components.quantize.spec import QuantizeParameters, quantize
 from millrace.components.shard.spec import ShardParameters, shard
@@ -47,12 +48,15 @@ def image_classification(config: ImageClassification) -> None:
     classify(config)
 
 
-def classify(config: ImageClassification, pictures: Dataset | None = None) -> None:
+def classify(
+    config: ImageClassification, pictures: Dataset | None = None, asked: PredictParameters | None = None
+) -> None:
     """The tasks of an image classification, from listing to an endpoint.
 
     Args:
         config: What each task is configured with.
         pictures: The pictures, when an earlier task makes them; else `manifest.source` names them.
+        asked: Also answer about all of these pictures at once.
     """
     listing = manifest(config.manifest, dataset=pictures)
     plan = shard(config.shard, manifest=listing.manifest)
@@ -64,3 +68,5 @@ def classify(config: ImageClassification, pictures: Dataset | None = None) -> No
     with when(report.accuracy >= config.gate.accuracy):
         small = quantize(config.quantize, model=trained.model, records=records.records)
         deploy(config.deploy, model=small.model, records=records.records)
+        if asked is not None and pictures is not None:
+            predict.with_options(shares=config.workers)(asked, dataset=pictures, model=small.model)

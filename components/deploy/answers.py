@@ -7,24 +7,12 @@ import io
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from millrace.components.deploy.payloads import INPUT, OUTPUTS, InferRequest
+from millrace.runtime.answers import Probabilities, predictions
 from millrace.runtime.schemas import ModelCard
 
 __all__ = ["Probabilities", "csv_rows", "infer_response", "metadata", "npy", "predictions"]
-
-Probabilities = NDArray[np.float32]
-"""float32 [N, classes]."""
-
-
-def predictions(probabilities: Probabilities, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """For each image its label, the label's index and the probabilities of all classes in their order."""
-    best = probabilities.argmax(axis=1).tolist()
-    rows = probabilities.tolist()
-    return [
-        {"label": classes[index], "index": index, "probabilities": row} for index, row in zip(best, rows, strict=True)
-    ]
 
 
 def csv_rows(probabilities: Probabilities, classes: tuple[str, ...]) -> bytes:

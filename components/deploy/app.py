@@ -27,6 +27,7 @@ from millrace.components.deploy import answers, payloads
 from millrace.components.deploy.batching import Batcher, ModelError, OverloadedError, Predict
 from millrace.components.deploy.monitoring import Measured, Monitoring
 from millrace.components.deploy.payloads import Expected, Images, PayloadError
+from millrace.runtime.answers import predictions_body
 from millrace.runtime.limits import Limits
 from millrace.runtime.schemas import ModelCard
 
@@ -180,7 +181,7 @@ async def _invocations(request: Request) -> Response:
         return Response(answers.csv_rows(probabilities, classes), media_type=_CSV)
     if accept == _NPY:
         return Response(answers.npy(probabilities), media_type=_NPY)
-    return JSONResponse({"predictions": answers.predictions(probabilities, classes)})
+    return Response(predictions_body(probabilities, classes), media_type=_JSON)
 
 
 async def _v1_models(request: Request) -> Response:

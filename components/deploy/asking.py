@@ -23,6 +23,7 @@ from millrace.runtime.limits import Limits
 
 __all__ = [
     "PROTOCOLS",
+    "SAGEMAKER",
     "TENSORFLOW",
     "Address",
     "Asker",
@@ -82,6 +83,8 @@ def _tensorflow(client: httpx.Client, name: str, images: Images) -> list[tuple[s
 
 PROTOCOLS: Mapping[str, Asker] = {"npy": _npy, "json": _json, "csv": _csv, "image": _image, "v1": _v1, "v2": _v2}
 """Those of our own server, the cheapest first."""
+SAGEMAKER: Mapping[str, Asker] = {"npy": _npy, "json": _json, "csv": _csv, "image": _image}
+"""Those that an endpoint of SageMaker hands on: all by `/invocations`."""
 TENSORFLOW: Mapping[str, Asker] = {"tensorflow": _tensorflow}
 """Those of TensorFlow Serving."""
 
@@ -95,6 +98,8 @@ class Address(NamedTuple):
     host: str = ""
     """Host header, for gateways that serve several endpoints; empty takes that of the URL."""
     protocols: Mapping[str, Asker] = PROTOCOLS
+    transport: httpx.BaseTransport | None = None
+    """What carries the requests; None is HTTP to the URL."""
 
 
 def agreement(
@@ -196,7 +201,10 @@ def _in_parts(
 
 def _client(address: Address, limits: Limits) -> httpx.Client:
     headers = {"Host": address.host} if address.host else {}
-    return httpx.Client(base_url=address.url, headers=headers, timeout=limits.timeout_seconds + 5, trust_env=False)
+    seconds = limits.timeout_seconds + 5
+    return httpx.Client(
+        base_url=address.url, headers=headers, timeout=seconds, trust_env=False, transport=address.transport
+    )
 
 
 def _predictions(response: httpx.Response) -> list[tuple[str, list[float]]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from millrace.components.deploy.local import deploy_here
 from millrace.components.deploy.rollout import deploy_on_cluster
+from millrace.components.deploy.sagemaker import check_endpoint
 from millrace.components.deploy.spec import DeployInputs, DeployOutputs, DeployParameters
 from millrace.runtime.context import Context, Result
 from millrace.runtime.models import check_fits
@@ -17,6 +18,7 @@ __all__ = ["main"]
 _PLACES: Mapping[str, Callable[[DeployParameters, DeployInputs, DeployOutputs, Context], Result]] = {
     "": deploy_here,
     "inferenceservice": deploy_on_cluster,
+    "endpoint": check_endpoint,
 }
 
 
@@ -31,5 +33,6 @@ def main(parameters: DeployParameters, inputs: DeployInputs, outputs: DeployOutp
     logging.getLogger("httpx").setLevel(logging.WARNING)  # else it logs each of thousands of requests
     card = read_json_model(inputs.model.path / "model.json", ModelCard)
     check_fits("the model", card, read_records_schema(inputs.records.path))
-    place = _PLACES["" if context.cluster is None else context.cluster.kind]
+    kind = "endpoint" if context.endpoint is not None else context.cluster.kind if context.cluster is not None else ""
+    place = _PLACES[kind]
     return place(parameters, inputs, outputs, context)

@@ -25,6 +25,7 @@ __all__ = [
     "Metadata",
     "Metrics",
     "Model",
+    "Predictions",
     "Records",
     "Rejects",
     "Report",
@@ -163,6 +164,11 @@ class Model(Artifact):
     """A trained model with everything that answering needs: weights, labels and input schema."""
 
     facts = _ModelFacts
+
+
+class Predictions(Artifact):
+    """A model's answers: for each object `KEY.out`, KEY being its path below the dataset, as JSON:
+    `{"predictions": [{"label": ..., "index": ..., "probabilities": [...]}]}`."""
 
 
 class Logs(Artifact):
