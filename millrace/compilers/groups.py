@@ -1,4 +1,4 @@
-"""Which tasks stand under which conditions, as a tree: Kubeflow's groups hold their tasks and lend them to nobody."""
+"""Which tasks stand under which conditions, as a tree: a target's groups hold their tasks and lend them to nobody."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def _path(task: Task, found: Mapping[str, _Path]) -> _Path:
         if longer[: len(shorter)] != shorter:
             raise UnsupportedError(
                 f"tasks.{task.name}: it depends on {chosen!r}, which runs when {_told(inherited)}, and on {name!r}, "
-                f"which runs when {_told(found[name])}: Kubeflow joins no tasks of different conditions. Put one of "
-                "the `when` blocks into the other"
+                f"which runs when {_told(found[name])}: no target joins tasks of different conditions. Put one of the "
+                "`when` blocks into the other"
             )
         if longer is not inherited:
             inherited, chosen = longer, name

@@ -73,7 +73,7 @@ def _fail_step(name: str, condition: Condition, context: Compiling) -> Step:
         f"{condition.metric} is ",
         metric_value(condition, context),
         f", and must be {condition.comparison} ",
-        format(threshold, "g") if isinstance(threshold, float) else threshold,
+        threshold if isinstance(threshold, str | dict) else f"{threshold:g}",
     )
     return {"Name": name, "Type": "Fail", "Arguments": {"ErrorMessage": message}}
 

@@ -108,8 +108,6 @@ def _check_hosts(task: Task, context: Compiling) -> None:
         return
     if kind == "transform":
         return  # its machines divide the objects
-    if kind == "transform":  # which divides the objects itself
-        return
     if kind != "processing":
         raise UnsupportedError(
             f"tasks.{task.name}: {shares} shares; a {kind} job does its work as a whole: leave `shares` out"
