@@ -8,7 +8,7 @@ import tarfile
 import textwrap
 from typing import Any
 
-from tests.runners.sagemaker.jobs import IMAGE, python
+from tests.runners.sagemaker.jobs import IMAGE
 
 STAND_IN = "millrace-test/stand-in:1"
 """Answers `train` and `serve` as SageMaker's algorithms do."""
@@ -99,6 +99,13 @@ def image_context() -> io.BytesIO:
 
 def join(*values: Any) -> dict[str, Any]:
     return {"Std:Join": {"On": "/", "Values": [f"s3://{BUCKET}", RUN, *values]}}
+
+
+def python(script: str) -> list[str]:
+    """The command of a container that runs a script, in pieces of the length and form that the service takes."""
+    text = textwrap.dedent(script).encode().hex()
+    pieces = [text[start : start + 256] for start in range(0, len(text), 256)]
+    return ["python", "-u", "-c", "import sys; exec(bytes.fromhex(''.join(sys.argv[1:])))", *pieces]
 
 
 def get(path: str) -> dict[str, str]:
