@@ -67,9 +67,18 @@ def mlflow(view: View) -> Iterator[Finding]:
     for name in ("PipelineExperimentConfig", "MlflowConfig"):
         value = view.document.get(name)
         if isinstance(value, Mapping):
-            yield from variables(view, value, name, "pipeline")
             known = shape("MlflowConfig" if name == "MlflowConfig" else "ExperimentConfig")
             yield from unknown_keys(value, known.members, name)
+            for key in sorted(value.keys() & known.members.keys()):
+                yield from _of_pipeline(view, value[key], known.below(key), f"{name}.{key}")
+
+
+def _of_pipeline(view: View, value: Any, known: Shape, path: str) -> Iterator[Finding]:
+    """A value that is there before any step: it refers to none."""
+    if isinstance(value, Mapping) and is_variable(value):
+        yield from variables(view, value, path, "pipeline")
+    else:
+        yield from fields(view, value, known, path)
 
 
 def fields(view: View, value: Any, known: Shape, path: str, filled: str = "") -> Iterator[Finding]:

@@ -41,7 +41,7 @@ _TOP: Mapping[str, tuple[type, str]] = {
     "MlflowConfig": (dict, "a mapping"),
     "Steps": (list, "a list"),
 }
-_STEP = ("Name", "Type", "Arguments", "DependsOn", "DisplayName", "Description")
+_STEP: tuple[str, ...] = ("Name", "Type", "Arguments", "DependsOn", "DisplayName", "Description")
 _CACHED = ("Processing", "Training", "Tuning", "Transform", "AutoML", "EndpointConfig", "Endpoint")
 _TRIED = (
     "Processing",
@@ -162,7 +162,7 @@ def steps(view: View) -> Iterator[Finding]:
             continue
         known = _keys(step.kind)
         for key in sorted(step.data.keys() - known) if known else ():
-            yield error(f"{step.path}.{key}", f"a {step.kind} step has no such key: {did_you_mean(key, known)}")
+            yield error(f"{step.path}.{key}", f"{step.kind} steps have no such key: {did_you_mean(key, known)}")
         if "Arguments" not in step.data and known:
             yield error(step.at(), "a value is required")
         elif not isinstance(step.data.get("Arguments", {}), Mapping):

@@ -63,7 +63,7 @@ def _faults(step: StepView, given: Any, path: str) -> Iterator[Finding]:
         yield error(path, f"at least one is needed: {', '.join(known)}")
     for fault in faults:
         if fault in _JOB_FAULTS and step.kind not in _JOBS and step.kind != "":
-            told = f"a {step.kind} step starts no job, so it never fails with {fault!r}: {', '.join(_STEP_FAULTS)}"
+            told = f"{step.kind} steps start no job, so they never fail with {fault!r}: {', '.join(_STEP_FAULTS)}"
             yield error(path, told)
         elif not isinstance(fault, str) or fault not in (*known, "Emr.RESOURCE_LIMIT"):
             yield error(path, f"unknown fault {quoted(fault)}: {did_you_mean(str(fault), known)}")

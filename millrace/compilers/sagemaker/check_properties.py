@@ -64,9 +64,11 @@ def property_kind(step: StepView, rest: str) -> Kind | Problem:
     shapes = list(answers(step.kind))
     if not shapes:
         return "any"
-    found = [_field(shape, path) for shape in shapes]
-    good = next((kind for kind in found if not isinstance(kind, Problem)), None)
-    return found[0] if good is None else _by_name(step, path) or good
+    found: list[Kind | Problem] = [_field(shape, path) for shape in shapes]
+    for kind in found:
+        if not isinstance(kind, Problem):
+            return _by_name(step, path) or kind
+    return found[0]
 
 
 def _split(rest: str) -> Iterator[Part | None]:
