@@ -126,7 +126,7 @@ def _go_back(reach: Clients, now: Described, context: Context) -> str:
     if not before:
         return "there is no earlier configuration to go back to: the endpoint stays as it is"
     context.log.warning("going back to the configuration %r", before)
-    deploy_config(reach, now.name, before)
+    deploy_config(reach, now.name, before, keep_counts=True)
     try:
         wait(reach, now.name, _LONGEST_ROLLBACK, _POLL_SECONDS, _teller(now.name, context))
     except TaskFailedError as error:

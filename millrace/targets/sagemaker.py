@@ -363,6 +363,8 @@ class EndpointChange(Frozen):
 
     action: Literal["status", "deploy", "rollback", "weights", "delete"] = "status"
     """deploy: the newest approved version of the registry, or `package`; rollback: the configuration before."""
+    task: str | None = None
+    """The task that deploys, where the pipeline has several."""
     package: str | None = None
     """ARN of a model package; null takes the newest approved one of the group."""
     weights: dict[str, float] = Field(default_factory=dict)

@@ -151,9 +151,23 @@ def wait(
 
 
 def deploy_config(
-    ask: Clients, name: str, config: str, deployment: Mapping[str, Any] | None = None, tags: Mapping[str, str] = {}
+    ask: Clients,
+    name: str,
+    config: str,
+    deployment: Mapping[str, Any] | None = None,
+    *,
+    tags: Mapping[str, str] | None = None,
+    keep_counts: bool = False,
 ) -> bool:
     """Create an endpoint, or let it serve another configuration, without a gap in its service.
+
+    Args:
+        ask: Clients.
+        name: Of the endpoint.
+        config: Name of the configuration, which is there.
+        deployment: How the new machines take over; None leaves it to the service.
+        tags: Of an endpoint that is created.
+        keep_counts: As many machines as there are now, instead of the configuration's: for scaled endpoints.
 
     Returns:
         Whether anything was to be done.
@@ -162,9 +176,9 @@ def deploy_config(
         TaskFailedError: When another change is under way.
     """
     client, now = ask("sagemaker"), describe(ask, name)
-    how = {"DeploymentConfig": dict(deployment)} if deployment else {}
+    how: dict[str, Any] = {"DeploymentConfig": dict(deployment)} if deployment else {}
     if now is None:
-        made = [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
+        made = [{"Key": key, "Value": value} for key, value in sorted((tags or {}).items())]
         client.create_endpoint(EndpointName=name, EndpointConfigName=config, **how, **({"Tags": made} if made else {}))
         return True
     if not now.settled:
@@ -173,18 +187,28 @@ def deploy_config(
         raise TaskFailedError(f"the endpoint {name!r} is {now.status}: wait until that is done, and try again")
     if now.config == config and now.status == "InService":
         return False
+    if keep_counts:
+        others = [{"VariantPropertyType": kind} for kind in ("DesiredWeight", "DataCaptureConfig")]
+        how |= {"RetainAllVariantProperties": True, "ExcludeRetainedVariantProperties": others}
     client.update_endpoint(EndpointName=name, EndpointConfigName=config, **how)
     return True
 
 
-def accept(ask: Clients, now: Described) -> bool:
-    """Write down that the present configuration has passed its checks; whether that is new."""
+def accept(ask: Clients, now: Described, *, forget: bool = False) -> bool:
+    """Write down that the present configuration is a good one; whether that is new.
+
+    Args:
+        ask: Clients.
+        now: The endpoint.
+        forget: Leave nothing to go back to, after a rollback: a second one changes nothing.
+    """
+    client = ask("sagemaker")
+    if forget and now.previous:
+        client.delete_tags(ResourceArn=now.arn, TagKeys=[PREVIOUS])
     if now.accepted == now.config:
-        return False
-    tags = {ACCEPTED: now.config} | ({PREVIOUS: now.accepted} if now.accepted else {})
-    ask("sagemaker").add_tags(
-        ResourceArn=now.arn, Tags=[{"Key": key, "Value": value} for key, value in sorted(tags.items())]
-    )
+        return forget and bool(now.previous)
+    tags = {ACCEPTED: now.config} | ({PREVIOUS: now.accepted} if now.accepted and not forget else {})
+    client.add_tags(ResourceArn=now.arn, Tags=[{"Key": key, "Value": value} for key, value in sorted(tags.items())])
     return True
 
 
