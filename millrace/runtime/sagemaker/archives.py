@@ -10,7 +10,7 @@ import gzip
 import shutil
 import tarfile
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from millrace.errors import DataError
 
@@ -39,8 +39,6 @@ def unpack(archive: Path, folder: Path, *, most_bytes: int = _MOST_BYTES, most_f
         with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as opened:
             _extract(archive, opened, folder, most, most_files)
             _read_to_end(archive, stream)
-    except tarfile.FilterError as error:
-        raise DataError(f"{archive}: refused: {error}") from error
     except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError) as error:
         raise DataError(f"{archive} is cut short or no gzipped tar archive: {error}") from error
 
@@ -55,7 +53,27 @@ def _extract(archive: Path, opened: tarfile.TarFile, folder: Path, most_bytes: i
             raise DataError(f"{archive} holds more than {most_files} files")
         if size > most_bytes:
             raise DataError(f"{archive} holds more than the {most_bytes} bytes that there is room for")
-        opened.extract(member, folder, filter="data")
+        _write(opened, member, folder / _inside(archive, member.name))
+
+
+def _inside(archive: Path, name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise DataError(f"{archive}: {name!r} would lie outside of the archive's folder")
+    return path
+
+
+def _write(opened: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    """Write a file, or make a folder; what was unpacked before it holds no links that could lead elsewhere."""
+    content = opened.extractfile(member)
+    if content is None:
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as stream:
+        shutil.copyfileobj(content, stream)
+        if stream.tell() != member.size:
+            raise EOFError(f"{member.name} ends too soon")
 
 
 def _read_to_end(archive: Path, stream: gzip.GzipFile) -> None:

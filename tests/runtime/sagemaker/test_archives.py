@@ -46,14 +46,9 @@ def test_files_and_folders(tmp_path: Path) -> None:
     assert files(tmp_path / "out") == {".hidden": "h", "deep/a": "a"}
 
 
-@pytest.mark.parametrize("name", ["../out", "a/../../../out", "/../../out"])
+@pytest.mark.parametrize("name", ["../out", "a/../../../out", "/../../out", "/etc/x"])
 def test_no_path_leads_out(tmp_path: Path, name: str) -> None:
-    refused(packed(tmp_path / "a.tar.gz", (name, b"x")), "refused")
-
-
-def test_absolute_paths_stay_inside(tmp_path: Path) -> None:
-    unpack(packed(tmp_path / "a.tar.gz", ("/etc/x", b"x")), tmp_path / "out")
-    assert files(tmp_path / "out") == {"etc/x": "x"}
+    refused(packed(tmp_path / "a.tar.gz", (name, b"x")), "would lie outside of the archive's folder")
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../..", "inside"])
