@@ -28,7 +28,9 @@ class Display(Watched):
         for step in status.steps:
             if step.state != self._seen.get(step.name, "pending"):
                 self._seen[step.name] = step.state
-                words = (f"{step.name:<16}", step.state, "" if step.state == "running" else _seconds(step), step.detail)
+                running = step.state == "running"
+                told = job_link(status.arn.split(":")[3], step.arn) if running else step.detail
+                words = (f"{step.name:<16}", step.state, "" if running else _seconds(step), told)
                 self.console.print("  ".join(word for word in words if word))
 
 
@@ -56,8 +58,7 @@ def _table(status: RunStatus) -> Table:
     table = task_table(f"{status.name}  {status.run_id}", "kind")
     for step in status.steps:
         state = Text(step.state, style=STATE_STYLES.get(step.state, ""))
-        detail = "" if "https://" in step.detail and step.state == "running" else step.detail
-        table.add_row(step.name, state, step.kind, _seconds(step), Text(detail))
+        table.add_row(step.name, state, step.kind, _seconds(step), Text(step.detail))
     return table
 
 

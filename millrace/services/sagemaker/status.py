@@ -12,7 +12,7 @@ from typing import Any
 from millrace.compilers.sagemaker.walk import every_step
 from millrace.errors import ConfigError
 from millrace.services.sagemaker.failures import ServiceError
-from millrace.services.sagemaker.links import execution_link, job_link
+from millrace.services.sagemaker.links import execution_link
 from millrace.services.sagemaker.pipelines import find_pipeline
 from millrace.services.sagemaker.runs import execution_arn
 from millrace.services.sagemaker.session import Session
@@ -179,7 +179,7 @@ def read_status(session: Session, plan: Plan) -> RunStatus:
         ended=run.get("LastModifiedTime") if word in _ENDED else None,
         error=str(run.get("FailureReason") or ""),
         parameters=plan.parameters,
-        steps=tuple(_steps(session, plan, listed, over=word in _ENDED)),
+        steps=tuple(_steps(plan, listed, over=word in _ENDED)),
     )
 
 
@@ -215,20 +215,20 @@ def _kinds(text: str) -> Iterator[tuple[str, str]]:
         yield str(step["Name"]), str(step["Type"])
 
 
-def _steps(session: Session, plan: Plan, listed: list[dict[str, Any]], over: bool) -> Iterator[StepStatus]:
+def _steps(plan: Plan, listed: list[dict[str, Any]], over: bool) -> Iterator[StepStatus]:
     begun = {str(item["StepName"]): item for item in listed}
     for name in dict.fromkeys([*plan.kinds, *begun]):
         kind = plan.kinds.get(name, "")
         if name in begun:
-            yield _step(session, name, kind, begun[name])
+            yield _step(name, kind, begun[name])
         else:
             yield StepStatus(name, kind, "skipped" if over else "pending")
 
 
-def _step(session: Session, name: str, kind: str, item: Mapping[str, Any]) -> StepStatus:
+def _step(name: str, kind: str, item: Mapping[str, Any]) -> StepStatus:
     state = _STATES.get(str(item.get("StepStatus")), "running")
     arn = _arn(item)
-    told = list(_told(session, item, arn))
+    told = list(_told(item))
     if (item.get("CacheHitResult") or {}).get("SourcePipelineExecutionArn") and state == "succeeded":
         state = "cached"
     if (item.get("SelectiveExecutionResult") or {}).get("SourcePipelineExecutionArn"):
@@ -243,7 +243,7 @@ def _arn(item: Mapping[str, Any]) -> str:
     return next((str(metadata["Arn"]) for metadata in told if metadata.get("Arn")), "")
 
 
-def _told(session: Session, item: Mapping[str, Any], arn: str) -> Iterator[str]:
+def _told(item: Mapping[str, Any]) -> Iterator[str]:
     metadata = item.get("Metadata") or {}
     if item.get("StepStatus") in ("Starting", "Stopping"):
         yield str(item["StepStatus"]).lower()
@@ -257,5 +257,3 @@ def _told(session: Session, item: Mapping[str, Any], arn: str) -> Iterator[str]:
             yield f"result of run {str(source).rpartition('/')[2]}"
     if item.get("FailureReason"):
         yield str(item["FailureReason"])
-    elif arn and item.get("StepStatus") in ("Starting", "Executing"):
-        yield job_link(session.region, arn)

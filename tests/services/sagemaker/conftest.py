@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import botocore.loaders
 import pytest
 
 from millrace.services.sagemaker import Document, read_document
@@ -17,6 +18,15 @@ from tests.services.sagemaker.fake import ACCOUNT, FakeAws, serving
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/jobs"
 BUCKET = "millrace-tests"
 SMALL = Path(__file__).with_name("small.json")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def models_read_once() -> Iterator[None]:
+    """botocore reads a service's model anew for each session: here all sessions have one loader."""
+    loader = botocore.loaders.create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", lambda path=None: loader)
+        yield
 
 
 @pytest.fixture(scope="session")
