@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from millrace import __version__
 
 ROOT = Path(__file__).parents[2]
 PLAY = ("--config-dir", "my_config", "pipeline=play")
@@ -164,12 +167,45 @@ def test_a_shell_completes_keys(project: Path, line: str, found: list[str]) -> N
     assert answer.stdout.split() == found, answer.stderr
 
 
+class TestSageMaker:
+    def test_a_definition_is_written_and_told_about(self, project: Path) -> None:
+        answer = compile_here(project, *PLAY, "target=sagemaker", "runtime=[judge.score]")
+        assert answer.returncode == 0, answer.stderr
+        path = project / "build" / "play.sagemaker.json"
+        assert answer.stdout.splitlines() == [
+            f"build/play.sagemaker.json: {len(path.read_bytes()) / 1000:.1f} KB, 6 tasks, for SageMaker Pipelines",
+            f"image: millrace/toys:{__version__}",
+            "open: role (string, must be given; target.role fixes it)",
+            "open: bucket (string, must be given; target.bucket fixes it)",
+            "open: judge_score = 0.5 (float)",
+            "note: SageMaker pulls images from ECR only: `millrace build "
+            "push=ACCOUNT.dkr.ecr.us-east-1.amazonaws.com/millrace/`, and compile again; rehearsals run as it is",
+            "next: millrace upload document=build/play.sagemaker.json --config-dir my_config target=sagemaker",
+        ]
+        assert [one["Name"] for one in json.loads(path.read_text())["Parameters"]] == ["role", "bucket", "judge_score"]
+
+    def test_images_of_ecr_are_fine(self, project: Path) -> None:
+        images = "target.images.prefix=123456789012.dkr.ecr.eu-central-1.amazonaws.com/millrace/"
+        answer = compile_here(project, *PLAY, "target=sagemaker", images, "target.region=eu-central-1")
+        assert answer.returncode == 0, answer.stderr
+        assert "note: " not in answer.stdout
+
+    def test_it_can_be_printed(self, project: Path) -> None:
+        answer = compile_here(project, *PLAY, "target=sagemaker", "output=-")
+        assert json.loads(answer.stdout)["Version"] == "2020-12-01"
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("words", "told"),
         [
             ((), "target: say where the pipeline shall run: target=kubeflow"),
-            (("target=sagemaker",), "target=sagemaker: this version of Millrace has one target: target=kubeflow"),
+            (("target=sagemaker", "compat=2.16"), "compat: a version of Kubeflow Pipelines; SageMaker has none"),
+            (("target=sagemaker", "component=shout"), "component=shout: a definition of SageMaker's has no components"),
+            (("target=sagemaker", "target.tasks.werk.cache=false"), "target.tasks.werk: unknown task: did you mean"),
+            (("target=sagemaker", "target.job.instance=ml.m5.tiny"), "ml.m5.tiny"),
+            (("target=sagemaker", "target.region=europe"), "target.region: "),
+            (("target=sagemaker", "write.outside=/etc/motd"), "write.outside=/etc/motd: a path of this machine"),
             (("target=kubeflow", "runtime=[judge.scorn]"), "did you mean"),
             (("target=kubeflow", "compat=2.3"), "compat: "),
             (("target=kubeflow", "target.tasks.werk.cache=false"), "target.tasks.werk: unknown task: did you mean"),

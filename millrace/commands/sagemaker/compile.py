@@ -49,7 +49,8 @@ def run(settings: Settings, asked: Asked) -> int:
         print(f"open: {name}{told}")
     for note in _notes(spec, target, images):
         print(f"note: {note}")
-    print(f"next: millrace upload document={path} {target_words(asked.words)}")
+    named = "" if path.name.partition(".")[0] == spec.name else f" pipeline.name={spec.name}"
+    print(f"next: millrace upload document={path}{named} {target_words(asked.words)}")
     return 0
 
 

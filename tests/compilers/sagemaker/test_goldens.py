@@ -18,7 +18,7 @@ COMMANDS = {
     "digits": ["pipeline=digits"],
     "everything": [
         "pipeline=digits",
-        "runtime=[train.epochs,train.learning_rate,tune.trials,quantize.scheme,gate.accuracy]",
+        "runtime=[train.epochs,train.batch_size,tune.trials,quantize.scheme,gate.accuracy]",
         "target.role=arn:aws:iam::123456789012:role/millrace",
         "target.bucket=vision-store",
         "target.prefix=team/runs",
@@ -35,7 +35,7 @@ COMMANDS = {
         "target.training={mode: FastFile, spot: true, max_wait_minutes: 3000}",
         "target.training.debugger={collections: {losses: {save_interval: '10'}}}",
         "target.training.profiler={interval_ms: 1000}",
-        "target.training.metrics=[{name: rate, regex: 'learning_rate=(\\\\S+)'}]",
+        "target.training.metrics=[{name: rate, regex: 'learning_rate=(\\S+)'}]",
         "target.tuning={early_stopping: 'Off', warm_start: {parents: [earlier]}, seed: 7}",
         "target.serving.registration={group: digits}",
         "target.serving.capture={percent: 10}",
