@@ -95,12 +95,12 @@ def _steps(items: list[Any], path: str, inside: tuple[str, Branch] | None) -> It
         arguments = item.get("Arguments") or {}
         if not isinstance(arguments, dict):
             raise DataError(f"{place}.Arguments: not a mapping")
-        nested = {branch: arguments.get(branch) or [] for branch in BRANCHES} if item["Type"] == "Condition" else {}
+        branches = BRANCHES if item["Type"] == "Condition" else ()
         yield Step(
             name=item["Name"],
             type=item["Type"],
             path=place,
-            arguments={key: value for key, value in arguments.items() if key not in nested},
+            arguments={key: value for key, value in arguments.items() if key not in branches},
             depends=tuple(_dependency(entry, place) for entry in item.get("DependsOn") or ()),
             property_files={
                 file["PropertyFileName"]: (file["OutputName"], file["FilePath"])
@@ -110,8 +110,8 @@ def _steps(items: list[Any], path: str, inside: tuple[str, Branch] | None) -> It
             retried=bool(item.get("RetryPolicies")),
             cached=bool((item.get("CacheConfig") or {}).get("Enabled")),
         )
-        for branch in nested:
-            yield from _steps(nested[branch], f"{place}.Arguments.{branch}", (item["Name"], branch))
+        for branch in branches:
+            yield from _steps(arguments.get(branch) or [], f"{place}.Arguments.{branch}", (item["Name"], branch))
 
 
 def _dependency(entry: Any, place: str) -> Dependency:

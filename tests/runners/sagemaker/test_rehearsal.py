@@ -28,7 +28,7 @@ def ask(url: str, body: str, headers: Mapping[str, str] | None = None) -> tuple[
     try:
         connection.request("POST", parts.path, body.encode(), dict(headers or {}))
         answer = connection.getresponse()
-        return answer.status, answer.read().decode(), answer.headers
+        return answer.status, answer.read().decode(), dict(answer.getheaders())
     finally:
         connection.close()
 
@@ -250,7 +250,7 @@ def test_a_registered_model_is_served(rehearsed: Rehearsed) -> None:
 
 
 def test_a_spot_machine_is_taken_once(rehearsed: Rehearsed) -> None:
-    spot = {
+    spot: dict[str, Any] = {
         "EnableManagedSpotTraining": True,
         "StoppingCondition": {"MaxRuntimeInSeconds": 300, "MaxWaitTimeInSeconds": 600},
         "CheckpointConfig": {"S3Uri": made.join("checkpoints")},

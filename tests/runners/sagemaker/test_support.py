@@ -161,7 +161,7 @@ def test_only_the_branch_that_was_chosen_runs() -> None:
     assert why_not(steps["too-few"], done) == ("the condition enough holds", False)
 
 
-DEFINITIONS = [
+DEFINITIONS: list[dict[str, Any]] = [
     {"Name": "role", "Type": "String"},
     {"Name": "bucket", "Type": "String"},
     {"Name": "train_epochs", "Type": "Integer", "DefaultValue": 2},
