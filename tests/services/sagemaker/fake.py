@@ -11,8 +11,6 @@ on step by step; endpoints can be updated; quotas can be listed. All else is mot
 
 from __future__ import annotations
 
-import io
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,10 +20,11 @@ from typing import Any
 from moto import backends
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import make_server
 
-from tests.services.sagemaker.asked import Call, read_call, wrong_fields
+from tests.services.sagemaker.asked import Call, wrong_fields
 from tests.services.sagemaker.executions import Execution, Play, RefusalError, read_definition, started
+from tests.services.sagemaker.server import Answer, Application, Quiet
 
 __all__ = ["ACCOUNT", "SECRET", "FakeAws", "RefusalError", "serving"]
 
@@ -33,7 +32,6 @@ ACCOUNT = DEFAULT_ACCOUNT_ID
 SECRET = "secret-of-aws-that-nobody-should-see"
 _BACKENDS = ("sagemaker", "scheduler", "logs", "ecr", "iam", "service-quotas", "applicationautoscaling", "cloudwatch")
 _SHOWN = 100
-Answer = dict[str, Any]
 
 
 def _kept(service: str) -> Any:
@@ -133,11 +131,14 @@ class FakeAws:
             action = _ACTIONS.get(call.name)
             return action(self, call) if action else None
 
+    def changes_answer(self, call: Call) -> bool:
+        """Whether moto's answer to a call is put right."""
+        return call.name in _CHANGES
+
     def changed(self, call: Call, answer: Answer) -> Answer:
         """What moto answers, put right."""
         with self.lock:
-            change = _CHANGES.get(call.name)
-            return change(self, call, answer) if change else answer
+            return _CHANGES[call.name](self, call, answer)
 
     def backend(self, call: Call) -> Any:
         """moto's state of SageMaker."""
@@ -345,69 +346,10 @@ _ACTIONS: dict[str, Callable[[FakeAws, Call], Answer | None]] = {
 _CHANGES: dict[str, Callable[[FakeAws, Call, Answer], Answer]] = {"sagemaker:DescribeEndpoint": _endpoint}
 
 
-class _Application:
-    """The server's WSGI application."""
-
-    def __init__(self, fake: FakeAws) -> None:
-        self.fake = fake
-
-    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        body = b""
-        if environ.get("CONTENT_LENGTH"):
-            body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
-            environ["wsgi.input"] = io.BytesIO(body)
-        headers = {name[5:].lower().replace("_", "-"): str(value) for name, value in environ.items() if "HTTP_" in name}
-        call = read_call(environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"], headers, body)
-        try:
-            answer = self.fake.answer(call, body)
-        except RefusalError as refusal:
-            return _refused(call, refusal, start)
-        if answer is None and call.name in _CHANGES:
-            return self._changed(call, environ, start)
-        if answer is None:
-            found: Iterable[bytes] = self.fake.moto(environ, start)
-            return found
-        return _sent(answer if isinstance(answer, bytes) else json.dumps(answer).encode(), start)
-
-    def _changed(self, call: Call, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        told: list[Any] = []
-        data = b"".join(self.fake.moto(environ, lambda *words: told.extend(words)))
-        if not str(told[0]).startswith("200"):
-            start(*told)
-            return [data]
-        return _sent(json.dumps(self.fake.changed(call, json.loads(data))).encode(), start)
-
-
-def _sent(data: bytes, start: Callable[..., Any], status: str = "200 OK") -> Iterable[bytes]:
-    kind = "text/xml" if data.startswith(b"<") else "application/x-amz-json-1.1"
-    start(status, [("Content-Type", kind), ("Content-Length", str(len(data)))])
-    return [data]
-
-
-def _refused(call: Call, refusal: RefusalError, start: Callable[..., Any]) -> Iterable[bytes]:
-    """An error in the words of the service's protocol."""
-    inner = f"<Code>{refusal.code}</Code><Message>{refusal}</Message>"
-    if call.service == "s3":
-        text = f"<Error>{inner}</Error>"
-    elif call.service in ("sts", "iam"):
-        text = f"<ErrorResponse><Error>{inner}</Error></ErrorResponse>"
-    else:
-        text = json.dumps({"__type": refusal.code, "message": str(refusal), "Message": str(refusal)})
-    data = b"" if call.operation.startswith("HEAD") else text.encode()
-    return _sent(data, start, f"{refusal.status} Refused")
-
-
-class _Quiet(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's name
-        return
-
-
 @contextmanager
 def serving(fake: FakeAws) -> Iterator[FakeAws]:
     """Serve on a free port of this machine."""
-    server = make_server("127.0.0.1", 0, _Application(fake), threaded=True, request_handler=_Quiet)
+    server = make_server("127.0.0.1", 0, Application(fake), threaded=True, request_handler=Quiet)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     fake.url = f"http://127.0.0.1:{server.server_port}"

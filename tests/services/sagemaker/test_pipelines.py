@@ -97,9 +97,9 @@ class TestUpsert:
         try:
             assert upsert_pipeline(of(session, bucket=None), large(document), ROLE).location.startswith(f"s3://{name}/")
         finally:
-            bucket: Any = boto3.resource("s3").Bucket(name)
-            bucket.objects.all().delete()
-            bucket.delete()
+            s3: Any = boto3.resource("s3")
+            s3.Bucket(name).objects.all().delete()
+            s3.Bucket(name).delete()
 
     def test_two_at_a_time_make_one(self, session: Session, document: Document, aws: FakeAws) -> None:
         held = threading.Barrier(2, timeout=30)
