@@ -16,6 +16,7 @@ from millrace.compilers.sagemaker.names import parameter_names, step_name
 from millrace.compilers.sagemaker.places import in_execution, in_pipeline
 from millrace.compilers.sagemaker.processing import processing_step
 from millrace.errors import UnsupportedError
+from millrace.runtime.sagemaker.training import model_port
 from millrace.specs import ComponentSpec, PipelineSpec, RuntimeParameter, Task, TaskOutput
 from millrace.specs.uncached import is_uncached
 from millrace.targets.sagemaker import JobSettings, SageMaker
@@ -161,8 +162,7 @@ class Compiling:
 
     def _trained(self, task: Task, port: str, step: str) -> Made:
         packed = self.target.training.compression == "gzip"
-        made = self.component(task).output(port)
-        if made is not None and made.artifact.title == "millrace.Model":
+        if port == model_port(self.component(task)):
             return Made(get(f"{step}.ModelArtifacts.S3ModelArtifacts"), "." if packed else None)
         folder = (get(f"{step}.OutputDataConfig.S3OutputPath"), get(f"{step}.TrainingJobName"), "output")
         return Made(join("/", *folder, "output.tar.gz"), port) if packed else Made(join("/", *folder, "data", port))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["EXECUTION_ID", "Expression", "Step", "as_text", "get", "join", "json_get", "parameter"]
+__all__ = ["EXECUTION_ID", "Expression", "Step", "as_text", "below", "get", "join", "json_get", "parameter"]
 
 Expression = str | dict[str, Any]
 """A text, or a value that is known only in an execution."""
@@ -36,6 +36,13 @@ def join(separator: str, *values: Expression) -> Expression:
     if len(parts) == 1 and isinstance(parts[0], str):
         return parts[0]
     return {"Std:Join": {"On": separator, "Values": parts}}
+
+
+def below(folder: Expression, path: str) -> Expression:
+    """A place below a folder, whose URI may end in a slash."""
+    if isinstance(folder, dict) and folder.get("Std:Join", {}).get("Values", [""])[-1] == "/":
+        return join("", *folder["Std:Join"]["Values"], path)
+    return join("/", folder, path)
 
 
 def as_text(value: Expression) -> Expression:

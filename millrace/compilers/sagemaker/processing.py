@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from millrace.compilers.sagemaker.expressions import Expression, Step, join
+from millrace.compilers.sagemaker.expressions import Expression, Step, below, join
 from millrace.compilers.sagemaker.names import step_name
 from millrace.errors import UnsupportedError
-from millrace.specs import Task
+from millrace.specs import Port, Shards, Task
 
 if TYPE_CHECKING:
     from millrace.compilers.sagemaker.context import Compiling
 
-__all__ = ["as_json", "chunks", "processing_step"]
+__all__ = ["as_json", "chunks", "is_sharded", "processing_step"]
 
 _LONGEST_ARGUMENT = 256
 _MOST_ARGUMENTS = 100
@@ -115,9 +115,9 @@ def _inputs(task: Task, context: Compiling) -> tuple[list[dict[str, Any]], list[
             made = context.made(output)
             if made.archive is not None:
                 archives.append((name, made.archive))
-            if _hosts(task) > 1 and port.artifact.title == "millrace.Shards" and not port.many:
-                inputs.append(_input(name, join("/", made.uri, "plan.json")))
-                inputs.append(_input(f"{name}+shards", join("/", made.uri, "shards/"), "ShardedByS3Key"))
+            if _hosts(task) > 1 and is_sharded(port):
+                inputs.append(_input(name, below(made.uri, "plan.json")))
+                inputs.append(_input(f"{name}+shards", below(made.uri, "shards/"), "ShardedByS3Key"))
             else:
                 inputs.append(_input(name, made.uri))
     return inputs, archives
@@ -146,6 +146,11 @@ def _outputs(task: Task, context: Compiling) -> Iterator[dict[str, Any]]:
                 "S3UploadMode": "EndOfJob",
             },
         }
+
+
+def is_sharded(port: Port) -> bool:
+    """Whether each host of a task gets a part of the files that come by an input."""
+    return port.artifact.fits(Shards.artifact_type()) and not port.many
 
 
 def _hosts(task: Task) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from millrace.compilers.sagemaker.context import Compiling
+from millrace.compilers.sagemaker.processing import is_sharded
 from millrace.compilers.sagemaker.searches import Numbers, read_search
 from millrace.errors import ConfigError, UnsupportedError, did_you_mean
 from millrace.runtime.schemas import CHANNELS
@@ -16,7 +17,7 @@ __all__ = ["check_pipeline"]
 
 _LOCAL = re.compile(r"(file:|[./~\\]|[A-Za-z]:[\\/])")
 """How paths of one machine begin."""
-_IGNORED = {"transform": ("volume_gib", "timeout_minutes")}
+_IGNORED = {"transform": ("volume_gib", "timeout_minutes"), "registry": ("instance", "volume_gib", "timeout_minutes")}
 """Settings that a kind of job has no place for."""
 
 
@@ -61,13 +62,15 @@ def _ranges(tasks: Iterator[Task]) -> Iterator[str]:
 
 
 def _check_job(task: Task, context: Compiling) -> None:
-    own = context.target.tasks.get(task.name)
-    for name in _IGNORED.get(context.kind(task), ()):
+    own, kind = context.target.tasks.get(task.name), context.kind(task)
+    registered = kind == "serving" and context.target.serving.kind == "registry"
+    way = "have it served, target.serving.kind=endpoint" if registered else f"set target.{kind}.kind=task"
+    for name in _IGNORED.get("registry" if registered else kind, ()):
         if own is not None and getattr(own, name) is not None:
-            raise UnsupportedError(
-                f"target.tasks.{task.name}.{name}: a {context.kind(task)} job has no such setting: leave it out, or "
-                f"run the component in the step's own machine, target.{context.kind(task)}.kind=task"
+            what = (
+                "a model that is registered only has no machine" if registered else f"a {kind} job has no such setting"
             )
+            raise UnsupportedError(f"target.tasks.{task.name}.{name}: {what}: leave it out, or {way}")
 
 
 def _check_outside(task: Task, context: Compiling) -> None:
@@ -118,7 +121,7 @@ def _check_hosts(task: Task, context: Compiling) -> None:
             "later task"
         )
     for port in context.component(task).inputs:
-        if port.artifact.title == "millrace.Shards" and not port.many:
+        if is_sharded(port):
             for output in task.inputs.get(port.name, ()):
                 _check_shards(task, shares, context.spec.task(output.task))
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from millrace.compilers.sagemaker.context import Compiling
 from millrace.errors import UnsupportedError, explain_validation
-from millrace.specs import Task, TaskOutput
+from millrace.specs import Study, Task, TaskOutput
 
 __all__ = ["Choices", "Numbers", "Search", "is_best_of", "read_search", "searched_names"]
 
@@ -90,4 +90,4 @@ def is_best_of(outputs: Sequence[TaskOutput], context: Compiling) -> bool:
         return False
     producer = context.spec.task(outputs[0].task)
     port = context.component(producer).output(outputs[0].port)
-    return context.kind(producer) == "tuning" and port is not None and port.artifact.title == "millrace.Study"
+    return context.kind(producer) == "tuning" and port is not None and port.artifact.fits(Study.artifact_type())

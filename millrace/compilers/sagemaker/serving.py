@@ -8,7 +8,7 @@ from typing import Any
 
 from millrace.compilers.refusals import check_work
 from millrace.compilers.sagemaker.context import Compiling
-from millrace.compilers.sagemaker.expressions import EXECUTION_ID, Expression, Step, get, join
+from millrace.compilers.sagemaker.expressions import EXECUTION_ID, Expression, Step, below, get, join
 from millrace.compilers.sagemaker.hosting import (
     capture,
     check_serving,
@@ -156,7 +156,7 @@ def _metrics_uri(task: Task, context: Compiling) -> dict[str, Any]:
         for port in context.component(judge).outputs:
             if port.artifact.title == "millrace.Metrics" and context.kind(judge) in ("processing", "serving"):
                 made = context.made(condition.metric.model_copy(update={"port": port.name}))
-                return {"ContentType": "application/json", "S3Uri": join("/", made.uri, "metrics.json")}
+                return {"ContentType": "application/json", "S3Uri": below(made.uri, "metrics.json")}
     return {}
 
 

@@ -17,7 +17,8 @@ from millrace.compilers.sagemaker.training_job import (
     metric_definition,
 )
 from millrace.errors import UnsupportedError
-from millrace.specs import Task
+from millrace.runtime.sagemaker.training import TEXTS
+from millrace.specs import Logs, Task
 
 __all__ = ["training_step"]
 
@@ -42,7 +43,7 @@ def training_step(task: Task, context: Compiling) -> Step:
     check_hyperparameters(f"tasks.{task.name}", f"{task.name}", found)
     fields = job_fields(job, context)
     if texts:
-        fields["Environment"] = dict(sorted({**fields["Environment"], "MILLRACE_TEXTS": ",".join(texts)}.items()))
+        fields["Environment"] = dict(sorted({**fields["Environment"], TEXTS: ",".join(texts)}.items()))
     _set_machines(task, context, fields)
     request = {
         "AlgorithmSpecification": algorithm(job, context, [metric_definition(one.name) for one in component.metrics]),
@@ -100,7 +101,7 @@ def _watched(task: Task, context: Compiling) -> dict[str, Any]:
     """What TensorBoard, Debugger and Profiler store while the job runs."""
     training = context.target.training
     found: dict[str, Any] = {}
-    logs = any(port.artifact.title == "millrace.Logs" for port in context.component(task).outputs)
+    logs = any(port.artifact.fits(Logs.artifact_type()) for port in context.component(task).outputs)
     if training.tensorboard and logs:
         found["TensorBoardOutputConfig"] = {
             "LocalPath": "/opt/ml/output/tensorboard",

@@ -15,6 +15,7 @@ from millrace.compilers.sagemaker.context import Compiling
 from millrace.compilers.sagemaker.expressions import Expression, as_text
 from millrace.errors import UnsupportedError
 from millrace.runtime.sagemaker.hyperparameters import encode
+from millrace.runtime.sagemaker.training import ARCHIVES, COMPONENT, PROCESSES, TASK, TEXTS
 from millrace.specs import ComponentSpec, RuntimeParameter, Task, TaskOutput
 
 __all__ = [
@@ -137,10 +138,11 @@ def channels(job: TrainingJob, context: Compiling) -> tuple[list[dict[str, Any]]
 
 
 def _check_mode(job: TrainingJob, channel: str, mode: str) -> None:
-    if mode == "Pipe" and job.component.main.startswith("millrace.components."):
+    if mode == "Pipe" and not any(sign in job.component.image for sign in "/:@"):
         raise UnsupportedError(
             f"target.training: input {channel!r} of task {job.task.name!r} can't come as Pipe: "
-            f"{job.component.name!r} reads files: mode=FastFile fetches them while they are read"
+            "components read files, and mode=FastFile fetches them while they are read. Streams are for a full "
+            "reference to an image of your own, which answers `train` itself"
         )
 
 
@@ -152,13 +154,13 @@ def environment(job: TrainingJob, context: Compiling, archives: Mapping[str, str
     """
     own = context.job(job.task).environment
     ours = {
-        "MILLRACE_COMPONENT": job.component.entry,
-        "MILLRACE_TASK": job.task.name,
-        "MILLRACE_PROCESSES": str(job.task.distribution.processes),
+        COMPONENT: job.component.entry,
+        TASK: job.task.name,
+        PROCESSES: str(job.task.distribution.processes),
     }
     if archives:
-        ours["MILLRACE_ARCHIVES"] = ",".join(f"{name}={folder}" for name, folder in archives.items())
-    for name in own.keys() & {*ours, "MILLRACE_TEXTS", "MILLRACE_ARCHIVES"}:
+        ours[ARCHIVES] = ",".join(f"{name}={folder}" for name, folder in archives.items())
+    for name in own.keys() & {*ours, TEXTS, ARCHIVES}:
         raise UnsupportedError(f"target.tasks.{job.task.name}.environment.{name}: the container is told this itself")
     found = {**own, **ours}
     for name, value in found.items():
@@ -167,7 +169,7 @@ def environment(job: TrainingJob, context: Compiling, archives: Mapping[str, str
                 f"target.tasks.{job.task.name}.environment.{name}: {max(len(name), len(value))} characters; a training "
                 f"job takes {_LONGEST_ENVIRONMENT}: put it into an input or a parameter"
             )
-    if len(found) >= job.most_variables:  # one place is left for MILLRACE_TEXTS
+    if len(found) >= job.most_variables:  # one place is left for TEXTS
         raise UnsupportedError(
             f"target.tasks.{job.task.name}.environment: {len(own)} variables; with those of the container itself the "
             f"job takes {job.most_variables}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from millrace.compilers.sagemaker.context import Compiling
@@ -21,7 +22,8 @@ from millrace.compilers.sagemaker.training_job import (
 )
 from millrace.errors import UnsupportedError, did_you_mean
 from millrace.registry import load_component
-from millrace.specs import ComponentSpec, RuntimeParameter, Task
+from millrace.runtime.sagemaker.training import TEXTS
+from millrace.specs import ComponentSpec, RuntimeParameter, Study, Task, TaskOutput
 
 __all__ = ["tuning_step"]
 
@@ -40,9 +42,9 @@ def tuning_step(task: Task, context: Compiling) -> Step:
         UnsupportedError: For what SageMaker's tuning has no counterpart for.
     """
     search = read_search(task)
-    searched = _searched(task, search)
     studies = _studies(task, context)
     inputs = {port: outputs for port, outputs in task.inputs.items() if port not in studies}
+    searched = _searched(task, search, inputs)
     job = TrainingJob(task, searched, inputs, _MOST_VARIABLES)
     warm_start = _warm_start(task, context, studies)
     request = {
@@ -61,14 +63,14 @@ def tuning_step(task: Task, context: Compiling) -> Step:
     }
 
 
-def _searched(task: Task, search: Search) -> ComponentSpec:
+def _searched(task: Task, search: Search, inputs: Mapping[str, tuple[TaskOutput, ...]]) -> ComponentSpec:
     searched = load_component(search.component).spec
     if "training" not in searched.delegates:
         raise UnsupportedError(
             f"{task.name}.component={search.component}: SageMaker's tuning starts training jobs, and this component is "
             f"not declared with delegates=('training',): {_INSTEAD}"
         )
-    unknown = [port for port in task.inputs if searched.input(port) is None and not _is_study(task, port)]
+    unknown = [port for port in inputs if searched.input(port) is None]
     if unknown:
         raise UnsupportedError(f"{task.name}.{unknown[0]}: component {searched.name!r} has no such input: {_INSTEAD}")
     metrics = [metric.name for metric in searched.metrics]
@@ -78,10 +80,6 @@ def _searched(task: Task, search: Search) -> ComponentSpec:
             f"metric: {did_you_mean(search.objective.metric, metrics)}"
         )
     return searched
-
-
-def _is_study(task: Task, port: str) -> bool:
-    return all(output.port == "study" for output in task.inputs[port])
 
 
 def _config(task: Task, search: Search, searched: ComponentSpec, context: Compiling) -> dict[str, Any]:
@@ -127,7 +125,7 @@ def _trials(job: TrainingJob, search: Search, context: Compiling) -> dict[str, A
     check_hyperparameters(f"tasks.{task.name}", f"{task.name}.trial", everything)
     fields = job_fields(job, context)
     if texts:
-        fields["Environment"] = dict(sorted({**fields["Environment"], "MILLRACE_TEXTS": ",".join(texts)}.items()))
+        fields["Environment"] = dict(sorted({**fields["Environment"], TEXTS: ",".join(texts)}.items()))
     aim = search.objective
     definitions = [
         metric_definition(one.name, aim.intermediate if one.name == aim.metric else None)
@@ -167,7 +165,7 @@ def _studies(task: Task, context: Compiling) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for port in context.component(task).inputs:
-        if port.artifact.title != "millrace.Study" or port.name not in task.inputs:
+        if not port.artifact.fits(Study.artifact_type()) or port.name not in task.inputs:
             continue
         producers = [context.spec.task(output.task) for output in task.inputs[port.name]]
         for producer in producers:

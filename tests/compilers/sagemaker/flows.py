@@ -44,7 +44,7 @@ fit = component(
     inputs=FitInputs,
     outputs=FitOutputs,
     main="tests.compilers.sagemaker.flows:main",
-    image="fit",
+    image="registry.example.org/team/fit:1",
     delegates=("training",),
 )
 

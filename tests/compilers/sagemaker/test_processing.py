@@ -177,6 +177,17 @@ class TestInputsAndOutputs:
         assert uri["Std:Join"]["On"] == ""
         assert uri["Std:Join"]["Values"][1:] == ["/"]
 
+    def test_places_below_such_a_folder_have_one_slash(self) -> None:
+        spec = searching()
+        component = spec.component_of(spec.task("shard"))
+        (shards, *others) = component.outputs
+        twin = shards.model_copy(update={"name": "shards_again"})
+        changed = component.model_copy(update={"outputs": (shards, twin, *others)})
+        components = tuple(changed if one.name == "shard" else one for one in spec.components)
+        inputs = compiled(spec.model_copy(update={"components": components})).inputs("preprocess")
+        assert inputs["shards"]["S3Uri"]["Std:Join"]["Values"][1:] == ["/plan.json"]
+        assert inputs["shards+shards"]["S3Uri"]["Std:Join"]["Values"][1:] == ["/shards/"]
+
 
 class TestSettings:
     def test_a_tasks_own_win_over_those_of_all(self) -> None:
@@ -214,6 +225,12 @@ class TestSettings:
         assert request["ProcessingResources"]["ClusterConfig"]["VolumeKmsKeyId"] == "alias/volumes"
         assert request["ProcessingOutputConfig"]["KmsKeyId"] == "alias/outputs"
         assert request["Tags"] == [{"Key": "cost", "Value": "7"}, {"Key": "team", "Value": "vision"}]
+
+    def test_what_a_tasks_service_has_no_place_for_is_refused(self) -> None:
+        registry = {"kind": "registry", "registration": {"group": "digits"}}
+        of_digits(serving=registry, tasks={"deploy": {"retries": 1}})
+        with pytest.raises(UnsupportedError, match=r"target\.tasks\.deploy\.instance: a model that is registered only"):
+            of_digits(serving=registry, tasks={"deploy": {"instance": "ml.m5.large"}})
 
     def test_an_environment_that_is_too_long_is_refused(self) -> None:
         with pytest.raises(UnsupportedError, match=r"target\.tasks\.work\.environment\.KEY: 257 characters"):

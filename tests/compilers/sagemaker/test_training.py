@@ -121,7 +121,7 @@ class TestChannels:
             "InputMode": "File",
         }
 
-    def test_components_that_read_files_take_no_pipes(self) -> None:
+    def test_components_read_files_and_take_no_pipes(self) -> None:
         with pytest.raises(
             UnsupportedError, match=r"input 'records' of task '(train|tune)' can't come as Pipe.*FastFile"
         ):
@@ -129,7 +129,7 @@ class TestChannels:
         with pytest.raises(UnsupportedError, match="can't come as Pipe"):
             of_digits(training={"channels": {"records": "Pipe"}})
 
-    def test_a_component_of_ones_own_may_take_pipes(self) -> None:
+    def test_an_image_of_ones_own_may_take_pipes(self) -> None:
         definition = own(training={"channels": {"many": "Pipe"}})
         assert definition.channels("third")["many.1"]["InputMode"] == "Pipe"
 
