@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import tarfile
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import PurePosixPath
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Self
 
 from millrace.runners.sagemaker.place import Place
 from millrace.runners.sagemaker.staging import bucket_and_key, explained
 
 __all__ = ["pack", "read_text", "upload_tree"]
 
-_SMALL = 16 << 20
+_SMALL = 1 << 20
 """Bytes of an object that is sent in one piece."""
+_PIECE = 1 << 20
+_THREADS = 8
 
 
 def read_text(place: Place, container: str, path: str, limit: int) -> bytes:
@@ -38,14 +42,15 @@ def upload_tree(place: Place, container: str, path: str, uri: str) -> list[str]:
     def key_of(name: str) -> str:
         return "/".join(part for part in (prefix.rstrip("/"), name) if part)
 
-    with explained(uri), place.engine.read(container, path) as archive:
-        for member, name in _members(archive):
-            if member.issym():
-                skipped.append(f"{path}/{name}")
-            elif member.islnk():
-                again.append((_inside(member.linkname), name))
-            elif archive and (stream := archive.extractfile(member)):
-                _put(place, stream, member.size, bucket, key_of(name))
+    with explained(uri):
+        with place.engine.read(container, path) as archive, _Sender(place, bucket) as sender:
+            for member, name in _members(archive):
+                if member.issym():
+                    skipped.append(f"{path}/{name}")
+                elif member.islnk():
+                    again.append((_inside(member.linkname), name))
+                elif archive and (stream := archive.extractfile(member)):
+                    sender.send(stream, member.size, key_of(name))
         for first, name in again:
             place.client.copy({"Bucket": bucket, "Key": key_of(first)}, bucket, key_of(name))
     return skipped
@@ -103,12 +108,34 @@ def _inside(name: str) -> str:
     return "/".join(PurePosixPath(name).parts[1:])
 
 
-def _put(place: Place, stream: IO[bytes], size: int, bucket: str, key: str) -> None:
-    if size <= _SMALL:
-        place.client.put_object(Bucket=bucket, Key=key, Body=stream.read())
-        return
-    with TemporaryFile(dir=place.directory) as spool:  # a part that fails is sent again
-        while piece := stream.read(1 << 20):
-            spool.write(piece)
-        spool.seek(0)
-        place.client.upload_fileobj(spool, bucket, key)
+class _Sender:
+    """Sends objects, many small ones at the same time."""
+
+    def __init__(self, place: Place, bucket: str) -> None:
+        self._place = place
+        self._bucket = bucket
+        self._pool = ThreadPoolExecutor(_THREADS)
+        self._sent: deque[Future[object]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown()
+        for sent in self._sent:
+            sent.result()
+
+    def send(self, stream: IO[bytes], size: int, key: str) -> None:
+        """Send one object."""
+        client = self._place.client
+        if size <= _SMALL:
+            while len(self._sent) >= 2 * _THREADS:  # so that few wait in memory
+                self._sent.popleft().result()
+            body = stream.read()
+            self._sent.append(self._pool.submit(client.put_object, Bucket=self._bucket, Key=key, Body=body))
+            return
+        with TemporaryFile(dir=self._place.directory) as spool:  # a part that fails is sent again
+            while piece := stream.read(_PIECE):
+                spool.write(piece)
+            spool.seek(0)
+            client.upload_fileobj(spool, self._bucket, key)
