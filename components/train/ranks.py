@@ -12,6 +12,7 @@ import re
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -29,10 +30,15 @@ __all__ = ["PORT", "Part", "Ranks", "connect"]
 PORT = 2222
 """Where each host listens, when its name comes without a port."""
 _GROUP = 1
+_ARRIVE_SECONDS = 0.5
+"""The last sum must be whole on the others, too: often they fail in the same step for the same reason."""
 _TELL_SECONDS = 2.0
 _YIELD_SECONDS = 4.0
 """More than the above: the rank that failed first says so first."""
 _NOTE_SECONDS = 30.0
+_WATCH_SECONDS = 1.0
+_HEALTH_SECONDS = 5.0
+_STRIKES = 2
 _CAUSE = re.compile(r"<<(.*?)>>", re.DOTALL)
 _TASK = re.compile(r"/job:worker/replica:0/task:(\d+)")
 
@@ -61,6 +67,8 @@ class Ranks:
         self._keys = 0
         self._wish = tf.Variable(tf.constant(0.0), trainable=False)
         self._heard = tf.Variable(tf.constant(0.0), trainable=False)
+        self._ended = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
 
     @property
     def count(self) -> int:
@@ -117,13 +125,17 @@ class Ranks:
         return bytes(self.total([tf.constant(words)])[0].numpy().tobytes()[:size])
 
     def check_same(self, text: str, what: str) -> None:
-        """Raises:
-        ConfigError: When the text is another one on the first rank.
+        """Compare something that must be the same everywhere.
+
+        Raises:
+            ConfigError: On all ranks, when the text is another one on some than on the first.
         """
-        if self.from_first(text.encode()) != text.encode():
+        others = np.zeros(self.count, np.float32)
+        others[self.index] = self.from_first(text.encode()) != text.encode()
+        if names := [self.names[index] for index in np.flatnonzero(self.total([others])[0])]:
             raise ConfigError(
-                f"{self.names[self.index]} has other {what} than {self.names[0]}: every host needs all records, and "
-                f"takes its part of each step itself"
+                f"{', '.join(names)} has other {what} than {self.names[0]}: every host needs all records, and takes "
+                "its part of each step itself"
             )
 
     @contextmanager
@@ -145,6 +157,35 @@ class Ranks:
         except Exception as error:
             self._tell(error)
             raise
+        finally:
+            self._end_watch()
+
+    def watch(self) -> None:
+        """Look after the other hosts, in a thread, and end what waits for one that is gone.
+
+        Most waiting ends by itself when a connection breaks; not that of the first host for others to join in a sum.
+        """
+        self._watcher.start()
+
+    def _watch(self) -> None:
+        own: Any = eager.context()
+        strikes: Counter[int] = Counter()
+        while not self._ended.wait(_WATCH_SECONDS):
+            for peer in range(1, self.count) if self.first else (0,):
+                task = f"/job:worker/replica:0/task:{peer}"
+                try:
+                    own.check_collective_ops_peer_health(task, int(_HEALTH_SECONDS * 1000))
+                    strikes[peer] = 0
+                except tf.errors.DeadlineExceededError:
+                    continue  # busy or frozen: how long to wait for it is the business of the sums
+                except tf.errors.OpError as error:
+                    strikes[peer] += 1
+                    if strikes[peer] == _STRIKES:
+                        own.abort_collective_ops(tf.errors.UNAVAILABLE, f"collective with {task}: {error.message}")
+
+    def _end_watch(self) -> None:
+        self._ended.set()
+        self._watcher.join(_HEALTH_SECONDS + _WATCH_SECONDS)
 
     def _reduce(self, tensor: Any) -> Any:
         self._keys += 1
@@ -165,6 +206,7 @@ class Ranks:
         text = str(error) if isinstance(error, MillraceError) else f"{type(error).__name__}: {error}"
         cause = " ".join(text.split())[:1000].replace(">>", "> >")
         own: Any = eager.context()
+        time.sleep(_ARRIVE_SECONDS)
         own.abort_collective_ops(tf.errors.ABORTED, f"<<{self.names[self.index]}: {cause}>>")
         time.sleep(_TELL_SECONDS)
 
@@ -201,6 +243,7 @@ def connect(hosts: Hosts, seconds: float, log: logging.Logger) -> Ranks:
     for host, port in addresses[: hosts.index] + addresses[hosts.index + 1 :]:
         _wait_for(host, port, deadline, log)
     ranks = Ranks(hosts.names, hosts.index, seconds)
+    ranks.watch()
     _meet(ranks)
     log.info("host %d of %d: all are there", hosts.index + 1, ranks.count)
     return ranks

@@ -224,16 +224,28 @@ class TestInterrupted:
 
 
 class TestFailing:
-    def test_other_records_on_one_host_are_told_by_all(self, tmp_path: Path, records: Path) -> None:
-        half = write_records(tmp_path / "half", train=(10, 10, 10))
+    def test_other_records_on_one_host(self, tmp_path: Path, records: Path) -> None:
+        half = write_records(tmp_path / "half", train=(10, 10, 10), test=(5, 5, 5))
         with started(tmp_path, (records, half), SAME) as group:
-            assert group.wait(60) == [1, 2]
-            told, cause = group.messages()
-        assert re.match(
-            r"127\.0\.0\.1:\d+ has other parameters or records than 127\.0\.0\.1:\d+: every host needs", cause
-        )
-        assert re.match(r"another host failed first: 127\.0\.0\.1:\d+: ", told)
-        assert told.endswith(cause)
+            assert group.wait(60) == [2, 2], [group.log(0), group.log(1)]
+            told = (
+                r"127\.0\.0\.1:\d+ has other parameters or records than 127\.0\.0\.1:\d+: every host needs all records"
+            )
+            assert all(re.match(told, message) for message in group.messages())
+
+    @pytest.mark.parametrize("broken", [0, 1])
+    def test_no_records_on_one_host(self, tmp_path: Path, records: Path, broken: int) -> None:
+        empty = write_records(tmp_path / "empty", train=(0, 0, 0))
+        given = (empty, records) if broken == 0 else (records, empty)
+        with started(tmp_path, given, SAME.model_copy(update={"peer_seconds": 200.0})) as group:
+            codes = group.wait(90)
+            assert codes[broken] == 2
+            assert "has no train records" in group.messages()[broken]
+            assert codes[1 - broken] in (1, 75)
+            assert re.match(
+                r"another host failed first: .* has no train records|127\.0\.0\.1:\d+ ended",
+                group.messages()[1 - broken],
+            )
 
     def test_numbers_that_are_none_end_all(self, tmp_path: Path, records: Path) -> None:
         parameters = SAME.model_copy(
