@@ -49,12 +49,12 @@ def _copy(task: Path, port: str, target: Path) -> None:
         if not found:
             return
         source = found[0]
-        for folder, _, names in os.walk(source):
-            inner = target / Path(folder).relative_to(source)
+        for walked, _, names in os.walk(source):
+            inner = target / Path(walked).relative_to(source)
             inner.mkdir(parents=True, exist_ok=True)
             for name in names:
-                if not _same_size(Path(folder, name), inner / name):
-                    shutil.copyfile(Path(folder, name), inner / name)
+                if not _same_size(Path(walked, name), inner / name):
+                    shutil.copyfile(Path(walked, name), inner / name)
 
 
 def _same_size(one: Path, other: Path) -> bool:

@@ -6,6 +6,8 @@ import os
 import signal
 import time
 
+from pydantic import JsonValue
+
 from millrace.errors import DataError
 from millrace.runtime.context import Context, Result
 from millrace.specs import Dataset, Inputs, Logs, Metric, Metrics, Model, Outputs, Parameters, Resources, component
@@ -84,5 +86,7 @@ def learn_main(parameters: LearnParameters, inputs: LearnInputs, outputs: LearnO
     (outputs.model.path / "weights").write_text("\n".join(facts))
     if parameters.link:
         (outputs.model.path / "latest").symlink_to("weights")
-    metadata = {"model": {"format": "keras", "classes": 2, "parameters": 1, "bytes": 1}}
+    metadata: dict[str, dict[str, JsonValue]] = {
+        "model": {"format": "keras", "classes": 2, "parameters": 1, "bytes": 1}
+    }
     return Result(metrics={"accuracy": 0.9, "epochs": float(parameters.epochs)}, metadata=metadata)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import tarfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.components.train_data import write_records
+from tests.components.train_data import CLASSES, picture, png, write_records
 from tests.runtime.sagemaker.layout import Processing, Training
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
@@ -40,6 +42,43 @@ def process(engine: Any, image: str, job: Processing, *words: str, **options: An
 def train(engine: Any, image: str, job: Training, **options: Any) -> str:
     environment: Mapping[str, str] = job.environment
     return start(engine, image, job.base, "train", environment=environment, **options)
+
+
+def assert_served(engine: Any, image: str, model: Path) -> None:
+    """The service's contract of a model: /ping, /invocations, an end within 30 s."""
+    server = engine.containers.run(
+        image,
+        ["serve"],
+        user="0",
+        volumes=[f"{model}:/opt/ml/model:ro"],
+        ports={"8080/tcp": ("127.0.0.1", None)},
+        detach=True,
+    )
+    try:
+        server.reload()
+        url = f"http://127.0.0.1:{server.attrs['NetworkSettings']['Ports']['8080/tcp'][0]['HostPort']}"
+        deadline = time.monotonic() + 120
+        while not ready(url):
+            assert time.monotonic() < deadline, server.logs().decode()
+            time.sleep(0.5)
+        picture_file = png(picture(CLASSES.index("north"), 999))
+        headers = {"Content-Type": "image/png"}
+        answer = httpx.post(f"{url}/invocations", content=picture_file, headers=headers, timeout=60, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        assert set(answer.json()["predictions"][0]) == {"label", "index", "probabilities"}
+        large = bytes(9 * 2**20)
+        assert httpx.post(f"{url}/invocations", content=large, headers=headers, trust_env=False).status_code == 413
+        server.stop(timeout=30)
+        assert server.wait()["StatusCode"] == 0
+    finally:
+        server.remove(force=True)
+
+
+def ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ping", timeout=2, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def copied(records: Path, target: Path) -> None:
@@ -77,6 +116,7 @@ def test_a_model_is_trained_and_evaluated_from_its_archive(
     assert (first.base / "model" / "model.json").is_file()
     assert list((first.base / "checkpoints" / "job-1").iterdir())
     assert list((first.base / "output" / "tensorboard").rglob("events*"))
+    assert_served(docker_engine, images["serve"], first.base / "model")
 
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
         archive.add(first.base / "model", ".")
