@@ -55,11 +55,13 @@ def run(settings: Settings, asked: Asked) -> int:
 
 
 def _open(spec: PipelineSpec, target: SageMaker) -> Iterator[tuple[str, str]]:
+    from millrace.compilers.sagemaker.names import parameter_name
+
     for name in ("role", "bucket"):
         if getattr(target, name) is None:
             yield name, f" (string, must be given; target.{name} fixes it)"
     for one in spec.runtime_parameters:
-        yield one.name.replace(".", "_"), f" = {one.default!r} ({one.kind})"
+        yield parameter_name(one.name), f" = {one.default!r} ({one.kind})"
 
 
 def _notes(spec: PipelineSpec, target: SageMaker, images: list[str]) -> Iterator[str]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-from pydantic import JsonValue
 
 from millrace.compilers.sagemaker.expressions import Expression, Step, below, join
 from millrace.compilers.sagemaker.names import step_name
 from millrace.errors import UnsupportedError
+from millrace.runtime.sagemaker.hyperparameters import as_json
 from millrace.specs import Port, Shards, Task
 
 if TYPE_CHECKING:
     from millrace.compilers.sagemaker.context import Compiling
 
-__all__ = ["as_json", "chunks", "is_sharded", "processing_step"]
+__all__ = ["chunks", "is_sharded", "processing_step"]
 
 _LONGEST_ARGUMENT = 256
 _MOST_ARGUMENTS = 100
@@ -25,11 +23,6 @@ _LONGEST_VALUE = 256
 _LONGEST_SECONDS = 777_600
 _MOST_HOSTS = 100
 _INPUTS, _OUTPUTS = "/opt/ml/processing/input", "/opt/ml/processing/output"
-
-
-def as_json(value: JsonValue | Mapping[str, Any]) -> str:
-    """A value as an argument: the same text for the same value, in one line."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def chunks(text: str) -> list[str]:

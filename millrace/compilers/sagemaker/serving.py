@@ -23,8 +23,9 @@ from millrace.compilers.sagemaker.hosting import (
 )
 from millrace.compilers.sagemaker.machines import choose
 from millrace.compilers.sagemaker.names import step_name
-from millrace.compilers.sagemaker.processing import as_json, chunks
+from millrace.compilers.sagemaker.processing import chunks
 from millrace.errors import UnsupportedError
+from millrace.runtime.sagemaker.hyperparameters import as_json
 from millrace.specs import Task
 from millrace.targets.sagemaker import Registration
 

@@ -203,6 +203,8 @@ def check_hyperparameters(task: str, prefix: str, found: Mapping[str, Expression
             "groups, or leave fewer fields open"
         )
     for name, value in found.items():
+        if name.startswith(("_", "sagemaker_")):
+            raise UnsupportedError(f"{prefix}.{name}: hyperparameters of such names are SageMaker's own: rename it")
         if len(name) > _LONGEST_KEY:
             raise UnsupportedError(f"{prefix}.{name}: {len(name)} characters; a hyperparameter's name has 256 at most")
         if isinstance(value, str) and len(value) > _LONGEST_HYPERPARAMETER:

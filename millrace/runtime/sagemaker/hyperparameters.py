@@ -6,20 +6,27 @@ A text that is not JSON stays as it is (`adam`); everything else is JSON (`0.001
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 
 from pydantic import JsonValue
 
 from millrace.specs.dotted import merged
 
-__all__ = ["decode", "encode", "parameters_of"]
+__all__ = ["as_json", "decode", "encode", "parameters_of"]
 
 
 def encode(value: JsonValue) -> str:
     """A value as text that `decode` turns back into it."""
-    if isinstance(value, str) and decode(value) == value:
+    if isinstance(value, str) and decode(value) == value and value.isprintable():
         return value
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return as_json(value)
+
+
+def as_json(value: JsonValue) -> str:
+    """A value as JSON in one line, the same for the same value: the service takes no line ends of any kind."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return re.sub("[\x7f-\x9f\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def decode(text: str) -> JsonValue:

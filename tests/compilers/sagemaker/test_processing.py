@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millrace.compilers.sagemaker.processing import as_json, chunks
+from millrace.compilers.sagemaker.processing import chunks
 from millrace.errors import UnsupportedError
 from millrace.pipelines.image_classification import ImageClassification, image_classification
+from millrace.runtime.sagemaker.hyperparameters import as_json
 from millrace.specs import Distribution, ForEach, OpenField, PipelineSpec, Resources, Retries, RuntimeParameter
 from tests.compilers.kubeflow import flows
 from tests.compilers.sagemaker.definitions import compiled, of_digits, searching, with_task
@@ -37,6 +38,7 @@ class TestArguments:
         assert json.loads("".join(pieces)) == values
         assert all(1 <= len(piece) <= 256 for piece in pieces)
         assert not any(piece.startswith("-") for piece in pieces)
+        assert all(len(piece.splitlines()) == 1 for piece in pieces)
 
     def test_a_row_of_dashes_ends_no_argument(self) -> None:
         text = as_json({"text": "x" * 240 + "-" * 15 + "y" * 300})

@@ -67,6 +67,16 @@ class TestHyperparameters:
         with pytest.raises(UnsupportedError, match=r"fit\.notes: 2508 characters as text; a hyperparameter takes 2500"):
             compiled(spec)
 
+    @pytest.mark.parametrize("text", ["plain", "two\nlines", "a\u2028b", '{"a": 1}', "12", "", "tab\there"])
+    def test_texts_come_in_one_line_and_as_they_were(self, text: str) -> None:
+        values = compiled(fits.compose(Fits.model_validate({"fit": {"name": text}}))).request("fit")["HyperParameters"]
+        assert len(values["name"].splitlines()) <= 1
+        assert parameters_of(values)["name"] == text
+
+    def test_names_of_the_services_own_are_refused(self) -> None:
+        with pytest.raises(UnsupportedError, match=r"fit\.sagemaker_region: hyperparameters of such names"):
+            compiled(with_task(fits.compose(Fits()), "fit", parameters={"sagemaker_region": "x"}))
+
     def test_more_than_a_hundred_are_refused(self) -> None:
         spec = with_task(fits.compose(Fits()), "fit", parameters={f"field_{number}": 1 for number in range(100)})
         with pytest.raises(UnsupportedError, match=r"tasks\.fit: 102 hyperparameters; a training job takes 100"):
