@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from millrace.compilers.sagemaker.processing import chunks
 from millrace.errors import UnsupportedError
@@ -34,7 +35,8 @@ class TestArguments:
 
     @given(st.dictionaries(st.text(max_size=20), st.text(max_size=400), max_size=8))
     def test_parameters_of_any_length_come_whole_in_pieces_that_are_no_options(self, values: dict[str, str]) -> None:
-        pieces = chunks(as_json(values))
+        parameters: dict[str, JsonValue] = {**values}
+        pieces = chunks(as_json(parameters))
         assert json.loads("".join(pieces)) == values
         assert all(1 <= len(piece) <= 256 for piece in pieces)
         assert not any(piece.startswith("-") for piece in pieces)
