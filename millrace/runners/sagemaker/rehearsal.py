@@ -218,6 +218,9 @@ def _execute(run: Run, hold: bool) -> None:
         record.state = RunState.FAILED if record.reason else RunState.SUCCEEDED
     except (asyncio.CancelledError, KeyboardInterrupt):
         record.state, record.reason = RunState.CANCELLED, "stopped by a signal"
+    except BaseException as error:
+        record.state, record.reason = RunState.FAILED, f"the rehearsal itself failed: {type(error).__name__}"
+        raise
     finally:
         record.ended = datetime.now(UTC)
         record.write(run.directory)

@@ -104,7 +104,10 @@ async def _training(run: Run, step: Step, entry: StepRecord, arguments: Mapping[
 
 def _note(run: Run, step: Step, entry: StepRecord, ended: Ended) -> None:
     entry.logs = list(ended.logs)
-    run.record.notes += [f"{step.name}: {note}" for note in ended.notes]
+    for note in ended.notes:
+        told = f"{step.name}: {note}"
+        if told not in run.record.notes and not note.startswith("asked for "):  # machines are noted for all at first
+            run.record.notes.append(told)
 
 
 async def _tuning(run: Run, step: Step, entry: StepRecord, arguments: Mapping[str, Any]) -> Ended:

@@ -23,10 +23,15 @@ pytestmark = pytest.mark.docker
 
 
 def ask(url: str, body: str, headers: Mapping[str, str] | None = None) -> tuple[int, str, Mapping[str, str]]:
+    return ask_bytes(url, body.encode(), headers or {})
+
+
+def ask_bytes(url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, str, Mapping[str, str]]:
+    """Status, body and headers of an answer."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=30)
     try:
-        connection.request("POST", parts.path, body.encode(), dict(headers or {}))
+        connection.request("POST", parts.path, body, dict(headers))
         answer = connection.getresponse()
         return answer.status, answer.read().decode(), dict(answer.getheaders())
     finally:
