@@ -30,8 +30,11 @@ def run(settings: Settings, asked: Asked) -> int:
     opened = session(settings.sagemaker())
     name = pipeline_name(settings.pipeline.name)
     arn = find_run(opened, settings.run, name)
-    if settings.wait and settings.logs is None:
-        return follow_run(opened, arn, f"pipeline.name={name} {target_words(asked.words)} run={arn.rpartition('/')[2]}")
+    words = f"pipeline.name={name} {target_words(asked.words)} run={arn.rpartition('/')[2]}"
+    if settings.wait and settings.logs is not None:
+        return _follow_log(opened, arn, settings.logs, words)
+    if settings.wait:
+        return follow_run(opened, arn, words)
     status = read_status(opened, read_plan(opened, arn))
     if settings.logs is not None:
         _print(read_log(opened, *step_of(status, settings.logs)))
@@ -56,12 +59,29 @@ def follow_run(session: Session, arn: str, words: str) -> int:
         with Display() as display:
             status = follow(session, read_plan(session, arn), display.update)
     except KeyboardInterrupt:
-        print(f"\nthe run goes on: millrace status {words} wait=true")
-        print(f"to end it: aws sagemaker stop-pipeline-execution --pipeline-execution-arn {arn}")
-        return 130
+        return _interrupted(arn, f"{words} wait=true")
     show(status, display.console, steps=False)
     _failures(session, status)
     return _code(status)
+
+
+def _follow_log(session: Session, arn: str, step: str, words: str) -> int:
+    """Print a step's log as it comes; 0 when the step has ended well."""
+    from millrace.services.sagemaker import read_plan, read_status
+    from millrace.services.sagemaker.logs import follow_log, step_of
+
+    plan = read_plan(session, arn)
+    try:
+        status = follow_log(session, lambda: read_status(session, plan), step, lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        return _interrupted(arn, f"{words} logs={step} wait=true")
+    return 0 if step_of(status, step)[0].state in ("succeeded", "cached") else 1
+
+
+def _interrupted(arn: str, words: str) -> int:
+    print(f"\nthe run goes on: millrace status {words}")
+    print(f"to end it: aws sagemaker stop-pipeline-execution --pipeline-execution-arn {arn}")
+    return 130
 
 
 def _failures(session: Session, status: RunStatus) -> None:

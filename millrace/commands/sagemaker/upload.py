@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from millrace.commands.of_target import Asked
 from millrace.commands.sagemaker.documents import definition_text
 from millrace.compilers.sagemaker.names import pipeline_name
-from millrace.config import target_words
 from millrace.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def run(settings: Settings, asked: Asked) -> int:
         f"pipeline {document.name}: {done.change}{f', its definition is at {done.location}' if done.location else ''}"
     )
     print(f"see it: {done.link}")
-    print(f"next: millrace submit {_same(settings, document.name)} {target_words(asked.words)}")
+    print(f"next: millrace submit {shlex.join(asked.words)}")
     return 0
 
 
@@ -55,10 +54,3 @@ def name_of(settings: Settings, asked: Asked) -> str:
     if settings.document is None or any(word.startswith(_NAMES) for word in asked.words):
         return pipeline_name(settings.pipeline.name)
     return pipeline_name(settings.document.name.partition(".")[0])
-
-
-def _same(settings: Settings, name: str) -> str:
-    """The words that mean the same pipeline."""
-    if settings.document is None:
-        return f"pipeline={settings.pipeline.name}"
-    return f"document={shlex.quote(str(settings.document))} pipeline.name={name}"

@@ -25,12 +25,13 @@ class Display(Watched):
         if self.live:
             self.live.update(_table(status))
             return
+        width = max((len(step.name) for step in status.steps), default=0)
         for step in status.steps:
             if step.state != self._seen.get(step.name, "pending"):
                 self._seen[step.name] = step.state
                 running = step.state == "running"
                 told = job_link(status.arn.split(":")[3], step.arn) if running else step.detail
-                words = (f"{step.name:<16}", step.state, "" if running else _seconds(step), told)
+                words = (f"{step.name:<{width}}", step.state, "" if running else _seconds(step), told)
                 self.console.print("  ".join(word for word in words if word))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from millrace.errors import ConfigError, did_you_mean
 from millrace.services.sagemaker.failures import ServiceError
@@ -12,7 +13,7 @@ from millrace.services.sagemaker.links import log_link
 from millrace.services.sagemaker.session import Session
 from millrace.services.sagemaker.status import RunStatus, StepStatus
 
-__all__ = ["Lines", "read_log", "step_of"]
+__all__ = ["Lines", "follow_log", "read_log", "step_of"]
 
 _GROUPS = {
     "processing-job": "/aws/sagemaker/ProcessingJobs",
@@ -68,6 +69,40 @@ def read_log(session: Session, step: StepStatus, trial: str = "", last: int | No
             f"see {log_link(session.region, group, prefix)}"
         )
     return [Lines(stream, tuple(_lines(session, group, stream, last))) for stream in streams]
+
+
+def follow_log(
+    session: Session, look: Callable[[], RunStatus], asked: str, write: Callable[[str], object]
+) -> RunStatus:
+    """Write the lines of a step's log as they come, until the step has ended.
+
+    Args:
+        session: Who asks.
+        look: Tells how the execution goes.
+        asked: The step, as for `step_of`.
+        write: Called with each line; with several containers the line begins with the name of its host.
+
+    Raises:
+        ConfigError: When the execution has no such step, or it runs no container.
+        ServiceError: When AWS can't be reached or refuses.
+    """
+    tokens: dict[str, str] = {}
+    while True:
+        status = look()
+        step, trial = step_of(status, asked)
+        ended = status.over or step.state not in ("pending", "running")
+        if step.arn:
+            group, prefix = _where(session, step, trial)
+            streams = _streams(session, group, prefix)
+            for stream in streams:
+                host = f"{stream.rpartition('/')[2].rpartition('-')[0]}: " if len(streams) > 1 else ""
+                for line in _lines(session, group, stream, None, tokens):
+                    write(f"{host}{line}")
+        elif ended:
+            _where(session, step, trial)  # says why there is none
+        if ended:
+            return status
+        time.sleep(session.target.session.poll_seconds)
 
 
 def _where(session: Session, step: StepStatus, trial: str) -> tuple[str, str]:
@@ -126,19 +161,21 @@ def _streams(session: Session, group: str, prefix: str) -> list[str]:
         raise
 
 
-def _lines(session: Session, group: str, stream: str, last: int | None) -> Iterator[str]:
+def _lines(
+    session: Session, group: str, stream: str, last: int | None, tokens: dict[str, str] | None = None
+) -> Iterator[str]:
+    """Lines of a stream: the last ones, or all from the place on that `tokens` holds, which goes on with them."""
+    kept = {} if tokens is None else tokens
+    where: dict[str, Any] = {"logGroupName": group, "logStreamName": stream}
     if last is not None:
-        page = session.call(
-            "logs", "get_log_events", logGroupName=group, logStreamName=stream, limit=last, startFromHead=False
-        )
+        page = session.call("logs", "get_log_events", **where, limit=last, startFromHead=False)
         yield from (str(event["message"]).rstrip("\n") for event in page["events"])
         return
-    more: dict[str, str] = {}
     while True:
-        page = session.call(
-            "logs", "get_log_events", logGroupName=group, logStreamName=stream, startFromHead=True, **more
-        )
+        more = {"nextToken": kept[stream]} if stream in kept else {}
+        page = session.call("logs", "get_log_events", **where, startFromHead=True, **more)
         yield from (str(event["message"]).rstrip("\n") for event in page["events"])
-        if page.get("nextForwardToken") in (None, more.get("nextToken")):
+        following = page.get("nextForwardToken")
+        if following in (None, kept.get(stream)):
             return
-        more = {"nextToken": str(page["nextForwardToken"])}
+        kept[stream] = str(following)

@@ -179,7 +179,7 @@ def read_status(session: Session, plan: Plan) -> RunStatus:
         ended=run.get("LastModifiedTime") if word in _ENDED else None,
         error=str(run.get("FailureReason") or ""),
         parameters=plan.parameters,
-        steps=tuple(_steps(plan, listed, over=word in _ENDED)),
+        steps=tuple(_steps(plan, listed, _chosen(run), over=word in _ENDED)),
     )
 
 
@@ -215,14 +215,21 @@ def _kinds(text: str) -> Iterator[tuple[str, str]]:
         yield str(step["Name"]), str(step["Type"])
 
 
-def _steps(plan: Plan, listed: list[dict[str, Any]], over: bool) -> Iterator[StepStatus]:
+def _chosen(run: Mapping[str, Any]) -> set[str] | None:
+    """Names of the steps that run in a selective execution; None where all do."""
+    config = run.get("SelectiveExecutionConfig")
+    return {str(item["StepName"]) for item in config.get("SelectedSteps") or []} if config else None
+
+
+def _steps(plan: Plan, listed: list[dict[str, Any]], chosen: set[str] | None, over: bool) -> Iterator[StepStatus]:
     begun = {str(item["StepName"]): item for item in listed}
     for name in dict.fromkeys([*plan.kinds, *begun]):
         kind = plan.kinds.get(name, "")
         if name in begun:
             yield _step(name, kind, begun[name])
         else:
-            yield StepStatus(name, kind, "skipped" if over else "pending")
+            left_out = over or (chosen is not None and name not in chosen)
+            yield StepStatus(name, kind, "skipped" if left_out else "pending")
 
 
 def _step(name: str, kind: str, item: Mapping[str, Any]) -> StepStatus:

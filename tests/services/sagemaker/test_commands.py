@@ -53,7 +53,7 @@ def test_from_upload_to_the_end_of_a_run(millrace: Run, aws: FakeAws) -> None:
     document = f"document={SMALL}"
     shown = millrace("upload", document)
     assert "pipeline small: created\n" in shown
-    assert re.search(rf"^next: millrace submit {re.escape(document)} pipeline.name=small target=sagemaker", shown, re.M)
+    assert re.search(rf"^next: millrace submit target=sagemaker .* {re.escape(document)}$", shown, re.M)
     aws.calls.clear()
     assert "pipeline small: unchanged\n" in millrace("upload", document)
     assert aws.changes() == []
@@ -94,6 +94,7 @@ def test_a_failed_run_ends_with_its_log(millrace: Run, aws: FakeAws) -> None:
         in shown
     )
     assert millrace("status", f"run={run.arn}", "logs=train").startswith("line 0\nline 1\n")
+    assert millrace("status", f"run={run.arn}", "logs=train", "wait=true", code=1).endswith("line 99\n")
     assert "did you mean 'train'?" in millrace("status", f"run={run.arn}", "logs=trian", code=2)
 
 
@@ -165,5 +166,5 @@ def test_digits_is_compiled_and_uploaded_byte_for_byte(millrace: Run, aws: FakeA
     assert "pipeline digits: created" in shown
     asked = next(call.asked for call in aws.calls if call.name == "sagemaker:CreatePipeline")
     assert asked["PipelineDefinition"].encode() == (tmp_path / "digits.json").read_bytes()
-    assert "next: millrace submit pipeline=digits " in shown
+    assert re.search(r"^next: millrace submit .* pipeline=digits 'runtime=\[train.epochs\]' target.images", shown, re.M)
     assert "SageMaker pulls images from ECR only" in millrace("upload", "pipeline=digits", code=2)

@@ -20,7 +20,7 @@ from millrace.services.sagemaker import (
     submit_run,
 )
 from millrace.services.sagemaker.links import job_link, log_link
-from millrace.services.sagemaker.logs import read_log, step_of
+from millrace.services.sagemaker.logs import follow_log, read_log, step_of
 from millrace.targets.runs import Submit
 from tests.services.sagemaker.executions import Execution
 from tests.services.sagemaker.fake import ACCOUNT, FakeAws, RefusalError
@@ -166,6 +166,39 @@ def test_long_logs_are_read_to_their_end(
         aws.write_log("/aws/sagemaker/ProcessingJobs", f"{run.job('prepare')}/algo-1", lines)
     (log,) = read_log(session, *step_of(look(), "prepare"))
     assert (len(log.lines), log.lines[-1]) == (15_000, "2 4999")
+
+
+def test_a_log_is_followed_to_the_end_of_its_step(
+    session: Session, run: Execution, look: Callable[[], RunStatus], aws: FakeAws
+) -> None:
+    looks = 0
+
+    def go_on() -> RunStatus:
+        nonlocal looks
+        run.advance()
+        looks += 1
+        if "prepare" in run.steps and looks <= 4:
+            for host in ("algo-1", "algo-2")[: 2 if looks > 2 else 1]:
+                aws.write_log("/aws/sagemaker/ProcessingJobs", f"{run.job('prepare')}/{host}-17", [f"line {looks}"])
+        return look()
+
+    seen: list[str] = []
+    status = follow_log(session, go_on, "prepare", seen.append)
+    assert states(status)["prepare"] == "succeeded"
+    assert not status.over
+    assert seen == ["line 1", "line 2", "algo-1: line 3", "algo-2: line 3"]
+    run.end()
+    with pytest.raises(ConfigError, match="it is succeeded and has no job"):
+        follow_log(session, look, "good-enough", seen.append)
+
+
+def test_a_selective_run_leaves_the_others_out(
+    session: Session, document: Document, run: Execution, aws: FakeAws
+) -> None:
+    run.end()
+    chosen = submit_run(session, document, Submit(only=("train",)), "second")
+    status = read_status(session, read_plan(session, chosen.arn))
+    assert {name for name, state in states(status).items() if state == "pending"} == {"train"}
 
 
 @pytest.mark.parametrize(
