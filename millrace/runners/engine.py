@@ -11,19 +11,18 @@ import os
 import socket
 import tarfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from millrace.errors import ConfigError, TaskFailedError
 from millrace.runners.archive import Pieces
+from millrace.runners.leftovers import LABEL, OWNER, lives, owner, remove_labelled
 from millrace.runners.pod import Exit, Log, Pod
 
 __all__ = ["Engine", "connect"]
 
-LABEL = "millrace.rehearsal"
-OWNER = "millrace.rehearsal.owner"
 SCRATCH = ("s3", "gcs", "minio", "oci", ".local", ".cache", ".config", "tmp/kfp", "tmp/kfp/outputs")
 """Folders of every container that anybody may write to, as a pod's volumes are."""
 
@@ -34,7 +33,7 @@ class Engine:
     def __init__(self, api: Any, identity: str) -> None:
         self.api = api
         self.identity = identity
-        self._labels = {LABEL: identity, OWNER: _owner()}
+        self._labels = {LABEL: identity, OWNER: owner()}
         self._containers: set[str] = set()
         self._subnets: dict[str, ipaddress.IPv4Network | ipaddress.IPv6Network] = {}
         self._lock = threading.Lock()
@@ -211,41 +210,54 @@ class Engine:
 
     def run(self, container: str, log: Log, timeout: float | None) -> Exit:
         """Start a container, write its output to a log and wait for its end."""
-        from docker.errors import APIError, NotFound
+        from docker.errors import APIError
 
-        try:
-            self.api.start(container)
-        except NotFound:
-            raise TaskFailedError("the rehearsal was stopped") from None
-        except APIError as error:
-            told = f"{error.explanation or error}".strip()
-            log.write(f"{told}\n".encode())
-            return Exit(128)
         late = threading.Event()
         timer = threading.Timer(timeout, self._stop_late, (container, late)) if timeout else None
-        if timer:
-            timer.daemon = True
-            timer.start()
-        try:
-            whole = True
-            for piece in self.api.logs(container, stream=True, follow=True):
-                log.write(piece)
-                log.flush()
-                whole = piece.endswith(b"\n")
-            code = int(self.api.wait(container)["StatusCode"])
-            if whole:  # a last line without an end may be missing: engines lose it while they follow
-                last = self.api.logs(container, tail=1)
-                log.write(b"" if last.endswith(b"\n") else last)
-            state = self.api.inspect_container(container)["State"]
-        except NotFound:
-            raise TaskFailedError("the rehearsal was stopped") from None
-        finally:
+        with self._unless_stopped():
+            try:
+                self.api.start(container)
+            except APIError as error:
+                told = f"{error.explanation or error}".strip()
+                log.write(f"{told}\n".encode())
+                return Exit(128)
             if timer:
-                timer.cancel()
-        if self._stopped:
-            raise TaskFailedError("the rehearsal was stopped")
+                timer.daemon = True
+                timer.start()
+            try:
+                code = self._follow_output(container, log)
+                state = self.api.inspect_container(container)["State"]
+            finally:
+                if timer:
+                    timer.cancel()
         memory = code == 137 and bool(state.get("OOMKilled"))
         return Exit(code, out_of_memory=memory, timed_out=late.is_set(), finished=state["FinishedAt"].rstrip("Z"))
+
+    def _follow_output(self, container: str, log: Log) -> int:
+        """Write what a container prints to a log until it ends; its exit code."""
+        whole = True
+        for piece in self.api.logs(container, stream=True, follow=True):
+            log.write(piece)
+            log.flush()
+            whole = piece.endswith(b"\n")
+        code = int(self.api.wait(container)["StatusCode"])
+        if whole:  # a last line without an end may be missing: engines lose it while they follow
+            last = self.api.logs(container, tail=1)
+            log.write(b"" if last.endswith(b"\n") else last)
+        return code
+
+    @contextmanager
+    def _unless_stopped(self) -> Iterator[None]:
+        """Containers that `stop` has removed end in many ways, and all of them mean the same."""
+        from docker.errors import DockerException
+
+        try:
+            yield
+        except (DockerException, OSError):
+            if not self._stopped:
+                raise
+        if self._stopped:
+            raise TaskFailedError("the rehearsal was stopped")
 
     def _stop_late(self, container: str, late: threading.Event) -> None:
         from docker.errors import APIError
@@ -321,7 +333,7 @@ class Engine:
 
     def close(self) -> None:
         """Remove all that this rehearsal has made."""
-        _remove_labelled(self.api, lambda labels: labels.get(LABEL) == self.identity)
+        remove_labelled(self.api, lambda labels: labels.get(LABEL) == self.identity)
         self.api.close()
 
 
@@ -345,43 +357,5 @@ def connect(identity: str) -> Engine:
         raise ConfigError(
             f"a rehearsal needs a Docker engine, and none answers: {error}. Start one, or name it in DOCKER_HOST"
         ) from None
-    _remove_labelled(api, lambda labels: OWNER in labels and not _lives(labels[OWNER]))
+    remove_labelled(api, lambda labels: OWNER in labels and not lives(labels[OWNER]))
     return Engine(api, identity)
-
-
-def _remove_labelled(api: Any, chosen: Callable[[Mapping[str, str]], bool]) -> None:
-    from docker.errors import APIError
-
-    for container in api.containers(all=True, filters={"label": LABEL}):
-        if chosen(container["Labels"]):
-            with suppress(APIError):
-                api.remove_container(container["Id"], force=True, v=True)
-    for network in api.networks(filters={"label": LABEL}):
-        if chosen(network["Labels"] or {}):
-            with suppress(APIError):
-                api.remove_network(network["Id"])
-    for volume in api.volumes(filters={"label": LABEL})["Volumes"] or []:
-        if chosen(volume["Labels"] or {}):
-            with suppress(APIError):
-                api.remove_volume(volume["Name"], force=True)
-
-
-def _owner() -> str:
-    """This process, told from any other one that has had or will have its number."""
-    import psutil
-
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
-
-
-def _lives(owner: str) -> bool:
-    """Whether the process that a label names still runs; one of another machine may."""
-    import psutil
-
-    host, _, rest = owner.partition(":")
-    number, _, created = rest.partition(":")
-    if host != socket.gethostname():
-        return True
-    try:
-        return f"{psutil.Process(int(number)).create_time():.2f}" == created
-    except (psutil.Error, ValueError):
-        return False

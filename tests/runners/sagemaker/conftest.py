@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from millrace.runners.engine import LABEL, connect
+from millrace.runners.engine import connect
+from millrace.runners.leftovers import LABEL
 from millrace.runners.sagemaker.place import Place, open_place
 from millrace.runners.sagemaker.record import Rehearsal
 from millrace.runners.store import Store, open_store
