@@ -15,7 +15,7 @@ from millrace.runtime.task import TaskRequest, TaskResult, read_result
 __all__ = ["LONGEST", "Job", "pairs", "run_job", "tell"]
 
 LONGEST = 1024
-"""Characters of a text that SageMaker keeps."""
+"""Bytes of a text that SageMaker keeps."""
 
 
 class Job(NamedTuple):
@@ -84,7 +84,7 @@ def tell(file: Path, message: str) -> None:
     """Leave a text for SageMaker, as far as that is possible."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(message[:LONGEST], encoding="utf-8")
+        file.write_text(message.encode()[:LONGEST].decode(errors="ignore"), encoding="utf-8")
 
 
 def pairs(words: Iterable[str], option: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from millrace.cli import main
 from millrace.registry import load_component
 from millrace.runtime.sagemaker.training import model_port
 from tests.runtime.sagemaker.layout import Training, files, put
@@ -258,3 +259,13 @@ class TestAJobThatFails:
 def test_the_model_is_the_first_output_that_is_one() -> None:
     assert model_port(learn.spec) == "model"
     assert model_port(load_component("tests.toys:write").spec) is None
+
+
+def test_the_command_is_for_the_service_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "  train " not in capsys.readouterr().out
+    assert main(["train", "--help"]) == 0
+    assert "millrace run pipeline=digits" in capsys.readouterr().out
+    for words in (["train"], ["millrace", "train"]):
+        assert main(words) == 2
+        assert "there is no /opt/ml/input/config/hyperparameters.json" in capsys.readouterr().err
