@@ -22,7 +22,7 @@ from millrace.targets.sagemaker import SageMaker
 __all__ = ["examine_sagemaker"]
 
 _EXTRAS = {"sagemaker": ("boto3", "botocore"), "rehearse": ("docker", "moto", "obstore")}
-_PURPOSE = {"sagemaker": "services", "rehearse": "rehearse here"}
+_PURPOSE = {"sagemaker": "talk to AWS", "rehearse": "rehearse here"}
 _IMAGE = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/"
     r"(?P<name>[^:@]+)(?::(?P<tag>[^@]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
@@ -54,7 +54,9 @@ def examine_sagemaker(spec: PipelineSpec, target: SageMaker) -> Iterator[Finding
         yield Finding(None, f"not looked at without AWS: {', '.join(_unseen(document, target))}")
         return
     yield Finding(True, f"credentials: {told['Arn']}, account {told['Account']}")
-    yield from _role(opened, str(told["Account"]))
+    yield from _role(opened, target.role, str(told["Account"]), "sagemaker.amazonaws.com")
+    if target.schedule_role:
+        yield from _role(opened, target.schedule_role, str(told["Account"]), "scheduler.amazonaws.com")
     yield from _bucket(opened)
     if document is not None:
         for image in sorted(images_of(document)):
@@ -66,7 +68,7 @@ def _packages(extra: str, names: tuple[str, ...]) -> Finding:
     found = {name: _version(name) for name in names}
     missing = [name for name, known in found.items() if known is None]
     told = ", ".join(f"{name} {known}" for name, known in found.items() if known)
-    what = f"packages for {_PURPOSE[extra]}: " + (f"no {', '.join(missing)}" if missing else told)
+    what = f"packages to {_PURPOSE[extra]}: " + (f"no {', '.join(missing)}" if missing else told)
     return Finding(not missing, what, f"pip install -e '.[{extra}]'")
 
 
@@ -96,8 +98,7 @@ def _region(opened: Session) -> Iterator[Finding]:
     yield Finding(True if good else None, what, "pip install --upgrade boto3, or another target.region")
 
 
-def _role(opened: Session, account: str) -> Iterator[Finding]:
-    role = opened.target.role
+def _role(opened: Session, role: str | None, account: str, service: str) -> Iterator[Finding]:
     if role is None:
         yield Finding(
             False,
@@ -119,9 +120,9 @@ def _role(opened: Session, account: str) -> Iterator[Finding]:
             yield Finding(None, f"role {role}: not looked at: {error}")
         return
     if found["Arn"] != role:
-        yield Finding(False, f"role {role}: its ARN is {found['Arn']}", f"target.role={found['Arn']}")
-    trusted = "sagemaker.amazonaws.com" in _trusted(found.get("AssumeRolePolicyDocument"))
-    what = f"role {name} {'trusts' if trusted else 'does not trust'} sagemaker.amazonaws.com"
+        yield Finding(False, f"role {role}: its ARN is {found['Arn']}", f"give that one: {found['Arn']}")
+    trusted = service in _trusted(found.get("AssumeRolePolicyDocument"))
+    what = f"role {name} {'trusts' if trusted else 'does not trust'} {service}"
     mend = f"aws iam update-assume-role-policy --role-name {name} --policy-document file://trust.json"
     yield Finding(trusted, what, f"{mend}  # see millrace iam target=sagemaker")
 

@@ -88,9 +88,10 @@ def test_what_is_there_but_wrong(spec: PipelineSpec, ready: SageMaker, aws: Fake
         Bucket="millrace-far", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
     )
     images = Images(prefix=ECR, tag="2.0")
-    changes = {"images": images, "bucket": "millrace-far"}
+    changes = {"images": images, "bucket": "millrace-far", "schedule_role": ROLE}
     findings = list(examine_sagemaker(spec, ready.model_copy(update=changes)))
     assert found(findings, "does not trust sagemaker.amazonaws.com").good is False
+    assert found(findings, "does not trust scheduler.amazonaws.com").good is False
     assert found(findings, "bucket millrace-far is in eu-west-1, jobs run in us-east-1").good is False
     assert found(findings, f"image {ECR}train:2.0: not in its repository").mend.startswith("millrace build push=")
     far = Images(prefix=ECR.replace("us-east-1", "eu-west-1"), tag="1.0")

@@ -13,6 +13,7 @@ from millrace.errors import ConfigError, DataError, UnsupportedError
 from millrace.services.sagemaker import Document, ServiceError, Session, read_document, submit_run, upsert_pipeline
 from millrace.services.sagemaker import session as open_session
 from millrace.services.sagemaker.document import given_parameters, with_cache
+from millrace.services.sagemaker.uploads import upload_definition
 from millrace.targets.runs import Submit
 from millrace.targets.sagemaker import SageMaker
 from tests.services.sagemaker.conftest import BUCKET, ROLE
@@ -88,6 +89,19 @@ class TestUpsert:
         aws.calls.clear()
         assert upsert_pipeline(session, document, ROLE).change == "created"
         assert aws.changes() == ["sagemaker:CreatePipeline"], "the same bytes are not sent twice"
+
+    def test_two_uploads_at_a_time_leave_one_object(self, session: Session, aws: FakeAws) -> None:
+        first = upload_definition(session, "{}")
+        unseen = {"HEAD": RefusalError("", "404", 404)}
+        aws.broken = lambda call: unseen.get(call.operation.partition(" ")[0])
+        again = upload_definition(session, "{}")
+        assert (first.new, again.new, first.uri) == (True, False, again.uri)
+        assert aws.changes()[-1] == f"s3:PUT /{BUCKET}/{first.key}", "it was tried, and refused by If-None-Match"
+
+    def test_a_key_encrypts_what_is_uploaded(self, session: Session) -> None:
+        uploaded = upload_definition(of(session, output_key="alias/millrace"), "{}")
+        stored = session.call("s3", "head_object", Bucket=BUCKET, Key=uploaded.key)
+        assert (stored["ServerSideEncryption"], stored["SSEKMSKeyId"]) == ("aws:kms", "alias/millrace")
 
     def test_without_a_bucket_it_is_sagemakers_own(self, session: Session, document: Document) -> None:
         name = f"sagemaker-us-east-1-{ACCOUNT}"
