@@ -198,7 +198,7 @@ def test_an_isolated_job_reaches_its_peers_and_nothing_else(place: Place) -> Non
                 time.sleep(0.1)
         else:
             raise SystemExit("no peers")
-        time.sleep(1)
+        time.sleep(3)
         for target in (("{host}", {port}), ("1.1.1.1", 80)):
             try:
                 with socket.create_connection(target, timeout=1) as made:
@@ -224,7 +224,7 @@ def test_the_first_failure_ends_the_job_and_is_its_reason(place: Place) -> None:
         pathlib.Path("/opt/ml/processing/output/soon/partial").write_text(host)
         pathlib.Path("/opt/ml/processing/output/late/partial").write_text(host)
         if host == "algo-2":
-            time.sleep(1)
+            time.sleep(3)
             pathlib.Path("/opt/ml/output/message").write_text("no more rows: ä")
             sys.exit(7)
         if host == "algo-1":

@@ -105,18 +105,19 @@ def test_an_isolated_server_of_plain_files_answers(place: Place, image: str) -> 
     assert answer["known"] == ["AWS_DEFAULT_REGION", "AWS_REGION"]
 
 
-def fails(place: Place, name: str, container: dict[str, Any], error: type[Exception], reason: str) -> None:
-    with pytest.raises(error, match=reason), open_server(place, name, container, timeout=2):
+def fails(place: Place, name: str, container: dict[str, Any], reason: str, timeout: float = 60) -> None:
+    errors = (TaskFailedError, UnsupportedError)
+    with pytest.raises(errors, match=reason), open_server(place, name, container, timeout=timeout):
         pass
 
 
 def test_a_server_that_ends_or_is_sick_is_told_with_its_log(place: Place, image: str) -> None:
     broken = {"Image": image, "Environment": {"BROKEN": "no weights"}}
-    fails(place, "broken", broken, TaskFailedError, r"(?s)ended with exit code 1 before .*does not load: no weights")
+    fails(place, "broken", broken, r"(?s)ended with exit code 1 before .*does not load: no weights")
     sick = {"Image": image, "Environment": {"SICK": "1"}}
     began = time.monotonic()
-    fails(place, "sick", sick, TaskFailedError, r"(?s)did not answer /ping with 200 within 2 s.*listening")
-    assert time.monotonic() - began < 20
+    fails(place, "sick", sick, r"(?s)did not answer /ping with 200 within 6 s.*listening", timeout=6)
+    assert time.monotonic() - began < 40
 
 
 def test_models_that_are_not_there_or_not_theirs(place: Place, image: str) -> None:
@@ -125,8 +126,8 @@ def test_models_that_are_not_there_or_not_theirs(place: Place, image: str) -> No
         (put(place, "text.tar.gz", "no archive"), "is no tar.gz archive"),
         (packed(place, "evil.tar.gz", **{"..": "x"}), "a file outside of its folder"),
     ):
-        fails(place, "wrong", {"Image": image, "ModelDataUrl": uri}, TaskFailedError, reason)
-    fails(place, "many", {"Image": image, "Mode": "MultiModel"}, UnsupportedError, "MultiModel is not possible")
+        fails(place, "wrong", {"Image": image, "ModelDataUrl": uri}, reason)
+    fails(place, "many", {"Image": image, "Mode": "MultiModel"}, "MultiModel is not possible")
 
 
 def test_an_exception_ends_it(place: Place, image: str) -> None:

@@ -194,7 +194,7 @@ def test_a_spot_interruption_is_gone_on_from_the_checkpoints(place: Place) -> No
         StoppingCondition={"MaxRuntimeInSeconds": 100, "MaxWaitTimeInSeconds": 200},
         CheckpointConfig={"S3Uri": f"s3://{BUCKET}/spot"},
     )
-    ended = run_training(place, "spot", request, interrupt_after=2)
+    ended = run_training(place, "spot", request, interrupt_after=5)
     assert ended.state == "Completed", ended.reason
     assert ended.logs[0].read_text().splitlines() == [
         "begun with []",
@@ -203,7 +203,7 @@ def test_a_spot_interruption_is_gone_on_from_the_checkpoints(place: Place) -> No
     ]
     assert keys(place, "spot/") == ["deep/last", "deep/run-0", "deep/run-2"]
     assert archive(place, "models/spot/output/model.tar.gz") == {"done": "done"}
-    assert "interrupted after 2 s as spot capacity is, and started again" in ended.notes
+    assert "interrupted after 5 s as spot capacity is, and started again" in ended.notes
 
 
 def test_without_managed_spot_nothing_is_interrupted(place: Place) -> None:
