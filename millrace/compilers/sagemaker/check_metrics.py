@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from millrace.compilers.sagemaker.view import StepView, pick, sequence
@@ -25,11 +26,19 @@ def metrics_of(step: StepView, file: Any) -> Sequence[str] | None:
     named = isinstance(file, Mapping) and (file.get("OutputName"), file.get("FilePath")) == ("metrics", "metrics.json")
     if not named or list(entry_point) != ["millrace", "exec"] or not arguments or not isinstance(arguments[0], str):
         return None
-    entry = arguments[0]
-    if entry not in components().values() and entry.partition(":")[0] not in sys.modules:
+    return _declared(arguments[0])
+
+
+def _declared(entry: str) -> Sequence[str] | None:
+    if entry.partition(":")[0] not in sys.modules and entry not in _registered():
         return None
     try:
         spec = load_component(entry).spec
     except MillraceError:
         return None
     return [metric.name for metric in spec.metrics]
+
+
+@lru_cache(maxsize=1)
+def _registered() -> frozenset[str]:
+    return frozenset(components().values())

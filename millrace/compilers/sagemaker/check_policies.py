@@ -17,7 +17,9 @@ _STEP_FAULTS = ("Step.SERVICE_FAULT", "Step.THROTTLING")
 _JOB_FAULTS = ("SageMaker.JOB_INTERNAL_ERROR", "SageMaker.CAPACITY_ERROR", "SageMaker.RESOURCE_LIMIT")
 _JOBS = ("Processing", "Training", "Tuning", "Transform", "AutoML", "QualityCheck", "ClarifyCheck", "NotebookJob")
 _KEYS = ("ExceptionType", "IntervalSeconds", "BackoffRate", "MaxAttempts", "ExpireAfterMin")
-_DURATION = re.compile(r"P(?=.)(\d+Y)?(\d+M)?(\d+W)?(\d+D)?(T(?=.)(\d+H)?(\d+M)?(\d+S)?)?")
+_TIME = r"T(?=.)(\d+H)?(\d+M)?(\d+S)?"
+_DURATION = re.compile(rf"P(?=.)(\d+Y)?(\d+M)?(\d+W)?(\d+D)?({_TIME})?|{_TIME}", re.IGNORECASE)
+"""As the SDK's documentation has it: `P4DT12H`, `p30d`, `T12H`."""
 
 
 def caches(view: View) -> Iterator[Finding]:
