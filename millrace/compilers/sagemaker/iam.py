@@ -98,7 +98,7 @@ def policies(text: str, name: str, target: SageMaker, *, scheduled: bool = True)
     documents = {
         "trust": _document([_trusting("sagemaker.amazonaws.com", scope)]),
         "execution": _document(list(_execution(steps, document, scope))),
-        "submitter": _document(list(_submitter(steps, scope))),
+        "submitter": _document([*_submitter(steps, scope), *(_scheduling(scope) if scheduled else ())]),
     }
     if scheduled:
         documents["scheduler_trust"] = _document([_trusting("scheduler.amazonaws.com", scope)])
@@ -115,6 +115,7 @@ class _Scope:
         self.partition = "aws-cn" if target.region.startswith("cn-") else "aws"
         self.account = target.role.split(":")[4] if target.role else _ACCOUNT
         self.role = target.role or f"arn:{self.partition}:iam::{_ACCOUNT}:role/ROLE"
+        self.schedule_role = target.schedule_role or self.role
         self.bucket = target.bucket or _BUCKET
         self.prefix = target.prefix
         self.pipeline = pipeline
@@ -178,7 +179,10 @@ def _endpoints(steps: Iterable[Mapping[str, Any]], scope: _Scope) -> Iterator[di
     endpoints = [scope.arn(f"endpoint/{name}") for name in _endpoint_names(steps)]
     yield _allow(
         "AskEndpoint",
-        ["sagemaker:DescribeEndpoint", "sagemaker:InvokeEndpoint", "sagemaker:UpdateEndpoint"],
+        [
+            *("sagemaker:DescribeEndpoint", "sagemaker:InvokeEndpoint", "sagemaker:UpdateEndpoint"),
+            *("sagemaker:AddTags", "sagemaker:ListTags"),  # which configuration has passed its checks
+        ],
         endpoints,
     )
     yield _allow("ReadEndpointConfig", ["sagemaker:DescribeEndpointConfig"], [scope.arn("endpoint-config/*")])
@@ -274,8 +278,9 @@ def _network() -> dict[str, Any]:
 def _submitter(steps: list[Mapping[str, Any]], scope: _Scope) -> Iterator[dict[str, Any]]:
     """What a person must be allowed who uploads, starts and follows this pipeline."""
     pipeline = scope.arn(f"pipeline/{scope.pipeline}")
-    actions = ("AddTags", "CreatePipeline", "DescribePipeline", "DescribePipelineExecution", "ListPipelineExecutions",
-               "ListPipelineExecutionSteps", "ListTags", "StartPipelineExecution", "StopPipelineExecution",
+    actions = ("AddTags", "CreatePipeline", "DescribePipeline", "DescribePipelineDefinitionForExecution",
+               "DescribePipelineExecution", "ListPipelineExecutions", "ListPipelineExecutionSteps",
+               "ListPipelineParametersForExecution", "ListTags", "StartPipelineExecution", "StopPipelineExecution",
                "UpdatePipeline")  # fmt: skip
     yield _allow("RunPipeline", [f"sagemaker:{name}" for name in actions], [pipeline, f"{pipeline}/execution/*"])
     yield _allow(
@@ -297,6 +302,15 @@ def _submitter(steps: list[Mapping[str, Any]], scope: _Scope) -> Iterator[dict[s
     definitions = f"arn:{scope.partition}:s3:::{scope.bucket}/{scope.prefix}/definitions/*"
     yield _allow("StoreDefinitions", ["s3:GetObject", "s3:PutObject"], [definitions])
     yield _allow("FindBucket", ["s3:ListBucket"], [f"arn:{scope.partition}:s3:::{scope.bucket}"])
+
+
+def _scheduling(scope: _Scope) -> Iterator[dict[str, Any]]:
+    """What a person must be allowed who schedules runs of this pipeline."""
+    actions = ("CreateSchedule", "DeleteSchedule", "GetSchedule", "UpdateSchedule")
+    schedules = scope.arn("schedule/default/*", "scheduler")
+    yield _allow("ScheduleRuns", [f"scheduler:{name}" for name in actions], [schedules])
+    handed = {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}
+    yield _allow("HandOnScheduleRole", ["iam:PassRole"], [scope.schedule_role], handed)
 
 
 def _trusting(service: str, scope: _Scope) -> dict[str, Any]:

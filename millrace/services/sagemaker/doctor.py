@@ -121,7 +121,7 @@ def _role(opened: Session, role: str | None, account: str, service: str) -> Iter
         return
     if found["Arn"] != role:
         yield Finding(False, f"role {role}: its ARN is {found['Arn']}", f"give that one: {found['Arn']}")
-    trusted = service in _trusted(found.get("AssumeRolePolicyDocument"))
+    trusted = bool({service, f"{service}.cn"} & _trusted(found.get("AssumeRolePolicyDocument")))
     what = f"role {name} {'trusts' if trusted else 'does not trust'} {service}"
     mend = f"aws iam update-assume-role-policy --role-name {name} --policy-document file://trust.json"
     yield Finding(trusted, what, f"{mend}  # see millrace iam target=sagemaker")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from typing import Any
@@ -9,12 +10,26 @@ from typing import Any
 import boto3
 import pytest
 
+from millrace.compilers.sagemaker.iam import policies
 from millrace.errors import ConfigError, DataError, UnsupportedError
-from millrace.services.sagemaker import Document, ServiceError, Session, read_document, submit_run, upsert_pipeline
+from millrace.services.sagemaker import (
+    Document,
+    ServiceError,
+    Session,
+    find_run,
+    follow,
+    read_document,
+    read_plan,
+    schedule_runs,
+    submit_run,
+    upsert_pipeline,
+)
 from millrace.services.sagemaker import session as open_session
 from millrace.services.sagemaker.document import given_parameters, with_cache
+from millrace.services.sagemaker.logs import read_log
+from millrace.services.sagemaker.schedules import change_state
 from millrace.services.sagemaker.uploads import upload_definition
-from millrace.targets.runs import Submit
+from millrace.targets.runs import Schedule, Submit
 from millrace.targets.sagemaker import SageMaker
 from tests.services.sagemaker.conftest import BUCKET, ROLE
 from tests.services.sagemaker.fake import ACCOUNT, FakeAws, RefusalError
@@ -292,3 +307,25 @@ def test_the_definition_reaches_the_service_byte_for_byte(target: SageMaker, doc
     upsert_pipeline(open_session(target), document, ROLE)
     asked = next(call.asked for call in aws.calls if call.name == "sagemaker:CreatePipeline")
     assert asked["PipelineDefinition"].encode() == document.text.encode()
+
+
+def test_the_submitters_policy_allows_all_that_is_asked_for(session: Session, document: Document, aws: FakeAws) -> None:
+    tagged = of(session, tags={"team": "vision"})
+    upsert_pipeline(session, document, ROLE)
+    upsert_pipeline(tagged, large(document), ROLE)
+    done = submit_run(tagged, document, Submit(), "a")
+    aws.play.failing["train"] = "no"
+    status = follow(session, read_plan(session, find_run(session, None, "small")), lambda status: None)
+    for step in status.steps:
+        with contextlib.suppress(ConfigError):
+            read_log(session, step)
+    schedule = Schedule(interval_seconds=3600)
+    schedule_runs(session, document, Submit(), schedule)
+    change_state(session, "small", "disabled")
+    change_state(session, "small", "deleted")
+    asked = {{"s3:HEAD": "s3:GetObject", "s3:PUT": "s3:PutObject"}.get(c.name.split()[0], c.name) for c in aws.calls}
+    assert len(asked) > 15, done
+    statements = policies(document.text, "small", session.target).documents["submitter"]["Statement"]
+    allowed = {action for statement in statements for action in statement["Action"]}
+    # whom everybody may ask, and what only makes links better
+    assert asked - allowed <= {"sts:GetCallerIdentity", "sagemaker:ListDomains"}
