@@ -112,7 +112,7 @@ def status(one: Deployed) -> list[str]:
             lines.append(f"  {' '.join(now.reason.split())}")
         for variant in now.variants:
             weight, count = variant.get("CurrentWeight", 0), variant.get("CurrentInstanceCount", 0)
-            lines.append(f"  variant {variant['VariantName']}: weight {weight:g}, {count} machines")
+            lines.append(f"  variant {variant['VariantName']}: weight {weight:g}, {count} machine{'s' * (count != 1)}")
         client = one.session.client("application-autoscaling")
         lines += [f"  scaling: {line}" for line in described_scaling(client, one.name, one.target.serving.variant)]
         before = earlier(one.session.client, now)
