@@ -45,10 +45,11 @@ def definition() -> str:
     size, least = ParameterInteger("size", default_value=3), ParameterInteger("least", default_value=2)
     file = PropertyFile(name="metrics", output_name="metrics", path="metrics.json")
     prepare = _processing(session, size, file)
-    found = JsonGet(step_name="Prepare", property_file=file, json_path="size")
+    found: Any = JsonGet(step_name="Prepare", property_file=file, json_path="size")
+    conditions: list[Any] = [ConditionGreaterThanOrEqualTo(left=found, right=least)]
     enough = ConditionStep(
         name="Enough",
-        conditions=[ConditionGreaterThanOrEqualTo(left=found, right=least)],
+        conditions=conditions,
         if_steps=[_training(session, prepare)],
         else_steps=[FailStep(name="TooFew", error_message=Join(on=" ", values=["only", found]))],
     )
@@ -63,12 +64,13 @@ def _processing(session: Any, size: Any, file: Any) -> Any:
     from sagemaker.core.shapes import ProcessingOutput, ProcessingS3Output
     from sagemaker.mlops.workflow.steps import ProcessingStep
 
+    program: list[Any] = python(PREPARE)
     processor = Processor(
         role=ROLE,
         image_uri=IMAGE,
         instance_count=1,
         instance_type="ml.m5.large",
-        entrypoint=python(PREPARE),
+        entrypoint=program,
         env={"SIZE": size.to_string()},
         sagemaker_session=session,
     )

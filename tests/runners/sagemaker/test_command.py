@@ -44,12 +44,12 @@ def started(stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
 def left(engine: Any, pipeline: str) -> list[str]:
     """Names of containers and networks of rehearsals of a pipeline."""
     mine = {"label": "millrace.rehearsal"}
-    found = [*engine.containers.list(all=True, filters=mine), *engine.networks.list(filters=mine)]
+    found = [*engine.containers.list(all=True, filters=mine, ignore_removed=True), *engine.networks.list(filters=mine)]
     return [item.name for item in found if pipeline in item.name]
 
 
 def wait_for(engine: Any, pipeline: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(left(engine, pipeline)) < 2:
         assert time.monotonic() < deadline, "no container was started"
         time.sleep(0.1)
