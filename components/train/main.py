@@ -57,6 +57,8 @@ def _train(run: Run, outputs: TrainOutputs) -> Result:
     if parameters.test_steps:
         figures = score(run, evaluation_batches(data, "test", parameters, parameters.test_steps, run.ranks))
         metrics |= {f"test_{name}": value for name, value in figures.items()}
+    if run.ranks is not None:
+        run.ranks.leave()
     card = export(_plain(run), _architecture(parameters), data.schema, outputs.model.path)
     return Result(
         metrics=metrics,

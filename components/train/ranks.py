@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -37,9 +37,10 @@ _YIELD_SECONDS = 4.0
 """More than the above: the rank that failed first says so first."""
 _NOTE_SECONDS = 30.0
 _WATCH_SECONDS = 1.0
-_HEALTH_SECONDS = 5.0
+_PROBE_SECONDS = 3.0
 _STRIKES = 2
 _CAUSE = re.compile(r"<<(.*?)>>", re.DOTALL)
+_GONE = re.compile(r"\[\[(\d+)\]\]")
 _TASK = re.compile(r"/job:worker/replica:0/task:(\d+)")
 
 
@@ -60,8 +61,10 @@ class Part(NamedTuple):
 class Ranks:
     """This process among those that train one model, one on each host."""
 
-    def __init__(self, names: Sequence[str], index: int, seconds: float) -> None:
+    def __init__(self, names: Sequence[str], index: int, seconds: float, places: Mapping[int, tuple[str, int]]) -> None:
+        """`places` are the IP address and the port of each other rank."""
         self.names = tuple(names)
+        self._places = places
         self.index = index
         self.seconds = seconds
         self._keys = 0
@@ -158,7 +161,7 @@ class Ranks:
             self._tell(error)
             raise
         finally:
-            self._end_watch()
+            self.leave()
 
     def watch(self) -> None:
         """Look after the other hosts, in a thread, and end what waits for one that is gone.
@@ -167,25 +170,23 @@ class Ranks:
         """
         self._watcher.start()
 
+    def leave(self) -> None:
+        """Mind no more whether the others are there: nothing will be added up from now on."""
+        self._ended.set()
+        self._watcher.join(_PROBE_SECONDS + _WATCH_SECONDS)
+
     def _watch(self) -> None:
-        own: Any = eager.context()
         strikes: Counter[int] = Counter()
         while not self._ended.wait(_WATCH_SECONDS):
             for peer in range(1, self.count) if self.first else (0,):
-                task = f"/job:worker/replica:0/task:{peer}"
                 try:
-                    own.check_collective_ops_peer_health(task, int(_HEALTH_SECONDS * 1000))
+                    socket.create_connection(self._places[peer], _PROBE_SECONDS).close()
                     strikes[peer] = 0
-                except tf.errors.DeadlineExceededError:
-                    continue  # busy or frozen: how long to wait for it is the business of the sums
-                except tf.errors.OpError as error:
+                except OSError as error:
                     strikes[peer] += 1
                     if strikes[peer] == _STRIKES:
-                        own.abort_collective_ops(tf.errors.UNAVAILABLE, f"collective with {task}: {error.message}")
-
-    def _end_watch(self) -> None:
-        self._ended.set()
-        self._watcher.join(_HEALTH_SECONDS + _WATCH_SECONDS)
+                        own: Any = eager.context()
+                        own.abort_collective_ops(tf.errors.UNAVAILABLE, f"collective with [[{peer}]]: {error}")
 
     def _reduce(self, tensor: Any) -> Any:
         self._keys += 1
@@ -219,8 +220,8 @@ class Ranks:
                 f"another host did not come as far within {self.seconds:g} s (peer_seconds): see the hosts' logs; "
                 f"the hosts are {', '.join(self.names)}"
             )
-        gone = _TASK.search(message)
-        who = self.names[int(gone[1])] if gone else "another host"
+        gone = [int(number) for number in _GONE.findall(message) + _TASK.findall(message)]
+        who = next((self.names[number] for number in gone if number != self.index), "another host")
         return TransientError(f"{who} ended or can't be reached any more; its own log says why")
 
 
@@ -240,9 +241,10 @@ def connect(hosts: Hosts, seconds: float, log: logging.Logger) -> Ranks:
     _without_proxies([host for host, _ in addresses])
     _listen([f"{host}:{port}" for host, port in addresses], hosts.index)
     deadline = time.monotonic() + seconds
-    for host, port in addresses[: hosts.index] + addresses[hosts.index + 1 :]:
-        _wait_for(host, port, deadline, log)
-    ranks = Ranks(hosts.names, hosts.index, seconds)
+    places = {
+        rank: _wait_for(host, port, deadline, log) for rank, (host, port) in enumerate(addresses) if rank != hosts.index
+    }
+    ranks = Ranks(hosts.names, hosts.index, seconds, places)
     ranks.watch()
     _meet(ranks)
     log.info("host %d of %d: all are there", hosts.index + 1, ranks.count)
@@ -287,11 +289,12 @@ def _listen(addresses: Sequence[str], index: int) -> None:
         raise ConfigError(f"can't listen at {addresses[index]}, is the port taken? {error.message}") from error
 
 
-def _wait_for(host: str, port: int, deadline: float, log: logging.Logger) -> None:
+def _wait_for(host: str, port: int, deadline: float, log: logging.Logger) -> tuple[str, int]:
     noted = time.monotonic()
     while True:
         try:
-            socket.create_connection((host, port), timeout=5).close()
+            with socket.create_connection((host, port), timeout=5) as connection:
+                return str(connection.getpeername()[0]), port
         except OSError as error:  # the name does not resolve yet, or nobody listens yet
             now = time.monotonic()
             if now > deadline:
@@ -300,8 +303,6 @@ def _wait_for(host: str, port: int, deadline: float, log: logging.Logger) -> Non
                 noted = now
                 log.info("waiting for %s:%d: %s", host, port, error)
             time.sleep(0.2)
-        else:
-            return
 
 
 def _meet(ranks: Ranks) -> None:
