@@ -9,7 +9,7 @@ from millrace.compilers.kubeflow.document import Finding
 from millrace.compilers.sagemaker.check_arguments import fields
 from millrace.compilers.sagemaker.check_values import kind_of_value, variables
 from millrace.compilers.sagemaker.shapes import shape
-from millrace.compilers.sagemaker.view import View, error, quoted, unknown_keys
+from millrace.compilers.sagemaker.view import View, error, quoted, unknown_keys, warning
 from millrace.compilers.sagemaker.walk import is_variable
 from millrace.errors import did_you_mean
 
@@ -36,7 +36,7 @@ def conditions(view: View) -> Iterator[Finding]:
             if not isinstance(step.arguments.get(branch, []), list):
                 yield error(step.at(branch), f"a list is needed, given {quoted(step.arguments[branch])}")
         if not step.arguments.get("IfSteps") and not step.arguments.get("ElseSteps"):
-            yield error(step.at(), "no step hangs on this condition: give IfSteps or ElseSteps")
+            yield warning(step.at(), "no step hangs on this condition: give IfSteps or ElseSteps")
         yield from _all(view, step.arguments.get("Conditions"), step.at("Conditions"))
 
 

@@ -12,7 +12,7 @@ from millrace.compilers.sagemaker.limits import DEFINITION_CHARACTERS
 
 __all__ = ["read_definition"]
 
-_MAX_DEPTH = 100
+_MAX_DEPTH = 300
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 

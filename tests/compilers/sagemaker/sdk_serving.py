@@ -85,7 +85,7 @@ def transform(made: Rebuilding, ours: Json, further: Json) -> Any:
     from sagemaker.mlops.workflow.steps import TransformStep
 
     given = ours["Arguments"]
-    taken, made, machines = given["TransformInput"], given["TransformOutput"], given["TransformResources"]
+    taken, output, machines = given["TransformInput"], given["TransformOutput"], given["TransformResources"]
     transformer = Transformer(
         model_name=made.value(given["ModelName"]),
         instance_count=machines["InstanceCount"],
@@ -95,10 +95,10 @@ def transform(made: Rebuilding, ours: Json, further: Json) -> Any:
         max_concurrent_transforms=given.get("MaxConcurrentTransforms"),
         max_payload=given.get("MaxPayloadInMB"),
         env=given.get("Environment"),
-        output_path=made.value(made["S3OutputPath"]),
-        output_kms_key=made.get("KmsKeyId"),
-        accept=made.get("Accept"),
-        assemble_with=made.get("AssembleWith"),
+        output_path=made.value(output["S3OutputPath"]),
+        output_kms_key=output.get("KmsKeyId"),
+        accept=output.get("Accept"),
+        assemble_with=output.get("AssembleWith"),
         tags=given.get("Tags"),
         sagemaker_session=made.session,
     )

@@ -197,7 +197,7 @@ class Rebuilding:
             environment={key: self.value(one) for key, one in given.get("Environment", {}).items()},
             hyperparameters={
                 key: self.value(one)
-                for key, one in given.get("HyperParameters", given.get("StaticHyperParameters", {})).items()
+                for key, one in {**given.get("HyperParameters", {}), **given.get("StaticHyperParameters", {})}.items()
             },
             tags=[Tag(**self.values(one)) for one in given.get("Tags", ())] or None,
             sagemaker_session=self.session,

@@ -92,6 +92,17 @@ class TestTogether:
         refuse_wrong(changed({"Parameters/-": {"Name": "spare", "Type": "String"}}))
         assert capsys.readouterr().err == "warning: Parameters[4]: nothing reads the parameter 'spare'\n"
 
+    def test_conditions_in_conditions(self) -> None:
+        document: dict[str, Any] = {"Version": "2020-12-01", "Steps": []}
+        steps = document["Steps"]
+        for number in range(40):
+            compared = [{"Type": "LessThan", "LeftValue": 1, "RightValue": 2.5}]
+            arguments: dict[str, Any] = {"Conditions": compared, "IfSteps": [], "ElseSteps": []}
+            steps.append({"Name": f"condition-{number}", "Type": "Condition", "Arguments": arguments})
+            steps = arguments["IfSteps"]
+        (finding,) = check_document(json.dumps(document))
+        assert (finding.severity, finding.message.partition(":")[0]) == ("warning", "no step hangs on this condition")
+
     def test_steps_of_types_without_a_request(self) -> None:
         notify = {
             "Name": "notify",
@@ -118,7 +129,7 @@ class TestUnusable:
             ('{"Steps": [{"Name": "a", "Type": 1, "Type": 2}]}', "the key 'Type' is given twice in 'a'"),
             ('{"Metadata": {"a": NaN}}', "NaN is no number that JSON knows"),
             ('{"Metadata": {"a": 1e999}}', "a number is too large"),
-            ("[" * 5000, "nested more than 100 deep"),
+            ("[" * 5000, "nested more than 300 deep"),
             ('{"Metadata": "' + "x" * DEFINITION_CHARACTERS + '"}', "SageMaker takes 1,048,576"),
         ],
         ids=["cut", "list", "twice", "nan", "infinite", "deep", "large"],
