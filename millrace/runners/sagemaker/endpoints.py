@@ -93,8 +93,7 @@ class Hosting:
                 self.client.update_endpoint(**{key: given[key] for key in taken if key in given})
             else:
                 self.client.create_endpoint(**given)
-        self._of(name)
-        return name, _described(self.describe(name))
+        return name, _described(self._of(name)[1])
 
     def describe(self, name: str) -> dict[str, Any]:
         """What the API says about an endpoint.
@@ -139,9 +138,9 @@ class Hosting:
             ValueError: When it has no such variant, or none that takes requests.
             TaskFailedError: When its containers don't start.
         """
-        serving = self._of(name)
+        serving, described = self._of(name)
         if not variant:
-            now = {item["VariantName"]: item.get("CurrentWeight") for item in self.describe(name)["ProductionVariants"]}
+            now = {item["VariantName"]: item.get("CurrentWeight") for item in described["ProductionVariants"]}
             given = [now.get(key) for key in serving.weights]
             weights = [
                 weight if now is None else now for weight, now in zip(serving.weights.values(), given, strict=True)
@@ -154,19 +153,20 @@ class Hosting:
         urls = serving.servers[variant].urls
         return variant, urls[next(serving.turn) % len(urls)]
 
-    def _of(self, name: str) -> _Serving:
-        """The servers of what an endpoint consists of now."""
+    def _of(self, name: str) -> tuple[_Serving, dict[str, Any]]:
+        """The servers of what an endpoint consists of now, and what the API says about it."""
         with self._lock:
             try:
-                config = str(self.describe(name)["EndpointConfigName"])
+                described = self.describe(name)
             except NoSuchEndpointError:
                 self._end(name)
                 raise
+            config = str(described["EndpointConfigName"])
             if name not in self._serving or self._serving[name].config != config:
                 fresh = self._start(name, config)
                 self._end(name)
                 self._serving[name] = fresh
-            return self._serving[name]
+            return self._serving[name], described
 
     def _start(self, name: str, config: str) -> _Serving:
         with _asked("DescribeEndpointConfig"):

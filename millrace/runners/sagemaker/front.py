@@ -66,6 +66,8 @@ class _Front(ThreadingHTTPServer):
 
 class _Request(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body of an answer in one piece
+    disable_nagle_algorithm = True
 
     def do_POST(self) -> None:
         """Answer a request."""
