@@ -9,12 +9,14 @@ import pytest
 
 from millrace.errors import ConfigError, DataError
 from millrace.runners.record import TaskState
+from millrace.runners.rehearsing import refuse_settings
 from millrace.runners.sagemaker.definition import read_definition
 from millrace.runners.sagemaker.expressions import Values
 from millrace.runners.sagemaker.graph import Done, why_not
 from millrace.runners.sagemaker.parameters import parameter_values
 from millrace.runners.sagemaker.support import images_of, notes, unsupported
 from millrace.runners.sagemaker.transform import requests_of
+from millrace.runners.settings import Rehearse
 from tests.runners.sagemaker import definitions as made
 from tests.runners.sagemaker.jobs import IMAGE
 
@@ -215,3 +217,10 @@ def test_parameters_that_are_wrong(given: dict[str, Any], told: str) -> None:
 )
 def test_objects_become_requests(split: str, several: bool, most: int, bodies: list[bytes]) -> None:
     assert list(requests_of(b"1\n22\r\n\n333", split, several, most, "x")) == bodies
+
+
+@pytest.mark.parametrize("given", [{"hold": True}, {"interrupt": {"train": 1}}])
+def test_settings_of_the_other_target_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"rehearse\.{next(iter(given))}: not a setting of a rehearsal for Kubeflow"):
+        refuse_settings(Rehearse(**given), ("interrupt", "hold"), "Kubeflow")
+    refuse_settings(Rehearse(parallel=3), ("interrupt", "hold"), "Kubeflow")
