@@ -80,7 +80,7 @@ def clients(region: str) -> Clients:
         import boto3
         from botocore.config import Config
     except ModuleNotFoundError as error:
-        raise ConfigError(f"SageMaker needs the package {error.name!r}: pip install 'millrace[sagemaker]'") from error
+        raise ConfigError(f"SageMaker needs the package {error.name!r}: pip install -e '.[sagemaker]'") from error
     config = Config(retries={"mode": "adaptive", "total_max_attempts": 6}, max_pool_connections=_POOL)
     session = boto3.Session(region_name=region)
     made: dict[str, Any] = {}

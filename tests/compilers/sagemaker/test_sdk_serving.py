@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.compilers.sagemaker.test_sdk import differences
+from tests.compilers.sagemaker.definitions import nested
+from tests.compilers.sagemaker.test_sdk import PLAIN, differences, fields, put
 from tests.compilers.sagemaker.test_serving import compiled, spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -19,13 +21,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[3]
 SETTINGS: dict[str, Json] = {
-    "variants": {
+    "whole": {
         "weight": 9,
         "variants": [{"name": "old", "model": "old-model", "weight": 1}],
         "capture": {"percent": 20, "answers": False},
+        "registration": {"group": "digits", "description": "of numbers", "approval": "Approved"},
     },
-    "registered": {"registration": {"group": "digits", "description": "of numbers"}},
-    "registry": {"kind": "registry", "registration": {"group": "digits", "approval": "Approved"}},
 }
 NETWORK = {"subnets": ["subnet-12345678"], "security_groups": ["sg-12345678"], "isolate": True}
 
@@ -36,13 +37,11 @@ def ours() -> dict[str, Json]:
     keys = {"volume_key": "alias/volumes", "output_key": "alias/outputs", "tags": {"team": "vision"}}
     found: dict[str, Json] = {}
     for name, serving in SETTINGS.items():
-        whole = compiled(pipeline, serving, network=NETWORK, transform={"concurrent": 4}, **keys)
-        kept = [step for step in whole.steps.values() if step["Name"].startswith(("deploy-", "predict"))]
-        others = [step for step in whole.steps.values() if step["Type"] == "Processing" and step not in kept]
-        steps = [*others, *kept]
-        for step in kept:
-            step.pop("DependsOn", None)  # the step that checks is compared elsewhere
-        found[name] = {**whole.content, "Steps": [step for step in steps if step["Name"] != "deploy"]}
+        found[name] = compiled(pipeline, serving, network=NETWORK, transform={"concurrent": 4}, **keys).content
+        for path, value in list(fields(found[name])):
+            for pattern, plain in PLAIN.items():
+                if re.search(pattern, path) and isinstance(value, dict):
+                    put(found[name], path, plain)
     return found
 
 
@@ -64,7 +63,8 @@ def theirs(ours: dict[str, Json], tmp_path_factory: pytest.TempPathFactory) -> d
 
 
 def chosen(definition: Json) -> dict[str, Json]:
-    return {step["Name"]: step for step in definition["Steps"] if step["Name"].startswith(("deploy-", "predict"))}
+    steps = {step["Name"]: step for step in nested(definition["Steps"])}
+    return {name: step for name, step in steps.items() if name.startswith(("deploy", "predict"))}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
