@@ -66,14 +66,13 @@ def _places(given: Sequence[tuple[str, str]]) -> Iterator[Finding]:
         if not folder.startswith(f"{PROCESSING_ROOT}/") or ".." in folder.split("/"):
             yield error(path, f"{quoted(place)}: places of a processing job are below {PROCESSING_ROOT}/")
             continue
-        nested = next(
-            (one for one in seen if f"{folder}/".startswith(f"{one}/") or f"{one}/".startswith(f"{folder}/")), ""
-        )
-        if nested == folder:
-            yield error(path, f"{place!r} is the place of {seen[nested]}, too: give each one of its own")
-        elif nested:
+        if folder in seen:
+            yield error(path, f"{place!r} is the place of {seen[folder]}, too: give each one of its own")
+        nested = [one for one in seen if f"{folder}/".startswith(f"{one}/") or f"{one}/".startswith(f"{folder}/")]
+        # inputs lie in each other in many examples of AWS's, the program beside the data; outputs would be stored twice
+        if folder not in seen and nested and ".Outputs[" in path:
             told = "one's files are among the other's: give each a place of its own"
-            yield warning(path, f"{place!r} and {nested!r}, of {seen[nested]}, lie in each other: {told}")
+            yield warning(path, f"{place!r} and {nested[0]!r}, of {seen[nested[0]]}, lie in each other: {told}")
         seen.setdefault(folder, path)
 
 

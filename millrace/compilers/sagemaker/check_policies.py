@@ -8,7 +8,7 @@ from typing import Any
 
 from millrace.compilers.kubeflow.document import Finding
 from millrace.compilers.sagemaker.limits import EXPIRE_AFTER_MINUTES, RETRY_ATTEMPTS
-from millrace.compilers.sagemaker.view import StepView, View, error, number, quoted, unknown_keys
+from millrace.compilers.sagemaker.view import StepView, View, error, number, quoted, unknown_keys, warning
 from millrace.errors import did_you_mean
 
 __all__ = ["caches", "retries"]
@@ -37,8 +37,9 @@ def caches(view: View) -> Iterator[Finding]:
             yield error(f"{path}.Enabled", f"true or false is needed, given {quoted(config.get('Enabled'))}")
         after = config.get("ExpireAfter")
         if after is not None and (not isinstance(after, str) or not _DURATION.fullmatch(after)):
-            told = "a duration of ISO 8601 is needed, such as P30D or PT12H"
-            yield error(f"{path}.ExpireAfter", f"{told}, given {quoted(after)}")
+            told = f"a duration of ISO 8601 is needed, such as P30D or PT12H, given {quoted(after)}"
+            common = isinstance(after, str) and re.fullmatch(r"\d+[dhm]", after)  # in AWS's own examples
+            yield (warning if common else error)(f"{path}.ExpireAfter", told)
 
 
 def retries(view: View) -> Iterator[Finding]:
