@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -114,3 +116,12 @@ def test_an_empty_folder_is_refused(model: Path, tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     with pytest.raises(DataError, match="no objects to ask about"):
         run_component(predict, PredictParameters(), tmp_path / "run", dataset=tmp_path / "pictures", model=model)
+
+
+@pytest.mark.parametrize(("target", "shown"), [("kubeflow", "comp-predict"), ("sagemaker", '"Type": "Transform"')])
+def test_both_targets_compile_it(target: str, shown: str, tmp_path: Path) -> None:
+    output = tmp_path / "document"
+    words = ["compile", "pipeline=digits", f"target={target}", "predict={}", f"output={output}"]
+    done = subprocess.run([sys.executable, "-m", "millrace", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert shown in output.read_text()

@@ -90,7 +90,8 @@ def cluster_work(task: Task, component: ComponentSpec, target: Kubeflow) -> Clus
         "tuning": ("experiment", target.tuning.model_dump(mode="json"), target.tuning.kind == "katib"),
         "serving": ("inferenceservice", target.serving.model_dump(mode="json"), target.serving.kind == "kserve"),
     }
-    chosen = [settings[service] for service in component.delegates if settings[service][2]]
+    # a cluster has no service for inference: the task's own pod does it
+    chosen = [settings[service] for service in component.delegates if service in settings and settings[service][2]]
     if asked.hosts * asked.processes > 1 and not (asked.hosts > 1 and "training" in component.delegates):
         raise UnsupportedError(
             f"tasks.{task.name}: distribution asks for {asked.hosts} hosts with {asked.processes} processes each; "

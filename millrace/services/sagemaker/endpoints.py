@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from millrace.compilers.refusals import check_work
@@ -173,11 +173,11 @@ def rollback(one: Deployed, *, follow: bool, tell: Tell) -> Described | None:
             one.session.client, one.name, before, deployment(one.task, one.context), keep_counts=one.scaling is not None
         )
         tell(f"endpoint {one.name}: back from {now.config} to {before}")
-        if not follow:
-            return None
-        now = _arrived(one, before, tell)
-        accept(one.session.client, now, forget=True)
-        return now
+        if follow:
+            _arrived(one, before, tell)
+        # also when nobody waits: another rollback must not lead back to what was left
+        accept(one.session.client, replace(now, config=before), forget=True)
+        return describe(one.session.client, one.name) if follow else None
 
 
 def weights(one: Deployed, wanted: Mapping[str, float], *, follow: bool, tell: Tell) -> Described | None:

@@ -144,6 +144,16 @@ def test_update_and_rollback_go_by_the_rollout(aws: FakeAws, target: SageMaker) 
     assert len(aws.changes()) == before, "the first version serves already"
 
 
+def test_a_rollback_that_nobody_waits_for_leads_back_only_once(aws: FakeAws, target: SageMaker) -> None:
+    one = found(serving(target))
+    for number in (1, 2):
+        package(number)
+        deploy(one)
+    assert endpoints.rollback(one, follow=False, tell=Told()) is None
+    with pytest.raises(ConfigError, match="no earlier configuration"):
+        endpoints.rollback(one, follow=False, tell=Told())
+
+
 def test_a_rollout_that_alarms_end_fails_and_is_not_accepted(aws: FakeAws, target: SageMaker) -> None:
     one = found(serving(target))
     package(1)
