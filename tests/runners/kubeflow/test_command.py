@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,30 @@ Started = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
-def started(docker_engine: Any, tmp_path: Path) -> Started:
-    """Starts `millrace rehearse` in the test's folder."""
+def started(docker_engine: Any, tmp_path: Path) -> Iterator[Started]:
+    """Starts `millrace rehearse` in the test's folder; what still runs when the test has failed is ended."""
+    processes = []
 
     def start(*words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "millrace", "rehearse", *words],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        processes.append(process)
+        return process
 
-    return start
+    yield start
+    for process in processes:
+        process.terminate()
+        process.wait(timeout=30)
 
 
 def containers(engine: Any, pipeline: str) -> list[Any]:
     """Containers of rehearsals of a pipeline."""
-    found = engine.containers.list(all=True, filters={"label": "millrace.rehearsal"})
+    found = engine.containers.list(all=True, ignore_removed=True, filters={"label": "millrace.rehearsal"})
     return [container for container in found if container.name.startswith(f"{pipeline}-")]
 
 

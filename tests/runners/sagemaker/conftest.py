@@ -43,7 +43,7 @@ def left_behind(docker_engine: Any, identity: str) -> list[str]:
     """Names of containers, networks and volumes of a rehearsal."""
     mine = {"label": f"{LABEL}={identity}"}
     found = [
-        *docker_engine.containers.list(all=True, filters=mine),
+        *docker_engine.containers.list(all=True, ignore_removed=True, filters=mine),
         *docker_engine.networks.list(filters=mine),
         *docker_engine.volumes.list(filters=mine),
     ]
