@@ -116,7 +116,7 @@ def test_a_server_that_ends_or_is_sick_is_told_with_its_log(place: Place, image:
     fails(place, "broken", broken, r"(?s)ended with exit code 1 before .*does not load: no weights")
     sick = {"Image": image, "Environment": {"SICK": "1"}}
     began = time.monotonic()
-    fails(place, "sick", sick, r"(?s)did not answer /ping with 200 within 6 s.*listening", timeout=6)
+    fails(place, "sick", sick, r"(?s)did not answer /ping with 200 within 6 s.*503", timeout=6)
     assert time.monotonic() - began < 40
 
 
