@@ -13,7 +13,7 @@ from millrace.components.quantize.spec import QuantizeParameters, quantize
 from millrace.components.shard.spec import ShardParameters, shard
 from millrace.components.train.spec import TrainParameters, train
 from millrace.components.tune.spec import TuneParameters, tune
-from millrace.specs import Dataset, Frozen, PipelineConfig, pipeline, when
+from millrace.specs import Dataset, Distribution, Frozen, PipelineConfig, pipeline, when
 
 __all__ = ["Gate", "ImageClassification", "classify", "image_classification"]
 
@@ -36,6 +36,8 @@ class ImageClassification(PipelineConfig):
     tune: TuneParameters = TuneParameters()
     """Nothing is searched, and there is no such task, while `space` is empty."""
     train: TrainParameters = TrainParameters()
+    hosts: int = Field(default=1, ge=1, le=1000)
+    """Machines that train one model together, on Kubeflow and SageMaker."""
     evaluate: EvaluateParameters = EvaluateParameters()
     gate: Gate = Gate()
     quantize: QuantizeParameters = QuantizeParameters()
@@ -63,7 +65,8 @@ def classify(
     preprocessing = preprocess.with_options(shares=config.workers)
     records = preprocessing(config.preprocess, shards=plan.shards, dataset=pictures)
     study = tune(config.tune.of(train, config.train), records=records.records).study if config.tune.space else None
-    trained = train(config.train, records=records.records, study=study)
+    training = train.with_options(distribution=Distribution(mode="ranks", hosts=config.hosts))
+    trained = training(config.train, records=records.records, study=study)
     report = evaluate(config.evaluate, model=trained.model, records=records.records)
     with when(report.accuracy >= config.gate.accuracy):
         small = quantize(config.quantize, model=trained.model, records=records.records)

@@ -24,6 +24,7 @@ _COMPILE = (
     "tune.trials=3",
     "tune.trial.epochs=4",
     "train.epochs=12",
+    "hosts=2",
     "gate.accuracy=0.8",
     "output=digits.json",
 )
@@ -41,10 +42,6 @@ def test_two_hosts_preprocess_two_train_three_jobs_search_and_an_endpoint_answer
 ) -> None:
     assert sorted(images) == ["data", "serve", "train"]
     subprocess.run([sys.executable, "-m", "millrace", *_COMPILE], cwd=here, check=True)
-    definition = json.loads((here / "digits.json").read_text())
-    [train] = [step for step in definition["Steps"] if step["Name"] == "train"]
-    train["Arguments"]["ResourceConfig"]["InstanceCount"] = 2  # as for Distribution(mode="ranks", hosts=2)
-    (here / "digits.json").write_text(json.dumps(definition))
     words = ["rehearse", "document=digits.json", "rehearse.hold=true", "rehearse.interrupt={train: 12}"]
     process = subprocess.Popen(
         [sys.executable, "-m", "millrace", *words],
