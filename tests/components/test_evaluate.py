@@ -160,7 +160,7 @@ class Digits:
 
 def digits() -> tuple[Images, Labels]:
     values, targets = load_digits(return_X_y=True)
-    return (values * 15.9375).astype(np.uint8).reshape(-1, 8, 8, 1), targets.astype(np.int64)
+    return (values * 15.9375).astype(np.uint8).reshape(-1, 8, 8, 1), np.asarray(targets, np.int64)
 
 
 def write_records(

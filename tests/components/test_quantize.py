@@ -32,7 +32,7 @@ Scheme = Literal["dynamic", "float16", "int8"]
 
 def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     pixels, labels = load_digits(return_X_y=True)
-    return np.rint(pixels.reshape(-1, 8, 8, 1) * 255 / 16).astype(np.uint8), labels
+    return np.rint(pixels.reshape(-1, 8, 8, 1) * 255 / 16).astype(np.uint8), np.asarray(labels)
 
 
 def write_records(folder: Path, channels: Mapping[str, slice], schema: ImageRecords = SCHEMA) -> Path:

@@ -153,8 +153,7 @@ def test_every_action_is_an_operation_of_its_service() -> None:
     }  # fmt: skip
     for action in set(_actions(everything)) - only_permissions:
         service, _, name = action.partition(":")
-        model = session.get_service_model("scheduler" if service == "scheduler" else service)
-        assert name in model.operation_names, action
+        session.get_service_model(service).operation_model(name)  # an error for an unknown one
 
 
 @pytest.mark.parametrize("document", ["execution", "submitter", "scheduler"])
