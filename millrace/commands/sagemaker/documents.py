@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from millrace.commands.of_target import Asked
 from millrace.compilers.sagemaker import compile_pipeline
+from millrace.compilers.sagemaker.names import pipeline_name
 from millrace.errors import ConfigError, explain_os_error
 from millrace.settings import Settings
 
-__all__ = ["definition_text"]
+__all__ = ["definition_text", "name_of"]
+
+_NAMES = ("pipeline=", "pipeline.name=")
 
 
 def definition_text(settings: Settings) -> str:
@@ -32,3 +36,10 @@ def definition_text(settings: Settings) -> str:
             raise ConfigError(f"document: {settings.document} is no text in UTF-8") from None
     refuse_wrong(text)
     return text
+
+
+def name_of(settings: Settings, asked: Asked) -> str:
+    """The pipeline's name in SageMaker. A definition does not hold it: it is the file's, when nobody says another."""
+    if settings.document is None or any(word.startswith(_NAMES) for word in asked.words):
+        return pipeline_name(settings.pipeline.name)
+    return pipeline_name(settings.document.name.partition(".")[0])

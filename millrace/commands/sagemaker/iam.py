@@ -6,7 +6,7 @@ import json
 import sys
 
 from millrace.commands.of_target import Asked
-from millrace.commands.sagemaker.documents import definition_text
+from millrace.commands.sagemaker.documents import definition_text, name_of
 from millrace.compilers.sagemaker.iam import policies
 from millrace.settings import Settings
 
@@ -15,8 +15,7 @@ __all__ = ["run"]
 
 def run(settings: Settings, asked: Asked) -> int:
     """Run the command and return the exit code."""
-    name = settings.pipeline.name.replace("_", "-")
-    found = policies(definition_text(settings), name, settings.sagemaker())
+    found = policies(definition_text(settings), name_of(settings, asked), settings.sagemaker())
     print(json.dumps(found.documents, indent=2))
     for note in found.notes:
         print(f"note: {note}", file=sys.stderr)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from millrace.commands.of_target import Asked
-from millrace.commands.sagemaker.upload import compiled_document, name_of
+from millrace.commands.sagemaker.documents import name_of
+from millrace.commands.sagemaker.upload import compiled_document
 from millrace.settings import Settings
 
 __all__ = ["run"]

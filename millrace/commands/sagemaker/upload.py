@@ -6,16 +6,13 @@ import shlex
 from typing import TYPE_CHECKING
 
 from millrace.commands.of_target import Asked
-from millrace.commands.sagemaker.documents import definition_text
-from millrace.compilers.sagemaker.names import pipeline_name
+from millrace.commands.sagemaker.documents import definition_text, name_of
 from millrace.settings import Settings
 
 if TYPE_CHECKING:
     from millrace.services.sagemaker import Document
 
-__all__ = ["compiled_document", "name_of", "run"]
-
-_NAMES = ("pipeline=", "pipeline.name=")
+__all__ = ["compiled_document", "run"]
 
 
 def run(settings: Settings, asked: Asked) -> int:
@@ -47,10 +44,3 @@ def compiled_document(settings: Settings, asked: Asked) -> Document:
         definition_text(settings), name_of(settings, asked), str(settings.document or "the pipeline")
     )
     return with_cache(document, settings.submit.cache)
-
-
-def name_of(settings: Settings, asked: Asked) -> str:
-    """The pipeline's name in SageMaker. A definition does not hold it: it is the file's, when nobody says another."""
-    if settings.document is None or any(word.startswith(_NAMES) for word in asked.words):
-        return pipeline_name(settings.pipeline.name)
-    return pipeline_name(settings.document.name.partition(".")[0])
