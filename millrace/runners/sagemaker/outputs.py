@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import PurePosixPath
 from tempfile import TemporaryFile
-from typing import IO, Self
+from typing import IO, NamedTuple, Self
 
 from millrace.runners.sagemaker.place import Place
 from millrace.runners.sagemaker.staging import bucket_and_key, explained
 
-__all__ = ["pack", "read_text", "upload_tree"]
+__all__ = ["Uploaded", "pack", "read_text", "upload_tree"]
 
 _SMALL = 1 << 20
 """Bytes of an object that is sent in one piece."""
@@ -29,14 +30,19 @@ def read_text(place: Place, container: str, path: str, limit: int) -> bytes:
         return stream.read(limit) if stream else b""
 
 
-def upload_tree(place: Place, container: str, path: str, uri: str) -> list[str]:
-    """Put a container's folder or file below a URI, but no symbolic links.
+class Uploaded(NamedTuple):
+    """What became of a container's folder."""
 
-    Returns:
-        Paths of the links that were left out.
-    """
+    digests: dict[str, str]
+    """Of the contents of each object, by its URI."""
+    links: list[str]
+    """Paths of symbolic links, which were left out."""
+
+
+def upload_tree(place: Place, container: str, path: str, uri: str) -> Uploaded:
+    """Put a container's folder or file below a URI, but no symbolic links."""
     bucket, prefix = bucket_and_key(place, uri)
-    skipped: list[str] = []
+    done = Uploaded({}, [])
     again: list[tuple[str, str]] = []
 
     def key_of(name: str) -> str:
@@ -46,14 +52,16 @@ def upload_tree(place: Place, container: str, path: str, uri: str) -> list[str]:
         with place.engine.read(container, path) as archive, _Sender(place, bucket) as sender:
             for member, name in _members(archive):
                 if member.issym():
-                    skipped.append(f"{path}/{name}")
+                    done.links.append(f"{path}/{name}")
                 elif member.islnk():
                     again.append((_inside(member.linkname), name))
                 elif archive and (stream := archive.extractfile(member)):
-                    sender.send(stream, member.size, key_of(name))
+                    key = key_of(name)
+                    done.digests[f"s3://{bucket}/{key}"] = sender.send(stream, member.size, key)
         for first, name in again:
             place.client.copy({"Bucket": bucket, "Key": key_of(first)}, bucket, key_of(name))
-    return skipped
+            done.digests[f"s3://{bucket}/{key_of(name)}"] = done.digests[f"s3://{bucket}/{key_of(first)}"]
+    return done
 
 
 def pack(place: Place, containers: Sequence[str], path: str, uri: str, *, always: bool) -> list[str]:
@@ -125,17 +133,20 @@ class _Sender:
         for sent in self._sent:
             sent.result()
 
-    def send(self, stream: IO[bytes], size: int, key: str) -> None:
-        """Send one object."""
+    def send(self, stream: IO[bytes], size: int, key: str) -> str:
+        """Send one object; the digest of its contents."""
         client = self._place.client
         if size <= _SMALL:
             while len(self._sent) >= 2 * _THREADS:  # so that few wait in memory
                 self._sent.popleft().result()
             body = stream.read()
             self._sent.append(self._pool.submit(client.put_object, Bucket=self._bucket, Key=key, Body=body))
-            return
+            return hashlib.sha256(body).hexdigest()
+        digest = hashlib.sha256()
         with TemporaryFile(dir=self._place.directory) as spool:  # a part that fails is sent again
             while piece := stream.read(_PIECE):
                 spool.write(piece)
+                digest.update(piece)
             spool.seek(0)
             client.upload_fileobj(spool, self._bucket, key)
+        return digest.hexdigest()

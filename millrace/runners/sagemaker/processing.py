@@ -120,13 +120,39 @@ def _run(running: _Running, watch: Watch | None, stop: threading.Event | None) -
         )
         message = b"".join(read_text(place, one, "/opt/ml/output/message", _TOLD) for one in containers)[:_TOLD]
         done = outcome.cause == "ended" and outcome.first_failure() is None
-        for output in running.outputs:
-            target = output.get("S3Output")
-            if target and (done or target.get("S3UploadMode") == "Continuous") and not output.get("AppManaged"):
-                for container in containers:
-                    links = upload_tree(place, container, target["LocalPath"], target["S3Uri"])
-                    running.notes += [f"{link} is a symbolic link: the service uploads none" for link in links]
+        lost = _upload(running, containers, done=done)
+    if done and lost:
+        return _ended(running, "Failed", _loss(lost), "")
     return _result(running, outcome, message)
+
+
+def _upload(running: _Running, containers: Sequence[str], *, done: bool) -> dict[str, list[str]]:
+    """Put what the hosts have left into the store.
+
+    Returns:
+        Objects that were written with different contents, and which outputs of which hosts did.
+    """
+    written: dict[str, dict[str, str]] = {}
+    for output in running.outputs:
+        target = output.get("S3Output")
+        if not target or output.get("AppManaged") or not (done or target.get("S3UploadMode") == "Continuous"):
+            continue
+        for host, container in zip(running.hosts, containers, strict=True):
+            uploaded = upload_tree(running.place, container, target["LocalPath"], target["S3Uri"])
+            running.notes += [f"{link} is a symbolic link: the service uploads none" for link in uploaded.links]
+            for uri, digest in uploaded.digests.items():
+                written.setdefault(uri, {})[f"{output['OutputName']} of {host}"] = digest
+    return {uri: list(by) for uri, by in written.items() if len(set(by.values())) > 1}
+
+
+def _loss(lost: Mapping[str, Sequence[str]]) -> str:
+    """Why a job fails here that the service would call completed."""
+    uri, writers = next(iter(lost.items()))
+    more = f" (and {len(lost) - 1} more such objects)" if len(lost) > 1 else ""
+    return (
+        f"{uri} was written with different contents by the outputs {', '.join(writers)}{more}: the service keeps the "
+        "last one and loses the others without a word. Name files by what is in them, so that hosts' names differ"
+    )
 
 
 def _hosts(running: _Running) -> list[Host]:

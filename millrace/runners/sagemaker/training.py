@@ -134,7 +134,7 @@ def _attempt(running: _Running, interrupt_after: float | None, *, more: bool) ->
         )
         if local := checkpoint_path(arguments):
             for container in containers:
-                _links(running, upload_tree(place, container, local, arguments["CheckpointConfig"]["S3Uri"]))
+                _links(running, upload_tree(place, container, local, arguments["CheckpointConfig"]["S3Uri"]).links)
         if outcome.cause == "interrupted":
             return None
         if interrupt_after is not None:
@@ -179,12 +179,12 @@ def _upload(running: _Running, containers: Sequence[str], *, model: bool) -> Non
     base = f"{output['S3OutputPath'].rstrip('/')}/{running.name}/output"
     for path, (name, uri) in folders_of(running.arguments).items():
         for container in containers:
-            _links(running, upload_tree(place, container, path, f"{uri}/{running.name}/{name}"))
+            _links(running, upload_tree(place, container, path, f"{uri}/{running.name}/{name}").links)
     if output.get("CompressionType") == "NONE":
         for container in containers:
-            _links(running, upload_tree(place, container, _DATA, f"{base}/data"))
+            _links(running, upload_tree(place, container, _DATA, f"{base}/data").links)
             if model:
-                _links(running, upload_tree(place, container, _MODEL, f"{base}/model"))
+                _links(running, upload_tree(place, container, _MODEL, f"{base}/model").links)
         running.model = f"{base}/model/" if model else ""
         return
     twice = pack(place, containers, _DATA, f"{base}/output.tar.gz", always=False)

@@ -159,6 +159,40 @@ def test_outputs_of_all_hosts_are_uploaded_but_no_links(place: Place) -> None:
     assert found["S3Uri"] == f"s3://{BUCKET}/out/made"
 
 
+def test_files_of_one_name_and_different_contents_fail_the_job(place: Place) -> None:
+    script = """
+        import json, pathlib
+        host = json.load(open("/opt/ml/config/resourceconfig.json"))["current_host"]
+        made = pathlib.Path("/opt/ml/processing/output/made")
+        (made / "schema.json").write_text("the same")
+        (made / f"part-{host}.txt").write_text(host)
+        (made / "deep").mkdir()
+        (made / "deep" / "rejects.txt").write_text("of the first" if host == "algo-1" else "of the rest")
+        (made / "large").write_bytes((b"1" if host == "algo-2" else b"0") * (2 << 20))
+    """
+    request = processing(script, 3, ProcessingOutputConfig={"Outputs": [left("made")]})
+    ended = run_processing(place, "clashes", request)
+    assert ended.state == ended.properties["ProcessingJobStatus"] == "Failed"
+    assert ended.reason == ended.properties["FailureReason"]
+    assert ended.reason.startswith(
+        f"s3://{BUCKET}/out/made/deep/rejects.txt was written with different contents by the outputs made of algo-1, "
+        "made of algo-2, made of algo-3 (and 1 more such objects): the service keeps the last one"
+    )
+
+
+def test_files_of_one_name_and_equal_contents_are_fine(place: Place) -> None:
+    script = """
+        import pathlib
+        made = pathlib.Path("/opt/ml/processing/output/same")
+        (made / "schema.json").write_text("the same")
+        (made / "large").write_bytes(b"0" * (2 << 20))
+    """
+    request = processing(script, 2, ProcessingOutputConfig={"Outputs": [left("same")]})
+    ended = run_processing(place, "agrees", request)
+    assert ended.state == "Completed", ended.reason
+    assert keys(place, "out/same/") == ["large", "schema.json"]
+
+
 def test_the_job_finds_its_request_and_the_store(place: Place) -> None:
     put(place, "hello", "from the store")
     script = """
