@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from millrace.errors import ConfigError, UnsupportedError
+from millrace.services.sagemaker.cron import schedule_expression
 from millrace.services.sagemaker.document import Document
-from millrace.services.sagemaker.expressions import schedule_expression
 from millrace.services.sagemaker.failures import ServiceError
 from millrace.services.sagemaker.links import console
 from millrace.services.sagemaker.pipelines import pipeline_role, upsert_pipeline

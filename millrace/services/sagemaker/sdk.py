@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from millrace.errors import ConfigError, UnsupportedError
+from millrace.errors import ConfigError, DataError, UnsupportedError
 
 __all__ = ["sdk_pipeline"]
 
@@ -33,6 +33,7 @@ def sdk_pipeline(text: str, name: str, *, role: str | None = None, session: Any 
 
     Raises:
         ConfigError: When the text is no pipeline definition.
+        DataError: When a parameter is of a type that there is not.
         UnsupportedError: When the SDK is not installed.
     """
     document = _document(text)
@@ -43,7 +44,7 @@ def sdk_pipeline(text: str, name: str, *, role: str | None = None, session: Any 
         parameters = import_module("sagemaker.core.workflow.parameters")
     except ModuleNotFoundError as error:
         raise UnsupportedError(
-            f"the SageMaker Python SDK is not installed ({error.name}): pip install 'millrace[sagemaker-sdk]'"
+            f"the SageMaker Python SDK is not installed ({error.name}): pip install -e '.[sagemaker-sdk]'"
         ) from error
     step_class = _step_class(base_step)
     pipeline: Any = _pipeline_class(workflow.Pipeline, role)(
@@ -77,7 +78,13 @@ def _document(text: str) -> dict[str, Any]:
 
 
 def _parameter(module: Any, told: Mapping[str, Any]) -> Any:
-    made: Any = getattr(module, _PARAMETERS[told["Type"]])
+    kind = str(told.get("Type"))
+    if kind not in _PARAMETERS:
+        raise DataError(
+            f"no pipeline definition: parameter {told.get('Name')!r} is of the type {kind!r}; known ones are "
+            f"{', '.join(_PARAMETERS)}"
+        )
+    made: Any = getattr(module, _PARAMETERS[kind])
     more = {"enum_values": told["EnumValues"]} if "EnumValues" in told else {}
     return made(name=told["Name"], default_value=told.get("DefaultValue"), **more)
 

@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 import pytest
 
-from millrace.errors import ConfigError
+from millrace.errors import ConfigError, DataError
 from millrace.services.sagemaker.sdk import sdk_pipeline
 from tests.conftest import Bucket
 
@@ -60,3 +60,10 @@ def test_steps_of_the_sdk_are_added(session: Any) -> None:
 def test_what_is_no_document(text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         sdk_pipeline(text, "x")
+
+
+@pytest.mark.slow
+def test_a_parameter_of_a_type_that_there_is_not(session: Any) -> None:
+    document = {"Version": "2020-12-01", "Parameters": [{"Name": "when", "Type": "Date"}], "Steps": []}
+    with pytest.raises(DataError, match="parameter 'when' is of the type 'Date'; known ones are String, Integer"):
+        sdk_pipeline(json.dumps(document), "x", session=session)
