@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,7 @@ def run(settings: Settings, asked: Asked) -> int:
         print(f"image: {image}")
     for name, told in _open(spec, target):
         print(f"open: {name}{told}")
-    for note in _notes(spec, target, images):
+    for note in _notes(spec, target, images, text):
         print(f"note: {note}")
     named = "" if path.name.partition(".")[0] == spec.name else f" pipeline.name={spec.name}"
     print(f"next: millrace upload document={path}{named} {target_words(asked.words)}")
@@ -64,14 +65,29 @@ def _open(spec: PipelineSpec, target: SageMaker) -> Iterator[tuple[str, str]]:
         yield parameter_name(one.name), f" = {one.default!r} ({one.kind})"
 
 
-def _notes(spec: PipelineSpec, target: SageMaker, images: list[str]) -> Iterator[str]:
+def _notes(spec: PipelineSpec, target: SageMaker, images: list[str], text: str) -> Iterator[str]:
+    from millrace.compilers.sagemaker.context import Compiling
     from millrace.compilers.sagemaker.jobs import kind_of
+    from millrace.compilers.sagemaker.machines import has_local_storage
+    from millrace.compilers.sagemaker.serving import serving_notes
+    from millrace.compilers.sagemaker.walk import every_field, every_step
 
     if any(not _ECR.match(image) for image in images):
         yield (
             "SageMaker pulls images from ECR only: `millrace build "
             f"push=ACCOUNT.dkr.ecr.{target.region}.amazonaws.com/millrace/`, and compile again; rehearsals run as it is"
         )
+    machines = {
+        value
+        for key, value in every_field(list(every_step(json.loads(text)["Steps"])))
+        if key == "InstanceType" and isinstance(value, str) and has_local_storage(value)
+    }
+    if target.volume_key is not None and machines:
+        yield (
+            f"{', '.join(sorted(machines))}: target.volume_key is not used there: these machines keep data on storage "
+            "of their own, which their hardware encrypts"
+        )
     tuned = [task.name for task in spec.tasks if kind_of(task, spec.component_of(task), target) == "tuning"]
     if target.training.groups and tuned:
         yield (f"trials of {', '.join(tuned)} run on machines of one type: tuning jobs take no target.training.groups")
+    yield from serving_notes(Compiling.of(spec, target))

@@ -11,7 +11,7 @@ from millrace.compilers.images import reference
 from millrace.compilers.sagemaker.expressions import Expression, Step, get, join, parameter
 from millrace.compilers.sagemaker.jobs import job_settings, kind_of
 from millrace.compilers.sagemaker.machines import Kind as Machine
-from millrace.compilers.sagemaker.machines import choose
+from millrace.compilers.sagemaker.machines import choose, has_local_storage
 from millrace.compilers.sagemaker.names import parameter_names, step_name
 from millrace.compilers.sagemaker.places import in_execution, in_pipeline
 from millrace.compilers.sagemaker.processing import processing_step
@@ -119,6 +119,23 @@ class Compiling:
     def volume_gib(self, task: Task) -> int:
         """Size of the volume of a task's machine."""
         return self.job(task).volume_gib or task.resources.disk_gib
+
+    def volume_key(self, *instances: str) -> str | None:
+        """The key of the volumes of machines of some types; None for those with storage of their own.
+
+        Raises:
+            UnsupportedError: Where only some of them take a key.
+        """
+        key, local = self.target.volume_key, [one for one in instances if has_local_storage(one)]
+        if key is None or not local:
+            return key
+        if len(local) == len(instances):
+            return None
+        others = sorted(set(instances) - set(local))
+        raise UnsupportedError(
+            f"target.volume_key: {local[0]} has storage of its own, which its hardware encrypts and which takes no "
+            f"key, and {others[0]} beside it has a volume, which would have none: take machines of one sort"
+        )
 
     def seconds(self, task: Task) -> int:
         """How long a task's job may run."""

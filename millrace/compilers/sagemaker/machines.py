@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from datetime import date
 from importlib.resources import files
@@ -10,16 +11,18 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
-from pydantic import TypeAdapter, ValidationError, field_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from millrace.errors import ConfigError, UnsupportedError, explain_os_error, explain_validation
 from millrace.specs import Frozen, Resources
 
-__all__ = ["Kind", "Machine", "Machines", "choose", "read_machines"]
+__all__ = ["Kind", "Machine", "Machines", "choose", "has_local_storage", "local_gb", "read_machines"]
 
 Kind = Literal["processing", "training", "transform", "endpoint"]
 _USES: Mapping[Kind, str] = {"processing": "p", "training": "t", "transform": "b", "endpoint": "e"}
 _SYSTEM_GIB = 0.5  # what the machine itself needs of its memory
+_LOCAL_FAMILY = re.compile(r"[a-z]+\d+[a-z]*d[a-z]*|(?:dl1|g5|g6|g7|gr6|p5|p6|trn\d).*")
+"""Families whose machines have storage of their own, by EC2's names: m5d, g4dn, p4de and such, and those of newer GPUs."""
 
 
 class Machine(NamedTuple):
@@ -44,6 +47,8 @@ class Machines(Frozen):
     """A GiB and month of a machine's volume."""
     spot: tuple[float, float]
     """Part of the on-demand price that spot machines cost, at best and at worst."""
+    local: dict[str, int] = Field(default_factory=dict)
+    """Storage of machines that have their own, in GB."""
     machines: dict[str, Machine]
 
     @field_validator("machines", mode="before")
@@ -78,6 +83,17 @@ def choose(resources: Resources, kind: Kind) -> str:
             f"memory and {resources.gpus} GPUs: ask for less, or name one, target.tasks.TASK.instance=ml.TYPE.SIZE"
         )
     return min(fitting)[1]
+
+
+def has_local_storage(instance: str) -> bool:
+    """Whether machines of a type keep data on storage of their own: its hardware encrypts it, and takes no key."""
+    parts = instance.split(".")
+    return len(parts) == 3 and _LOCAL_FAMILY.fullmatch(parts[1]) is not None
+
+
+def local_gb(instance: str) -> int | None:
+    """Size of that storage; None where it is not known here."""
+    return read_machines().local.get(instance)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from millrace.compilers.sagemaker.expressions import Expression, Step, below, join
+from millrace.compilers.sagemaker.machines import local_gb
 from millrace.compilers.sagemaker.names import step_name
 from millrace.errors import UnsupportedError
 from millrace.runtime.sagemaker.hyperparameters import as_json
@@ -151,11 +152,18 @@ def _hosts(task: Task) -> int:
 
 
 def _cluster(task: Task, context: Compiling) -> dict[str, Any]:
-    key = context.target.volume_key
+    instance, size = context.instance(task, "processing"), context.volume_gib(task)
+    key, local = context.volume_key(instance), local_gb(instance)
+    if local is not None and size > local:
+        raise UnsupportedError(
+            f"target.tasks.{task.name}.volume_gib: {size} GiB are asked for, and {instance} has {local} GB of its own, "
+            "which a processing job can't go beyond: ask for less, or for another machine "
+            f"(target.tasks.{task.name}.instance)"
+        )
     return {
         "InstanceCount": _hosts(task),
-        "InstanceType": context.instance(task, "processing"),
-        "VolumeSizeInGB": context.volume_gib(task),
+        "InstanceType": instance,
+        "VolumeSizeInGB": size,
         **({"VolumeKmsKeyId": key} if key is not None else {}),
     }
 

@@ -90,11 +90,15 @@ def _set_machines(task: Task, context: Compiling, fields: dict[str, Any]) -> Non
             f"target.training.groups: {total} machines in all, but tasks.{task.name}.distribution.hosts is "
             f"{task.distribution.hosts}: make them equal"
         )
-    del resources["InstanceType"], resources["InstanceCount"]
+    for name in ("InstanceType", "InstanceCount", "VolumeKmsKeyId"):
+        resources.pop(name, None)
     resources["InstanceGroups"] = [
         {"InstanceType": group.instance, "InstanceCount": group.count, "InstanceGroupName": group.name}
         for group in training.groups
     ]
+    key = context.volume_key(*(group.instance for group in training.groups))
+    if key is not None:
+        resources["VolumeKmsKeyId"] = key
 
 
 def _watched(task: Task, context: Compiling) -> dict[str, Any]:

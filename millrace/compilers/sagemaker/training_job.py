@@ -215,9 +215,10 @@ def check_hyperparameters(task: str, prefix: str, found: Mapping[str, Expression
 
 
 def _resources(job: TrainingJob, context: Compiling) -> dict[str, Any]:
-    key = context.target.volume_key
+    instance = context.instance(job.task, "training")
+    key = context.volume_key(instance)
     return {
-        "InstanceType": context.instance(job.task, "training"),
+        "InstanceType": instance,
         "InstanceCount": job.task.distribution.hosts,
         "VolumeSizeInGB": context.volume_gib(job.task),
         **({"VolumeKmsKeyId": key} if key is not None else {}),

@@ -26,6 +26,7 @@ def transform_steps(task: Task, context: Compiling) -> list[Step]:
     Raises:
         UnsupportedError: For what a transform job can't do.
     """
+    _check_model(task, context)
     check_work(task, context.component(task), context.target.transform)
     _check_outputs(task, context)
     environment = server_environment(task, context)
@@ -66,7 +67,8 @@ def _request(task: Task, context: Compiling) -> dict[str, Any]:
         raise UnsupportedError(f"tasks.{task.name}: {shares} shares; a transform job has {_MOST_HOSTS} hosts at most")
     objects = context.made(task.inputs[_OBJECTS][0])
     source = {"S3DataType": "S3Prefix", "S3Uri": _prefix(task, objects)}
-    volume_key, output_key = target.volume_key, target.output_key
+    instance = context.instance(task, "transform")
+    volume_key, output_key = context.volume_key(instance), target.output_key
     return {
         "ModelName": get(f"Steps.{step_name(task.name, 'model')}.ModelName"),
         **({"MaxConcurrentTransforms": concurrent} if concurrent is not None else {}),
@@ -86,7 +88,7 @@ def _request(task: Task, context: Compiling) -> dict[str, Any]:
             **({"KmsKeyId": output_key} if output_key is not None else {}),
         },
         "TransformResources": {
-            "InstanceType": context.instance(task, "transform"),
+            "InstanceType": instance,
             "InstanceCount": shares,
             **({"VolumeKmsKeyId": volume_key} if volume_key is not None else {}),
         },
@@ -103,6 +105,29 @@ def _prefix(task: Task, objects: Made) -> Expression:
     uri = objects.uri
     joined = uri.get("Std:Join", {}).get("Values", ()) if isinstance(uri, dict) else ()
     return uri if joined and joined[-1] == "/" else join("", uri, "/")
+
+
+def _check_model(task: Task, context: Compiling) -> None:
+    """A transform job's model is an archive: SageMaker takes no ModelDataSource there.
+
+    Raises:
+        UnsupportedError: Naming the model that is none.
+    """
+    output = task.inputs[_MODEL][0]
+    if context.made(output).archive == ".":
+        return
+    kind = context.kind(context.spec.task(output.task))
+    packed = context.target.training.compression == "gzip"
+    what = "with target.training.compression=none it is no archive" if not packed else "it is no training's model"
+    way = (
+        "set target.training.compression=gzip"
+        if kind == "training" and not packed
+        else "give the model that a training made (train.model)"
+    )
+    raise UnsupportedError(
+        f"tasks.{task.name}.inputs.{_MODEL}: {output}: {what if kind == 'training' else 'it is a folder of files'}, "
+        f"and a transform job takes a training's model.tar.gz only: {way}, or set target.transform.kind=task"
+    )
 
 
 def _check_outputs(task: Task, context: Compiling) -> None:
