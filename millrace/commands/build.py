@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,9 +53,11 @@ def _build(composed: Mapping[str, Any]) -> int:
 
 def _for_sagemaker(settings: Settings) -> bool:
     """Whether images are pushed for SageMaker: the target says so, or with none the registry, from which it pulls."""
+    from millrace.compilers.sagemaker.images import ecr_image
+
     if settings.target is not None:
         return isinstance(settings.target, SageMaker)
-    return re.match(r"[^/]+\.dkr\.ecr\.[^/]+\.amazonaws\.com", settings.push or "") is not None
+    return ecr_image(f"{(settings.push or '').rstrip('/')}/image") is not None
 
 
 def _table(built: Sequence[images.Built], pushed: Mapping[str, str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from millrace.targets.sagemaker import SageMaker
 
 __all__ = ["run"]
-
-_ECR = re.compile(r"[0-9]{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/|public\.ecr\.aws/")
 
 
 def run(settings: Settings, asked: Asked) -> int:
@@ -67,15 +64,20 @@ def _open(spec: PipelineSpec, target: SageMaker) -> Iterator[tuple[str, str]]:
 
 def _notes(spec: PipelineSpec, target: SageMaker, images: list[str], text: str) -> Iterator[str]:
     from millrace.compilers.sagemaker.context import Compiling
+    from millrace.compilers.sagemaker.images import elsewhere, outside_ecr, push_command
     from millrace.compilers.sagemaker.jobs import kind_of
     from millrace.compilers.sagemaker.machines import has_local_storage
     from millrace.compilers.sagemaker.serving import serving_notes
     from millrace.compilers.sagemaker.walk import every_field, every_step
 
-    if any(not _ECR.match(image) for image in images):
+    again = f"`{push_command(target.region)}`, and compile again; rehearsals run as it is"
+    if outside_ecr(images):
+        yield f"SageMaker pulls images from ECR only: {again}"
+    far = elsewhere(images, target.region)
+    if far:
         yield (
-            "SageMaker pulls images from ECR only: `millrace build "
-            f"push=ACCOUNT.dkr.ecr.{target.region}.amazonaws.com/millrace/`, and compile again; rehearsals run as it is"
+            f"SageMaker pulls images from ECR in its own region only, and {', '.join(far)} "
+            f"{'is' if len(far) == 1 else 'are'} in another than target.region={target.region}: {again}"
         )
     machines = {
         value

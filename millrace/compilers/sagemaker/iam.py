@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from millrace.compilers.sagemaker.iam_places import places_of, widest
+from millrace.compilers.sagemaker.images import ecr_image
 from millrace.compilers.sagemaker.walk import every_field, every_step, pattern_of
 from millrace.targets.sagemaker import SageMaker
 
@@ -248,9 +249,9 @@ def _images(steps: Iterable[Mapping[str, Any]], scope: _Scope) -> Iterator[dict[
     repositories = set()
     for key, value in every_field(steps):
         if key in ("ImageUri", "TrainingImage", "Image") and isinstance(value, str):
-            found = re.match(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([^:@]+)", value)
+            found = ecr_image(value)
             if found:
-                repositories.add(f"arn:{scope.partition}:ecr:{found[2]}:{found[1]}:repository/{found[3]}")
+                repositories.add(f"arn:{scope.partition}:ecr:{found.region}:{found.account}:repository/{found.name}")
     if repositories:
         yield _allow(
             "PullImages",

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from millrace.errors import ConfigError, TaskFailedError
+from millrace.runtime.sagemaker.missing import is_missing
 
 __all__ = [
     "Clients",
@@ -35,7 +36,6 @@ Clients = Callable[[str], Any]
 
 ACCEPTED, PREVIOUS = "millrace:accepted", "millrace:previous"
 _GOING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
-_MISSING = "Could not find"
 _POOL = 16
 _TOLERANCE = 1e-6
 
@@ -102,7 +102,7 @@ def describe(ask: Clients, name: str) -> Described | None:
     try:
         told = client.describe_endpoint(EndpointName=name)
     except ClientError as error:
-        if _MISSING in str(error):
+        if is_missing(error):
             return None
         raise
     tags = client.list_tags(ResourceArn=told["EndpointArn"])["Tags"]
@@ -222,7 +222,7 @@ def earlier(ask: Clients, now: Described) -> str:
         try:
             ask("sagemaker").describe_endpoint_config(EndpointConfigName=config)
         except ClientError as error:
-            if _MISSING in str(error):
+            if is_missing(error):
                 continue
             raise
         return config
@@ -269,7 +269,7 @@ def delete_config(ask: Clients, name: str) -> bool:
     try:
         client.describe_endpoint_config(EndpointConfigName=name)
     except ClientError as error:
-        if _MISSING in str(error):
+        if is_missing(error):
             return False
         raise
     client.delete_endpoint_config(EndpointConfigName=name)

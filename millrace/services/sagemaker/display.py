@@ -25,6 +25,8 @@ class Display(Watched):
         if self.live:
             self.live.update(_table(status))
             return
+        if status.note:  # told at the end; nothing is known of single steps
+            return
         width = max((len(step.name) for step in status.steps), default=0)
         for step in status.steps:
             if step.state != self._seen.get(step.name, "pending"):
@@ -47,6 +49,8 @@ def show(status: RunStatus, console: Console | None = None, steps: bool = True) 
     began = f", started {status.created.astimezone():%Y-%m-%d %H:%M:%S %Z}" if status.created else ""
     took = f", {_duration((status.ended - status.created).total_seconds())}" if status.ended and status.created else ""
     console.print(f"{status.name}: {status.state}{began}{took}")
+    if status.note:
+        console.print(f"note: {status.note}")
     region = status.arn.split(":")[3]
     for step in status.steps:
         link = job_link(region, step.arn)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from millrace.compilers.sagemaker import compile_pipeline
+from millrace.compilers.sagemaker.images import ecr_image, push_command
 from millrace.compilers.sagemaker.names import pipeline_name
 from millrace.errors import ConfigError, MillraceError
 from millrace.services.finding import Finding
@@ -23,10 +23,6 @@ __all__ = ["examine_sagemaker"]
 
 _EXTRAS = {"sagemaker": ("boto3", "botocore"), "rehearse": ("docker", "moto", "obstore")}
 _PURPOSE = {"sagemaker": "talk to AWS", "rehearse": "rehearse here"}
-_IMAGE = re.compile(
-    r"(?P<account>\d{12})\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/"
-    r"(?P<name>[^:@]+)(?::(?P<tag>[^@]+))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
-)
 
 
 def examine_sagemaker(spec: PipelineSpec, target: SageMaker) -> Iterator[Finding]:
@@ -172,24 +168,24 @@ def _header(told: Mapping[str, Any], name: str) -> str:
 
 
 def _image(opened: Session, image: str) -> Finding:
-    found = _IMAGE.fullmatch(image)
-    push = f"millrace build push=ACCOUNT.dkr.ecr.{opened.region}.amazonaws.com/millrace/"
+    found = ecr_image(image)
+    push = push_command(opened.region)
     if found is None:
         return Finding(False, f"image {image}: SageMaker pulls from ECR only", push)
-    if found["region"] != opened.region:
-        return Finding(False, f"image {image}: its registry is in {found['region']}, jobs run in {opened.region}", push)
-    wanted = {"imageDigest": found["digest"]} if found["digest"] else {"imageTag": found["tag"] or "latest"}
+    if found.region != opened.region:
+        return Finding(False, f"image {image}: its registry is in {found.region}, jobs run in {opened.region}", push)
+    wanted = {"imageDigest": found.digest} if found.digest else {"imageTag": found.tag or "latest"}
     try:
         opened.call(
             "ecr",
             "describe_images",
-            registryId=found["account"],
-            repositoryName=found["name"],
+            registryId=found.account,
+            repositoryName=found.name,
             imageIds=[wanted],
         )
     except ServiceError as error:
         if error.code in ("RepositoryNotFoundException", "ImageNotFoundException"):
-            create = f"aws ecr create-repository --repository-name {found['name']} --region {opened.region}; "
+            create = f"aws ecr create-repository --repository-name {found.name} --region {opened.region}; "
             what = "no such repository" if error.code.startswith("Repo") else "not in its repository"
             return Finding(False, f"image {image}: {what}", f"{create if error.code.startswith('Repo') else ''}{push}")
         return Finding(None, f"image {image}: not looked at: {error}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from millrace.compilers.sagemaker.images import elsewhere, outside_ecr, push_command
 from millrace.compilers.sagemaker.walk import every_field, every_step
 from millrace.errors import ConfigError, DataError, UnsupportedError, did_you_mean
 from millrace.targets.sagemaker import SageMaker
@@ -20,7 +21,6 @@ from millrace.targets.sagemaker import SageMaker
 __all__ = ["Document", "given_parameters", "images_of", "read_document", "refuse_images", "with_cache"]
 
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,255}")
-_ECR = re.compile(r"\d{12}\.dkr\.ecr(-fips)?\.[a-z0-9-]+\.amazonaws\.com(\.cn)?/.+")
 _LONGEST_VALUE = 1024
 _KINDS: Mapping[str, tuple[str, tuple[type, ...]]] = {
     "String": ("a text", (str,)),
@@ -107,18 +107,26 @@ def with_cache(document: Document, cache: bool | None) -> Document:
 
 
 def refuse_images(document: Document, target: SageMaker) -> None:
-    """Refuse a document with images that SageMaker can't pull: it takes them from ECR only.
+    """Refuse a document with images that SageMaker can't pull: it takes them from ECR only, from its own region.
 
     Raises:
         UnsupportedError: Naming them and the command that pushes them.
     """
-    wrong = sorted(image for image in images_of(document) if not _ECR.fullmatch(image))
+    images = images_of(document)
+    wrong = outside_ecr(images)
     if wrong:
-        registry = f"ACCOUNT.dkr.ecr.{target.region}.{'amazonaws.com.cn' if _china(target) else 'amazonaws.com'}"
         raise UnsupportedError(
             f"SageMaker pulls images from ECR only, and {', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not "
-            f"there: push them with `millrace build push={registry}/millrace/`, which writes the digests that the next "
-            "compile takes"
+            f"there: push them with `{push_command(target.region)}`, which writes the digests that the next compile "
+            "takes"
+        )
+    far = elsewhere(images, target.region)
+    if far:
+        raise UnsupportedError(
+            f"SageMaker pulls images from ECR in its own region only, and {', '.join(far)} "
+            f"{'is' if len(far) == 1 else 'are'} in another than target.region={target.region}: push them with "
+            f"`{push_command(target.region)}`, which writes the digests that the next compile takes, or change "
+            "target.region"
         )
 
 
@@ -179,7 +187,3 @@ def _checked(name: str, value: JsonValue, declared: Mapping[str, Any]) -> str:
             f"submit.parameters.{name}: SageMaker takes 1 to {_LONGEST_VALUE} characters (given: {len(text)})"
         )
     return text
-
-
-def _china(target: SageMaker) -> bool:
-    return target.region.startswith("cn-")

@@ -25,6 +25,7 @@ from millrace.runtime.sagemaker.endpoints import (
     set_weights,
     wait,
 )
+from millrace.runtime.sagemaker.missing import is_missing
 from millrace.runtime.sagemaker.scaling import Wanted, described_scaling, scale, unscale, wanted_scaling
 from millrace.services.sagemaker.marks import digest
 from millrace.services.sagemaker.session import Session
@@ -36,7 +37,6 @@ __all__ = ["Deployed", "delete", "deploy", "find", "rollback", "status", "weight
 Tell = Callable[[str], None]
 """Called with a line for people about each thing that is done."""
 
-_MISSING = "Could not find"
 _DIGEST = 12
 _SPARE_SECONDS = 1800  # machines are fetched before the first request moves
 
@@ -293,7 +293,7 @@ def _listed(one: Deployed, group: str, **only: str) -> list[dict[str, Any]]:
             ModelPackageGroupName=group, SortBy="CreationTime", SortOrder="Descending", MaxResults=5, **only
         )
     except ClientError as error:
-        if "does not exist" in str(error):
+        if is_missing(error):
             return []
         raise
     found: list[dict[str, Any]] = told["ModelPackageSummaryList"]
@@ -381,7 +381,7 @@ def _there(ask: Callable[[], object]) -> bool:
     try:
         ask()
     except ClientError as error:
-        if _MISSING in str(error):
+        if is_missing(error):
             return False
         raise
     return True

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from millrace.errors import ConfigError
+from millrace.runtime.sagemaker.missing import is_missing
 from millrace.targets.sagemaker import SageMaker
 
 __all__ = ["ServiceError", "explain_answer", "explain_transport"]
@@ -25,6 +26,7 @@ _BUSY = (
     "RequestThrottled",
     "SlowDown",
 )
+_UNKNOWN_OPERATIONS = ("NotImplemented", "NotImplementedError", "UnknownOperationException", "InvalidAction")
 _ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301")
 
 
@@ -34,12 +36,18 @@ class ServiceError(ConfigError):
     Attributes:
         code: The service's own word for it; empty when there was no answer.
         may_pass: Whether the same request may succeed later.
+        missing: Whether what was asked about does not exist.
+        unknown: Whether who answered does not know the operation at all, as stand-ins of AWS may.
     """
 
-    def __init__(self, message: str, code: str = "", may_pass: bool = False) -> None:
+    def __init__(
+        self, message: str, code: str = "", may_pass: bool = False, missing: bool = False, unknown: bool = False
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.may_pass = may_pass
+        self.missing = missing
+        self.unknown = unknown
 
 
 def explain_answer(error: Any, service: str, asked: Mapping[str, Any], target: SageMaker) -> ServiceError:
@@ -51,6 +59,13 @@ def explain_answer(error: Any, service: str, asked: Mapping[str, Any], target: S
         asked: Parameters of the call.
         target: Whose settings are named in advice.
     """
+    explained = _explained(error, service, asked, target)
+    explained.missing = is_missing(error)
+    explained.unknown = _is_unknown(error)
+    return explained
+
+
+def _explained(error: Any, service: str, asked: Mapping[str, Any], target: SageMaker) -> ServiceError:
     code = str(error.response.get("Error", {}).get("Code", ""))
     told = " ".join(str(error.response.get("Error", {}).get("Message", "")).split())[:_SHORT]
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) or 0)
@@ -100,6 +115,13 @@ def explain_transport(error: BaseException, service: str, target: SageMaker) -> 
             may_pass=True,
         )
     return ServiceError(f"{service}: {kind}: {' '.join(str(error).split())[:_SHORT]}")
+
+
+def _is_unknown(error: Any) -> bool:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    # AWS names each failure of its own; a bare 500 is the page of a web server whose application knows no answer
+    return status == 501 or code in _UNKNOWN_OPERATIONS or (status == 500 and code in ("", "500"))
 
 
 def _joined(advice: str, told: str) -> str:

@@ -21,6 +21,7 @@ _GROUPS = {
     "transform-job": "/aws/sagemaker/TransformJobs",
 }
 _MOST_STREAMS = 50
+_WHY = {"cached": "its result is an earlier run's", "unknown": "what answers here does not tell its job"}
 
 
 class Lines(NamedTuple):
@@ -115,7 +116,7 @@ def _where(session: Session, step: StepStatus, trial: str) -> tuple[str, str]:
     if kind in _GROUPS:
         return _GROUPS[kind], f"{name}/"
     if not step.arn:
-        why = "its result is an earlier run's" if step.state == "cached" else f"it is {step.state} and has no job"
+        why = _WHY.get(step.state, f"it is {step.state} and has no job")
         raise ConfigError(f"there is no log of step {step.name!r}: {why}")
     raise ConfigError(f"there is no log of step {step.name!r}: a step of type {step.kind} runs no container")
 
@@ -156,7 +157,7 @@ def _streams(session: Session, group: str, prefix: str) -> list[str]:
     try:
         return [str(item["logStreamName"]) for item in islice(listed, _MOST_STREAMS)]
     except ServiceError as error:
-        if error.code == "ResourceNotFoundException":
+        if error.missing:
             return []
         raise
 

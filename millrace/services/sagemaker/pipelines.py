@@ -57,7 +57,10 @@ def upsert_pipeline(session: Session, document: Document, role: str) -> Upserted
             return Upserted(arn, "created", pipeline_link(session, document.name), location)
         except ServiceError as error:
             found = find_pipeline(session, document.name)
-            if found is None or error.code != "ValidationException":  # else somebody else was faster
+            if found is None or error.code not in (
+                "ConflictException",
+                "ValidationException",
+            ):  # else somebody else was faster
                 raise
     arn = str(found["PipelineArn"])
     if not _same(found, document, role, target):
@@ -72,7 +75,7 @@ def find_pipeline(session: Session, name: str) -> dict[str, Any] | None:
     try:
         return session.call("sagemaker", "describe_pipeline", PipelineName=name)
     except ServiceError as error:
-        if error.code == "ResourceNotFound":
+        if error.missing:
             return None
         raise
 

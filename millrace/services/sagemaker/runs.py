@@ -143,7 +143,7 @@ def _earlier(session: Session, name: str, identity: str, content: str) -> str | 
                 )
             return str(item["PipelineExecutionArn"])
     except ServiceError as error:
-        if error.code != "ResourceNotFound":  # else the pipeline is new
+        if not error.missing:  # else the pipeline is new
             raise
     return None
 

@@ -89,7 +89,7 @@ def change_state(session: Session, name: str, state: Literal["enabled", "disable
         try:
             session.call("scheduler", "delete_schedule", Name=name)
         except ServiceError as error:
-            if error.code != "ResourceNotFoundException":
+            if not error.missing:
                 raise
         return Scheduled(name, "deleted", "", "")
     trigger = str(found["ScheduleExpression"])
@@ -137,7 +137,7 @@ def _find(session: Session, name: str) -> dict[str, Any] | None:
     try:
         return session.call("scheduler", "get_schedule", Name=name)
     except ServiceError as error:
-        if error.code == "ResourceNotFoundException":
+        if error.missing:
             return None
         raise
 

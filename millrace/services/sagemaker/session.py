@@ -91,7 +91,7 @@ class Session:
         for name in ("secret_key", "_secret_key", "token", "_token"):
             if known.get(name):
                 message = message.replace(str(known[name]), "***")
-        return ServiceError(message, error.code, error.may_pass)
+        return ServiceError(message, error.code, error.may_pass, error.missing, error.unknown)
 
 
 def session(target: SageMaker, attempts: int = 6) -> Session:

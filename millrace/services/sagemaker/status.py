@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from millrace.compilers.sagemaker.walk import every_step
@@ -30,6 +31,8 @@ _STATES = {
 }
 _ENDED = ("Stopped", "Failed", "Succeeded", "CompletedWithFailures")
 _PATIENCE_SECONDS = 300
+_LATEST = 100
+_UNTOLD = "states of steps are not told: what answers here does not know ListPipelineExecutionSteps (AWS does)"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class StepStatus:
     kind: str
     """Type of the step: Processing, Training, Condition..."""
     state: str
-    """pending, running, succeeded, cached, failed, skipped, cancelled."""
+    """pending, running, succeeded, cached, failed, skipped, cancelled; unknown where steps are not told."""
     started: datetime | None = None
     ended: datetime | None = None
     detail: str = ""
@@ -68,6 +71,8 @@ class RunStatus:
     error: str
     parameters: Mapping[str, str]
     steps: tuple[StepStatus, ...]
+    note: str = ""
+    """What could not be found out."""
 
     @property
     def run_id(self) -> str:
@@ -94,6 +99,8 @@ class Plan:
     """Types of its steps by their names, in the order of the definition."""
     parameters: Mapping[str, str]
     link: str
+    told: bool = True
+    """Whether who answers knows about steps; a stand-in of AWS may not."""
 
 
 def find_run(session: Session, run: str | None, pipeline: str) -> str:
@@ -120,10 +127,12 @@ def find_run(session: Session, run: str | None, pipeline: str) -> str:
         PipelineName=pipeline,
         SortBy="CreationTime",
         SortOrder="Descending",
-        MaxResults=1,
+        MaxResults=_LATEST,
     )
-    for item in listed:
-        return str(item["PipelineExecutionArn"])
+    # the first one on AWS; stand-ins of it may list them in any order
+    latest = max(islice(listed, _LATEST), key=lambda item: item["StartTime"], default=None)
+    if latest is not None:
+        return str(latest["PipelineExecutionArn"])
     raise ConfigError(f"pipeline {pipeline!r} has no run yet: start one with `millrace submit`")
 
 
@@ -137,7 +146,7 @@ def read_plan(session: Session, arn: str) -> Plan:
     try:
         told = session.call("sagemaker", "describe_pipeline_definition_for_execution", PipelineExecutionArn=arn)
     except ServiceError as error:
-        if error.code in ("ResourceNotFound", "ValidationException"):
+        if error.missing:
             raise ConfigError(f"run={arn}: there is no such run in {session.region}") from None
         raise
     given = session.pages(
@@ -160,16 +169,12 @@ def read_status(session: Session, plan: Plan) -> RunStatus:
     """
     # first: of an execution that has ended, all steps have
     run = session.call("sagemaker", "describe_pipeline_execution", PipelineExecutionArn=plan.arn)
-    listed = list(
-        session.pages(
-            "sagemaker",
-            "list_pipeline_execution_steps",
-            "PipelineExecutionSteps",
-            PipelineExecutionArn=plan.arn,
-            SortOrder="Ascending",
-        )
-    )
+    listed = _listed(session, plan) if plan.told else None
     word = str(run["PipelineExecutionStatus"])
+    if listed is None:
+        steps = tuple(StepStatus(name, kind, "unknown") for name, kind in plan.kinds.items())
+    else:
+        steps = tuple(_steps(plan, listed, _chosen(run), over=word in _ENDED))
     return RunStatus(
         arn=plan.arn,
         name=str(run.get("PipelineExecutionDisplayName") or plan.arn.rpartition("/")[2]),
@@ -179,7 +184,8 @@ def read_status(session: Session, plan: Plan) -> RunStatus:
         ended=run.get("LastModifiedTime") if word in _ENDED else None,
         error=str(run.get("FailureReason") or ""),
         parameters=plan.parameters,
-        steps=tuple(_steps(plan, listed, _chosen(run), over=word in _ENDED)),
+        steps=steps,
+        note=_UNTOLD if listed is None else "",
     )
 
 
@@ -194,6 +200,7 @@ def follow(session: Session, plan: Plan, watch: Callable[[RunStatus], None]) -> 
     while True:
         try:
             status = read_status(session, plan)
+            plan = replace(plan, told=not status.note)
             deadline, answered = None, True
         except ServiceError as error:
             deadline = deadline or time.monotonic() + _PATIENCE_SECONDS
@@ -204,6 +211,24 @@ def follow(session: Session, plan: Plan, watch: Callable[[RunStatus], None]) -> 
             if status.over:
                 return status
         time.sleep(session.target.session.poll_seconds)
+
+
+def _listed(session: Session, plan: Plan) -> list[dict[str, Any]] | None:
+    """Steps that have started; None where who answers does not know the operation."""
+    try:
+        return list(
+            session.pages(
+                "sagemaker",
+                "list_pipeline_execution_steps",
+                "PipelineExecutionSteps",
+                PipelineExecutionArn=plan.arn,
+                SortOrder="Ascending",
+            )
+        )
+    except ServiceError as error:
+        if error.unknown:
+            return None
+        raise
 
 
 def _kinds(text: str) -> Iterator[tuple[str, str]]:
