@@ -20,10 +20,11 @@ from millrace.components.train.loop import Run, fit, score
 from millrace.components.train.models import build_model, load_backbone
 from millrace.components.train.options import Application, Custom
 from millrace.components.train.ranks import Ranks, connect
+from millrace.components.train.refusals import check_hosts
 from millrace.components.train.schedule import best_epoch, make_optimizer
 from millrace.components.train.spec import TrainInputs, TrainOutputs, TrainParameters
-from millrace.errors import ConfigError, DataError, UnsupportedError, explain_validation
-from millrace.runtime.context import Context, Hosts, Result
+from millrace.errors import ConfigError, DataError, explain_validation
+from millrace.runtime.context import Context, Result
 from millrace.specs import Curve, Lines, Study
 from millrace.specs.dotted import merged
 
@@ -38,7 +39,7 @@ def main(parameters: TrainParameters, inputs: TrainInputs, outputs: TrainOutputs
         data = inspect(inputs.records.path, parameters)
         _configure_tensorflow(parameters, context.cores)
         return _train(_prepare(parameters, data, context), outputs)
-    _refuse_hosts(parameters, context.hosts)
+    check_hosts(parameters, len(context.hosts.names), context.hosts.processes)
     _configure_tensorflow(parameters, context.cores)
     ranks = connect(context.hosts, parameters.peer_seconds, context.log)
     with ranks.ending_together():
@@ -91,27 +92,6 @@ def _configure_tensorflow(parameters: TrainParameters, cores: int) -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
     if parameters.deterministic:
         tf.config.experimental.enable_op_determinism()
-
-
-def _refuse_hosts(parameters: TrainParameters, hosts: Hosts) -> None:
-    count = len(hosts.names)
-    if hosts.processes > 1:
-        raise UnsupportedError(
-            f"train: {hosts.processes} processes a host are asked for; several hosts train with one process each, "
-            "which uses all of its processors: use Distribution(processes=1)"
-        )
-    if parameters.strategy == "single":
-        raise ConfigError(
-            f"strategy=single, but {count} hosts are there, and each would train a model of its own: "
-            "use strategy=auto or Distribution(hosts=1)"
-        )
-    if parameters.xla:
-        raise UnsupportedError("xla=true works on one host only: a compiled step can't talk to other hosts")
-    if parameters.batch_size < count:
-        raise ConfigError(
-            f"batch_size is {parameters.batch_size}, the images a step on all hosts together, but there are {count} "
-            f"hosts: choose {count} or more"
-        )
 
 
 def _prepare(parameters: TrainParameters, data: Data, context: Context, ranks: Ranks | None = None) -> Run:

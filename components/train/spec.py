@@ -132,5 +132,6 @@ train = component(
     main="millrace.components.train.main:main",
     image="train",
     delegates=("training",),
+    refuses="millrace.components.train.refusals:refuse",
     resources=Resources(cpus=2, memory_gib=4),
 )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 
 from millrace.errors import UserError
-from millrace.specs import ComponentSpec, Task
+from millrace.specs import ComponentSpec, Distribution, Task
 from millrace.targets.kubeflow import ClusterWork
 from millrace.targets.sagemaker import EndpointWork, Transform
 
 __all__ = ["Work", "check_work"]
 
-Work = ClusterWork | EndpointWork | Transform
-"""What is handed over, by the service that it is handed to."""
+Work = ClusterWork | EndpointWork | Transform | Distribution
+"""What is handed over, by the service that it is handed to; a training job is told its hosts."""
 
 
 def check_work(task: Task, component: ComponentSpec, work: Work) -> None:

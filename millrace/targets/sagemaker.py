@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from millrace.specs import Frozen
 from millrace.targets.images import Images
@@ -47,12 +47,20 @@ Arn = Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:[^:]+:[^:]*:[^:]*:.+$")]
 InputMode = Literal["File", "FastFile", "Pipe"]
 
 
+Key = Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[a-zA-Z0-9:/_-]+$")]
+"""A KMS key: its id, its ARN, or `alias/NAME`."""
+VpcId = Annotated[str, Field(pattern=r"^[0-9a-zA-Z-]{1,32}$")]
+TagKey = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$")]
+TagValue = Annotated[str, Field(max_length=256, pattern=r"^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$")]
+_SECRETS = frozenset({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
+
+
 class Network(Frozen):
     """What jobs and endpoints may reach."""
 
-    subnets: tuple[str, ...] = Field(default=(), max_length=16)
+    subnets: tuple[VpcId, ...] = Field(default=(), max_length=16)
     """Of your VPC; with none, jobs run in SageMaker's own network."""
-    security_groups: tuple[str, ...] = Field(default=(), max_length=5)
+    security_groups: tuple[VpcId, ...] = Field(default=(), max_length=5)
     """Of your VPC; hosts of one job must be allowed to reach each other."""
     isolate: bool = False
     """No network for containers but among the hosts of one job. Inputs and outputs still travel; what a task reads or
@@ -82,6 +90,16 @@ class JobSettings(Frozen):
     """Plain variables. They stand in the document: secrets do not belong here."""
     cache: bool | None = None
     """False runs the task each time; null leaves it to the pipeline."""
+
+    @field_validator("environment")
+    @classmethod
+    def _no_secrets(cls, given: dict[str, str]) -> dict[str, str]:
+        for name in sorted(_SECRETS & given.keys()):
+            raise ValueError(
+                f"{name}: it would stand in the document for all to read: jobs have the credentials of target.role, "
+                "leave it out"
+            )
+        return given
 
 
 class InstanceGroup(Frozen):
@@ -142,6 +160,15 @@ class Training(Frozen):
     """Null turns it off."""
     compression: Literal["gzip", "none"] = "gzip"
     """Form of the stored model: one archive, or its files."""
+
+    @model_validator(mode="after")
+    def _waiting(self) -> Training:
+        if self.max_wait_minutes is not None and not self.spot:
+            raise ValueError(
+                f"max_wait_minutes={self.max_wait_minutes:g}: only spot capacity is waited for: set spot=true, or "
+                "leave it out"
+            )
+        return self
 
 
 class WarmStart(Frozen):
@@ -311,7 +338,9 @@ class SageMaker(Frozen):
     """ARN of the role of the pipeline's jobs; null leaves it to a parameter of the document, `role`."""
     schedule_role: Arn | None = None
     """ARN of the role with which EventBridge Scheduler starts runs; it trusts scheduler.amazonaws.com. Null: `role`."""
-    bucket: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    bucket: str | None = Field(
+        default=None, min_length=3, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*(\.[a-z0-9-]+)*$"
+    )
     """Bucket of all that the pipeline writes; null leaves it to a parameter of the document, `bucket`."""
     prefix: str = Field(default="millrace", pattern=r"^[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*$")
     """Below which it is written."""
@@ -324,11 +353,11 @@ class SageMaker(Frozen):
     """For how long."""
     unmet: Literal["skip", "fail"] = "skip"
     """Where a condition does not hold: leave its tasks out, or fail with a message."""
-    tags: dict[str, str] = Field(default_factory=dict, max_length=50)
+    tags: dict[TagKey, TagValue] = Field(default_factory=dict, max_length=50)
     """Of all that the pipeline makes."""
-    volume_key: str | None = Field(default=None, max_length=2048)
+    volume_key: Key | None = None
     """KMS key of the machines' volumes."""
-    output_key: str | None = Field(default=None, max_length=2048)
+    output_key: Key | None = None
     """KMS key of outputs in S3."""
     network: Network = Network()
     job: JobSettings = JobSettings()
@@ -340,6 +369,21 @@ class SageMaker(Frozen):
     serving: Serving = Serving()
     transform: Transform = Transform()
     session: Session = Session()
+
+    @field_validator("bucket")
+    @classmethod
+    def _ends(cls, given: str | None) -> str | None:
+        if given is not None and given.endswith("-"):
+            raise ValueError(f"{given}: the name of a bucket ends with a letter or a digit")
+        return given
+
+    @field_validator("tags")
+    @classmethod
+    def _own_tags(cls, given: dict[str, str]) -> dict[str, str]:
+        for key in given:
+            if key.lower().startswith("aws:"):
+                raise ValueError(f"{key}: such keys are AWS's own: rename it")
+        return given
 
 
 class EndpointWork(Frozen):
@@ -353,6 +397,8 @@ class EndpointWork(Frozen):
     region: str
     cpus: int | None = None
     """Processors of one machine; null where the machine type is not known here."""
+    rollout_seconds: int = Field(default=0, ge=0)
+    """How long an update may take once its machines are up: a canary's wait, and the old machines' last minutes."""
     cooldowns: Cooldowns = Cooldowns()
     custom_metric: CustomMetric | None = None
     scheduled: tuple[ScheduledCapacity, ...] = ()

@@ -22,7 +22,7 @@ Kind = Literal["processing", "training", "transform", "endpoint"]
 _USES: Mapping[Kind, str] = {"processing": "p", "training": "t", "transform": "b", "endpoint": "e"}
 _SYSTEM_GIB = 0.5  # what the machine itself needs of its memory
 _LOCAL_FAMILY = re.compile(r"[a-z]+\d+[a-z]*d[a-z]*|(?:dl1|g5|g6|g7|gr6|p5|p6|trn\d).*")
-"""Families whose machines have storage of their own, by EC2's names: m5d, g4dn, p4de and such, and those of newer GPUs."""
+"""Families of machines with storage of their own, by EC2's names: m5d, g4dn, p4de and such, and those of newer GPUs."""
 
 
 class Machine(NamedTuple):

@@ -64,9 +64,10 @@ def _resources(task: Task, search: Search, context: Compiling) -> dict[str, int]
             f"{task.name}.pruner.largest: the strategy Hyperband must know the epochs of a whole trial: give "
             f"{task.name}.pruner.kind=hyperband and pruner.largest=EPOCHS, {_INSTEAD}"
         )
-    if least > most:
+    if least >= most:
         raise UnsupportedError(
-            f"{task.name}.pruner.smallest={least}: more than the epochs of a whole trial ({most}): lower it"
+            f"{task.name}.pruner.smallest={least}: a whole trial has {most} epochs, and the strategy Hyperband ends "
+            f"trials between the two: lower it, or give more epochs, {_INSTEAD}"
         )
     return {"MinResource": least, "MaxResource": most}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from millrace.compilers.refusals import check_work
 from millrace.compilers.sagemaker.context import Compiling
 from millrace.compilers.sagemaker.expressions import Step, get
 from millrace.compilers.sagemaker.names import step_name
@@ -30,6 +31,8 @@ def training_step(task: Task, context: Compiling) -> Step:
         UnsupportedError: For more than a training job takes, and settings that can't be together.
     """
     component = context.component(task)
+    total = sum(group.count for group in context.target.training.groups) or task.distribution.hosts
+    check_work(task, component, task.distribution.model_copy(update={"hosts": total}))
     studies = {port: outputs for port, outputs in task.inputs.items() if is_best_of(outputs, context)}
     inputs = {port: outputs for port, outputs in task.inputs.items() if port not in studies}
     job = TrainingJob(task, component, inputs)

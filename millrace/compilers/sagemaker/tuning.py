@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from millrace.compilers.refusals import check_work
 from millrace.compilers.sagemaker.context import Compiling
 from millrace.compilers.sagemaker.expressions import Expression, Step, get
 from millrace.compilers.sagemaker.names import step_name
@@ -45,6 +46,9 @@ def tuning_step(task: Task, context: Compiling) -> Step:
     studies = _studies(task, context)
     inputs = {port: outputs for port, outputs in task.inputs.items() if port not in studies}
     searched = _searched(task, search, inputs)
+    check_work(
+        task.model_copy(update={"name": f"{task.name}.trial", "parameters": search.trial}), searched, task.distribution
+    )
     job = TrainingJob(task, searched, inputs, _MOST_VARIABLES)
     warm_start = _warm_start(task, context, studies)
     request = {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from millrace.compilers.kubeflow import compile_pipeline
-from millrace.errors import ConfigError, UnsupportedError
+from millrace.errors import ConfigError, UnsupportedError, UserError
 from millrace.pipelines.digits import Digits, digits
 from millrace.specs import Distribution, OpenField, PipelineSpec, Resources, Retries, RuntimeParameter
 from millrace.targets.kubeflow import ClusterWork, Kubeflow
@@ -182,12 +182,12 @@ class TestClusterSteps:
                 "training": {"kind": "mpijob"},
                 "tasks": {"train": {"node_selector": {"pool": "gpu"}, "shared_memory_gib": 2}},
             },
-            distribution=Distribution(mode="ranks", hosts=4, processes=2),
+            distribution=Distribution(mode="ranks", hosts=4),
             resources=Resources(cpus=8, memory_gib=32, gpus=2, timeout_minutes=600),
         )
         work = self.work(document, "train")
         assert (work.kind, work.namespace, work.service_account) == ("mpijob", "team", "runner")
-        assert (work.hosts, work.processes, work.resources.gpus) == (4, 2, 2)
+        assert (work.hosts, work.processes, work.resources.gpus) == (4, 1, 2)
         assert work.image == document.container("train")["image"]
         assert work.pod.node_selector == {"pool": "gpu"}
         assert work.settings["runtime"] == "millrace"
@@ -198,6 +198,20 @@ class TestClusterSteps:
             "activeDeadlineSeconds": "36000",
             "fieldPathAsEnv": [{"name": "MILLRACE_RUN", "fieldPath": "metadata.labels['pipeline/runid']"}],
         }
+
+    @pytest.mark.parametrize(
+        ("parameters", "processes", "told"),
+        [
+            ({}, 2, r"train\.distribution: 2 processes a host"),
+            ({"batch_size": 3}, 1, r"train\.batch_size=3: .* 4 or more"),
+        ],
+    )
+    def test_what_hosts_cannot_train_together_is_refused(
+        self, parameters: dict[str, Any], processes: int, told: str
+    ) -> None:
+        asked = Distribution(mode="ranks", hosts=4, processes=processes)
+        with pytest.raises(UserError, match=told):
+            digits_with({}, distribution=asked, parameters=parameters)
 
     def test_one_host_trains_in_its_own_pod(self) -> None:
         document = digits_with({})

@@ -8,14 +8,15 @@ import sys
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from millrace.compilers.sagemaker.training_job import metric_definition
 from millrace.components.train.spec import TrainParameters, train
-from millrace.errors import ConfigError, UnsupportedError
+from millrace.errors import ConfigError, UnsupportedError, UserError
 from millrace.runtime.sagemaker.hyperparameters import parameters_of
 from millrace.runtime.task import GivenArtifact, TaskRequest
 from millrace.specs import Distribution, ForEach, OpenField, RuntimeParameter
-from tests.compilers.sagemaker.definitions import Definition, compiled, of_digits, searching, with_task
+from tests.compilers.sagemaker.definitions import Definition, compiled, of_digits, sagemaker, searching, with_task
 from tests.compilers.sagemaker.flows import Fits, fits
 from tests.components.train_data import write_records
 
@@ -85,17 +86,36 @@ class TestHyperparameters:
 
 class TestContainer:
     def test_it_is_told_its_task_by_the_environment(self) -> None:
-        spec = with_task(searching(), "train", distribution=Distribution(hosts=2, processes=4))
-        request = compiled(spec, tasks={"train": {"environment": {"LEVEL": "high"}}}).request("train")
+        spec = with_task(fits.compose(Fits()), "fit", distribution=Distribution(hosts=2, processes=4))
+        request = compiled(spec, tasks={"fit": {"environment": {"LEVEL": "high"}}}).request("fit")
         assert request["Environment"] == {
             "LEVEL": "high",
-            "MILLRACE_COMPONENT": "millrace.components.train.spec:train",
+            "MILLRACE_COMPONENT": "tests.compilers.sagemaker.flows:fit",
             "MILLRACE_PROCESSES": "4",
-            "MILLRACE_TASK": "train",
+            "MILLRACE_TASK": "fit",
         }
-        assert request["AlgorithmSpecification"]["TrainingImage"] == "millrace/train:1.0"
+        assert request["AlgorithmSpecification"]["TrainingImage"] == "registry.example.org/team/fit:1"
         assert "ContainerEntrypoint" not in request["AlgorithmSpecification"]
         assert request["ResourceConfig"]["InstanceCount"] == 2
+
+    @pytest.mark.parametrize(
+        ("parameters", "processes", "told"),
+        [
+            ({}, 2, r"train\.distribution: 2 processes a host"),
+            ({"strategy": "single"}, 1, r"train\.strategy=single, but 2 hosts"),
+            ({"xla": True, "deterministic": False}, 1, r"train\.xla=true works on one host only"),
+            ({"batch_size": 1}, 1, r"train\.batch_size=1: .* choose 2 or more"),
+        ],
+    )
+    def test_what_hosts_cannot_train_together_is_refused(
+        self, parameters: dict[str, Any], processes: int, told: str
+    ) -> None:
+        asked = Distribution(hosts=2, processes=processes)
+        with pytest.raises(UserError, match=told):
+            compiled(with_task(searching(), "train", distribution=asked, parameters=parameters))
+        trial = {**searching().task("tune").parameters, "trial": parameters}
+        with pytest.raises(UserError, match=told.replace("train", "tune.trial", 1)):
+            compiled(with_task(searching(), "tune", distribution=asked, parameters=trial))
 
     def test_archives_of_earlier_models_are_named(self) -> None:
         definition = own()
@@ -164,6 +184,8 @@ class TestMachines:
             UnsupportedError, match=r"max_wait_minutes=30: shorter than task '\w+' may run \(60 minutes\)"
         ):
             of_digits(training={"spot": True, "max_wait_minutes": 30}, job={"timeout_minutes": 60})
+        with pytest.raises(ValidationError, match="max_wait_minutes=30: only spot capacity is waited for"):
+            sagemaker(training={"max_wait_minutes": 30})
 
     def test_groups_take_the_place_of_one_type(self) -> None:
         groups = [

@@ -1,0 +1,55 @@
+"""What several hosts can't train together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from millrace.components.train.spec import TrainParameters
+from millrace.errors import ConfigError, UnsupportedError
+from millrace.specs import Distribution
+from millrace.targets.kubeflow import ClusterWork
+
+__all__ = ["check_hosts", "refuse"]
+
+
+def check_hosts(parameters: TrainParameters, hosts: int, processes: int) -> None:
+    """Refuse what several hosts can't train together.
+
+    Args:
+        parameters: How they train.
+        hosts: How many there are.
+        processes: Ranks of each.
+
+    Raises:
+        ConfigError: For parameters that contradict the number of hosts.
+        UnsupportedError: For what only one host can do.
+    """
+    if processes > 1:
+        raise UnsupportedError(
+            f"distribution: {processes} processes a host are asked for; several hosts train with one process each, "
+            "which uses all of its processors: use Distribution(processes=1)"
+        )
+    if hosts == 1:
+        return
+    if parameters.strategy == "single":
+        raise ConfigError(
+            f"strategy=single, but {hosts} hosts are there, and each would train a model of its own: "
+            "use strategy=auto or Distribution(hosts=1)"
+        )
+    if parameters.xla:
+        raise UnsupportedError("xla=true works on one host only: a compiled step can't talk to other hosts")
+    if parameters.batch_size < hosts:
+        raise ConfigError(
+            f"batch_size={parameters.batch_size}: the images of a step on all hosts together, but there are {hosts} "
+            f"hosts: choose {hosts} or more"
+        )
+
+
+def refuse(parameters: Mapping[str, Any], inputs: Collection[str], work: ClusterWork | Distribution) -> None:
+    """The same while compiling, before machines are paid for.
+
+    Raises:
+        UserError: As `check_hosts` does.
+    """
+    check_hosts(TrainParameters.model_validate(parameters), work.hosts, work.processes)
