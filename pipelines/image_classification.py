@@ -72,4 +72,4 @@ def classify(
         small = quantize(config.quantize, model=trained.model, records=records.records)
         deploy(config.deploy, model=small.model, records=records.records)
         if asked is not None and pictures is not None:
-            predict.with_options(shares=config.workers)(asked, dataset=pictures, model=small.model)
+            predict.with_options(shares=config.workers)(asked, dataset=pictures, model=trained.model)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -25,6 +26,7 @@ from millrace.runtime.sagemaker.endpoints import (
     accept,
     clients,
     deploy_config,
+    describe,
     earlier,
     wait,
 )
@@ -56,7 +58,7 @@ def check_endpoint(
     work = context.endpoint.model_copy(update={"name": parameters.name})
     check(parameters, work)
     reach = clients(work.region)
-    now = wait(reach, work.name, parameters.startup_timeout_seconds, _POLL_SECONDS, _teller(work.name, context))
+    now = _arrived(reach, parameters, work, context)
     if now.config != work.config:
         raise TaskFailedError(
             f"the endpoint {work.name!r} serves the configuration {now.config!r}, not {work.config!r}: it was changed "
@@ -73,6 +75,24 @@ def check_endpoint(
     facts = _facts(work, now)
     (outputs.endpoint.path / "endpoint.json").write_text(json.dumps(facts, indent=2) + "\n")
     return Result(metrics=metrics, metadata={"endpoint": {"url": facts["url"], "running": True}})
+
+
+def _arrived(reach: Clients, parameters: DeployParameters, work: EndpointWork, context: Context) -> Described:
+    """The endpoint, once no change is under way.
+
+    Raises:
+        TaskFailedError: When it does not come up; where possible the configuration before serves again.
+    """
+    seconds = parameters.startup_timeout_seconds + work.rollout_seconds
+    try:
+        return wait(reach, work.name, seconds, _POLL_SECONDS, _teller(work.name, context))
+    except TaskFailedError as error:
+        now = describe(reach, work.name)
+        if now is None:
+            raise
+        # while it changes, and after it failed to, the service may still tell the configuration before
+        told = _go_back(reach, replace(now, config=work.config), context)
+        raise TaskFailedError(f"{error}\n{told}") from error
 
 
 def _teller(name: str, context: Context) -> Any:
@@ -120,17 +140,19 @@ def _judged(
 
 def _go_back(reach: Clients, now: Described, context: Context) -> str:
     """Bring back the configuration that passed its checks last, and say so."""
+    from botocore.exceptions import ClientError
+
     if now.accepted == now.config:
         return "this configuration passed its checks before: the endpoint stays as it is"
     before = earlier(reach, now)
     if not before:
         return "there is no earlier configuration to go back to: the endpoint stays as it is"
     context.log.warning("going back to the configuration %r", before)
-    deploy_config(reach, now.name, before, keep_counts=True)
     try:
+        deploy_config(reach, now.name, before, keep_counts=True)
         wait(reach, now.name, _LONGEST_ROLLBACK, _POLL_SECONDS, _teller(now.name, context))
-    except TaskFailedError as error:
-        return f"the earlier configuration {before!r} was asked for again, but: {error}"
+    except (TaskFailedError, ClientError) as error:
+        return f"the earlier configuration {before!r} shall serve again, but: {error}"
     return f"the earlier configuration {before!r} serves again"
 
 

@@ -12,6 +12,7 @@ from millrace.compilers.sagemaker import (
     check_envelope,
     check_graph,
     check_jobs,
+    check_machines,
     check_policies,
     check_serving,
     check_tuning,
@@ -39,11 +40,15 @@ RULES: tuple[Callable[[View], Iterator[Finding]], ...] = (
     check_arguments.arguments,
     check_jobs.processing,
     check_jobs.training,
+    check_jobs.tags,
+    check_machines.volumes,
+    check_machines.shards,
     check_tuning.tuning,
     check_serving.models,
     check_serving.packages,
     check_serving.configurations,
     check_serving.endpoints,
+    check_serving.names,
     check_serving.transforms,
 )
 """What the pipeline service looks at, and what the services behind its steps do."""
@@ -83,4 +88,14 @@ def refuse_wrong(text: str) -> None:
             print(f"warning: {finding.path}: {finding.message}", file=sys.stderr)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
-        raise UnsupportedError("\n".join(f"{one.path}: {one.message}".removeprefix(": ") for one in errors))
+        raise UnsupportedError("\n".join(_collapsed(errors)))
+
+
+def _collapsed(errors: list[Finding]) -> Iterator[str]:
+    """A line for each mistake: one setting stands in many steps."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for one in errors:
+        alike.setdefault((one.path.rpartition(".")[2], one.message), []).append(one.path)
+    for (_, message), (first, *others) in alike.items():
+        also = f" (also {', '.join(others)})" if others else ""
+        yield f"{first}: {message}{also}".removeprefix(": ")

@@ -14,10 +14,11 @@ from millrace.compilers.sagemaker.limits import (
     PAYLOAD_MIB,
     ROLLING_PERCENT,
 )
-from millrace.compilers.sagemaker.view import View, error, mapping, number, pick, sequence
+from millrace.compilers.sagemaker.view import StepView, View, error, mapping, number, pick, quoted, sequence, warning
 
-__all__ = ["configurations", "endpoints", "models", "packages", "transforms"]
+__all__ = ["configurations", "endpoints", "models", "names", "packages", "transforms"]
 
+_NO_SOURCE = "the model has a ModelDataSource where a ModelDataUrl, the URI of a model.tar.gz, is needed"
 _POLICY = ("DeploymentConfig", "BlueGreenUpdatePolicy")
 
 
@@ -76,6 +77,9 @@ def configurations(view: View) -> Iterator[Finding]:
             )
         for index, one in enumerate(variants):
             yield from _variant(mapping(one), f"{path}[{index}]")
+        for index, one in enumerate(variants):
+            if "ServerlessConfig" in mapping(one) and _has_source(view, mapping(one).get("ModelName")):
+                yield error(f"{path}[{index}].ModelName", f"{_NO_SOURCE}: a serverless endpoint takes no such model")
         if shadows and len(variants) != 1:
             told = f"beside shadow variants there is one production variant, given {len(variants)}"
             yield error(step.at("ShadowProductionVariants"), told)
@@ -107,6 +111,7 @@ def endpoints(view: View) -> Iterator[Finding]:
             step.at(*_POLICY, "TrafficRoutingConfiguration"),
         )
         yield from _routing(routing, path)
+        yield from _half(view, step.arguments.get("EndpointConfigName"), routing, path)
         waits = [number(blue.get("TerminationWaitInSeconds")) or 0, number(routing.get("WaitIntervalInSeconds")) or 0]
         longest = number(blue.get("MaximumExecutionTimeoutInSeconds"))
         if longest is not None and longest <= sum(waits):
@@ -132,6 +137,58 @@ def _routing(given: Mapping[str, Any], path: str) -> Iterator[Finding]:
         yield from _percent(given.get(name), limits, f"{path}.{name}")
 
 
+def _half(view: View, config: Any, routing: Mapping[str, Any], path: str) -> Iterator[Finding]:
+    """The first step is at most half of each variant's machines, as far as they are known."""
+    name = {"CANARY": "CanarySize", "LINEAR": "LinearStepSize"}.get(str(routing.get("Type")), "")
+    size = mapping(routing.get(name))
+    step = _made(view, "EndpointConfig", config)
+    value, counted = number(size.get("Value")), size.get("Type") == "INSTANCE_COUNT"
+    for one in sequence(step.arguments.get("ProductionVariants")) if step is not None and value is not None else ():
+        count = number(mapping(one).get("InitialInstanceCount"))
+        if count is not None and value is not None and 2 * (value if counted else 1) > count:
+            told = f"more than half of variant {quoted(mapping(one).get('VariantName'))}, which begins with {count:g}"
+            yield warning(f"{path}.{name}", f"{told}: SageMaker takes at most half, so raise InitialInstanceCount")
+
+
+def _made(view: View, kind: str, name: Any) -> StepView | None:
+    """The step that makes what a request names: by a property of the step, or by the same name."""
+    reference = name.get("Get") if isinstance(name, Mapping) else None
+    for step in view.of_kind(kind):
+        field = f"{kind}Name"
+        if name is not None and (name == step.arguments.get(field) or reference == f"Steps.{step.name}.{field}"):
+            return step
+    return None
+
+
+def _has_source(view: View, model: Any) -> bool:
+    """Whether a model is made by a step, with a ModelDataSource."""
+    step = _made(view, "Model", model)
+    if step is None:
+        return False
+    containers = [step.arguments.get("PrimaryContainer"), *sequence(step.arguments.get("Containers"))]
+    return any("ModelDataSource" in mapping(one) and "ModelDataUrl" not in mapping(one) for one in containers)
+
+
+def names(view: View) -> Iterator[Finding]:
+    """Steps that may both run make endpoints and configurations of different names."""
+    for kind in ("EndpointConfig", "Endpoint"):
+        field, seen = f"{kind}Name", list[StepView]()
+        for step in view.of_kind(kind):
+            given = step.arguments.get(field)
+            same = [one for one in seen if one.arguments.get(field) == given and not _apart(one, step)]
+            if given is not None and same:
+                shown = repr(given) if isinstance(given, str) else "the same name"
+                told = f"step {same[0].name!r} gives {shown}, too: give each a name of its own"
+                yield error(step.at(field), told)
+            seen.append(step)
+
+
+def _apart(one: StepView, other: StepView) -> bool:
+    """Whether two steps stand in different branches of one condition."""
+    branches = dict(one.inside)
+    return any(branches.get(name, branch) != branch for name, branch in other.inside)
+
+
 def _percent(size: Any, limits: tuple[int, int], path: str) -> Iterator[Finding]:
     value = number(mapping(size).get("Value"))
     if mapping(size).get("Type") == "CAPACITY_PERCENT" and value is not None and not limits[0] <= value <= limits[1]:
@@ -141,6 +198,8 @@ def _percent(size: Any, limits: tuple[int, int], path: str) -> Iterator[Finding]
 def transforms(view: View) -> Iterator[Finding]:
     """Batch transforms: requests that a container can hold."""
     for step in view.of_kind("Transform"):
+        if _has_source(view, step.arguments.get("ModelName")):
+            yield error(step.at("ModelName"), f"{_NO_SOURCE}: batch transform takes no such model")
         largest = number(step.arguments.get("MaxPayloadInMB"))
         several = number(step.arguments.get("MaxConcurrentTransforms"))
         if largest is not None and largest > PAYLOAD_MIB:

@@ -10,11 +10,13 @@ from millrace.compilers.sagemaker.machines import choose, read_machines
 from millrace.errors import ConfigError, UnsupportedError
 from millrace.runtime.limits import NAME_VARIABLE, Limits, limit_variable
 from millrace.specs import Task
-from millrace.targets.sagemaker import EndpointWork
+from millrace.targets.sagemaker import EndpointWork, SageMaker, Serving
 
 __all__ = [
     "capture",
+    "check_names",
     "check_serving",
+    "check_unserved",
     "deployment",
     "endpoint_instance",
     "endpoint_name",
@@ -63,6 +65,7 @@ def endpoint_work(task: Task, context: Compiling, config: str) -> EndpointWork:
         variant=serving.variant,
         region=context.target.region,
         cpus=None if machine is None else machine.cpus,
+        rollout_seconds=serving.rollout.timeout_minutes * 60,
         cooldowns=serving.cooldowns,
         custom_metric=serving.custom_metric,
         scheduled=serving.scheduled,
@@ -122,17 +125,21 @@ def model_request(container: dict[str, Any], context: Compiling) -> dict[str, An
 def own_variant(task: Task, context: Compiling, model: Expression) -> dict[str, Any]:
     """The variant with the pipeline's own model."""
     serving = context.target.serving
-    scaling = task.parameters.get("scaling")
-    count = scaling.get("min_replicas", 1) if isinstance(scaling, dict) else 1
     seconds = task.parameters.get("startup_timeout_seconds", 240)
     return {
         "VariantName": serving.variant,
         "ModelName": model,
-        "InitialInstanceCount": count,
+        "InitialInstanceCount": _count(task),
         "InstanceType": endpoint_instance(task, context),
         "InitialVariantWeight": serving.weight,
         "ContainerStartupHealthCheckTimeoutInSeconds": max(_LEAST_START, round(float(str(seconds)))),
     }
+
+
+def _count(task: Task) -> int:
+    """Machines that the endpoint begins with."""
+    scaling = task.parameters.get("scaling")
+    return int(str(scaling.get("min_replicas", 1))) if isinstance(scaling, dict) else 1
 
 
 def variants(task: Task, context: Compiling, model: Expression) -> list[dict[str, Any]]:
@@ -189,6 +196,8 @@ def deployment(task: Task, context: Compiling) -> dict[str, Any]:
         raise UnsupportedError(
             f"target.serving.rollout.percent={percent}: SageMaker's linear steps have {_LEAST_STEP} to 50 percent"
         )
+    if kind != "all_at_once":
+        _check_counts(task, context, kind)
     # at once with alarms: that long they are watched before the old machines may go
     waits = 0 if kind == "all_at_once" and not rollout.alarms else rollout.wait_minutes * 60
     routing: dict[str, Any] = {"Type": _KINDS[kind], "WaitIntervalInSeconds": waits}
@@ -205,6 +214,65 @@ def deployment(task: Task, context: Compiling) -> dict[str, Any]:
         "BlueGreenUpdatePolicy": policy,
         **({"AutoRollbackConfiguration": {"Alarms": alarms}} if alarms else {}),
     }
+
+
+def _check_counts(task: Task, context: Compiling, kind: str) -> None:
+    """A step of at most half of a variant's machines needs two of them.
+
+    Raises:
+        UnsupportedError: With the key of the number that is too small.
+    """
+    counts = {f"{task.name}.scaling.min_replicas": _count(task)}
+    counts |= {f"target.serving.variants[{one.name}].count": one.count for one in context.target.serving.variants}
+    for key, count in counts.items():
+        if count < 2:
+            raise UnsupportedError(
+                f"{key}={count}: a {kind} rollout begins with at most half of a variant's machines: have 2 or more "
+                f"(raise {task.name}.scaling.max_replicas, too, where it is less), or let the new model take over at "
+                f"once ({task.name}.canary=null, target.serving.rollout.kind=all_at_once)"
+            )
+
+
+def check_names(task: Task, context: Compiling) -> None:
+    """Each deployment has an endpoint of its own.
+
+    Raises:
+        ConfigError: Naming both tasks, and what to set.
+    """
+    for other in context.spec.tasks:
+        if other.name == task.name:
+            return  # the rest is compared when it is their turn
+        if context.kind(other) == "serving" and _usual_name(other, context) == _usual_name(task, context):
+            raise ConfigError(
+                f"tasks.{other.name}, tasks.{task.name}: both deploy to the endpoint {_usual_name(task, context)!r}, "
+                f"where the later one would replace the other: give each a name of its own, {other.name}.name and "
+                f"{task.name}.name"
+            )
+
+
+def _usual_name(task: Task, context: Compiling) -> str:
+    """The endpoint's name when a run is started without other values."""
+    opened = [str(one.default) for path, one in context.opened(task) if path == "name"]
+    return opened[0] if opened else str(task.parameters["name"])
+
+
+def check_unserved(target: SageMaker) -> None:
+    """Refuse settings of services that nothing is handed to.
+
+    Raises:
+        ConfigError: Naming the setting.
+    """
+    for service, settings in (("serving", target.serving), ("transform", target.transform)):
+        way = {"none": "endpoint", "task": "job"}.get(settings.kind)
+        if way is None:
+            continue
+        what = "endpoint is made" if isinstance(settings, Serving) else "transform job runs"
+        for name, field in type(settings).model_fields.items():
+            if name != "kind" and getattr(settings, name) != field.default:
+                raise ConfigError(
+                    f"target.{service}.{name}: with target.{service}.kind={settings.kind} no {what} that would follow "
+                    f"it: leave it out, or set target.{service}.kind={way}"
+                )
 
 
 def check_serving(task: Task, context: Compiling) -> None:

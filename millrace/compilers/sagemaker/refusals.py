@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from millrace.compilers.sagemaker.context import Compiling
+from millrace.compilers.sagemaker.hosting import check_unserved
 from millrace.compilers.sagemaker.processing import is_sharded
 from millrace.compilers.sagemaker.searches import Numbers, read_search
+from millrace.compilers.sagemaker.shards import made_shards
 from millrace.errors import ConfigError, UnsupportedError, did_you_mean
-from millrace.runtime.schemas import CHANNELS
 from millrace.specs import Task
 
 __all__ = ["check_pipeline"]
@@ -37,6 +38,7 @@ def check_pipeline(context: Compiling) -> None:
 
 def _check_settings(context: Compiling) -> None:
     target = context.target
+    check_unserved(target)
     names = [task.name for task in context.spec.tasks]
     for name in target.tasks:
         if name not in names:
@@ -128,16 +130,9 @@ def _check_hosts(task: Task, context: Compiling) -> None:
 
 def _check_shards(task: Task, shares: int, producer: Task) -> None:
     """Each host needs a shard of its own: SageMaker ends a job of which one host gets none."""
-    given = producer.parameters.get("shards")
-    if isinstance(given, int):
-        most, told = given * len(CHANNELS), f"{given} of each channel, {given * len(CHANNELS)} at most"
-    elif isinstance(given, dict):
-        most = sum(count for count in given.values() if isinstance(count, int))
-        told = str(most)
-    else:
-        return
-    if shares > most:
+    made = made_shards(producer.parameters)
+    if made is not None and shares > made.most:
         raise UnsupportedError(
-            f"tasks.{task.name}: {shares} hosts for fewer shards ({told}): each host needs one of its own: raise "
+            f"tasks.{task.name}: {shares} hosts for fewer shards ({made.told}): each host needs one of its own: raise "
             f"{producer.name}.shards, or have fewer hosts"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from millrace.compilers.refusals import check_work
@@ -11,6 +11,7 @@ from millrace.compilers.sagemaker.context import Compiling
 from millrace.compilers.sagemaker.expressions import EXECUTION_ID, Expression, Step, below, get, join
 from millrace.compilers.sagemaker.hosting import (
     capture,
+    check_names,
     check_serving,
     deployment,
     endpoint_instance,
@@ -29,7 +30,7 @@ from millrace.runtime.sagemaker.hyperparameters import as_json
 from millrace.specs import Task
 from millrace.targets.sagemaker import Registration
 
-__all__ = ["serving_steps"]
+__all__ = ["serving_notes", "serving_steps"]
 
 _NAME_MARK, _CONFIG_MARK = "@NAME@", "@CONFIG@"
 _LONGEST_METADATA = 256
@@ -48,6 +49,7 @@ def serving_steps(task: Task, context: Compiling) -> list[Step]:
     if context.target.serving.kind == "registry":
         _check_unread(task, context)
         return [] if registration is None else [_register(task, context, registration)]
+    check_names(task, context)
     steps = [_model(task, context), _config(task, context), _endpoint(task, context), _check(task, context)]
     if registration is not None:
         steps.append(_register(task, context, registration, after=[step_name(task.name)]))
@@ -112,11 +114,34 @@ def _check(task: Task, context: Compiling) -> Step:
         arguments += [values[part]] if part in values else chunks(part)
     step = context.processing_step(task, arguments=arguments, depends_on=[step_name(task.name, "endpoint")])
     step.pop("CacheConfig", None)  # another endpoint configuration was made: what was found out of the last is stale
+    network = step["Arguments"].get("NetworkConfig", {})
+    if network.pop("EnableNetworkIsolation", False) and not network:  # it asks services, which an isolated job can't
+        del step["Arguments"]["NetworkConfig"]
     return step
+
+
+def serving_notes(context: Compiling) -> Iterator[str]:
+    """What a person should know about the deployments of a pipeline that could be compiled."""
+    serving = context.target.serving
+    for task in context.spec.tasks:
+        if context.kind(task) != "serving":
+            continue
+        if serving.kind == "endpoint" and context.target.network.isolate:
+            yield (
+                f"{step_name(task.name)} is not isolated: target.network.isolate=true would keep it from AWS's API, by "
+                "which it asks the endpoint and sets its scaling; the model's containers are isolated"
+            )
+        if serving.registration is not None and not _metrics_uri(task, context):
+            why = "its conditions read no task's metrics.json" if task.conditions else "no condition stands before it"
+            yield (
+                f"{step_name(task.name, 'register')}: the version in the registry has no metrics, as {why}; a "
+                "training's metrics are in no file of their own, those of evaluate are"
+            )
 
 
 def _register(task: Task, context: Compiling, registration: Registration, after: Sequence[str] = ()) -> Step:
     container = _container(task, context)
+    packed = "ModelDataUrl" in container
     metrics = _metrics_uri(task, context)
     notes = {"pipeline": context.spec.name}
     if registration.description is not None:
@@ -134,7 +159,8 @@ def _register(task: Task, context: Compiling, registration: Registration, after:
             "SupportedContentTypes": list(registration.content_types),
             "SupportedResponseMIMETypes": list(registration.response_types),
             "SupportedRealtimeInferenceInstanceTypes": [endpoint_instance(task, context)],
-            "SupportedTransformInstanceTypes": [_transform_instance(task, context)],
+            # plain files are no model for batch transform
+            **({"SupportedTransformInstanceTypes": [_transform_instance(task, context)]} if packed else {}),
         },
         "ModelApprovalStatus": registration.approval,
         "CustomerMetadataProperties": notes,

@@ -116,17 +116,14 @@ def _check_model(task: Task, context: Compiling) -> None:
     output = task.inputs[_MODEL][0]
     if context.made(output).archive == ".":
         return
-    kind = context.kind(context.spec.task(output.task))
-    packed = context.target.training.compression == "gzip"
-    what = "with target.training.compression=none it is no archive" if not packed else "it is no training's model"
-    way = (
-        "set target.training.compression=gzip"
-        if kind == "training" and not packed
-        else "give the model that a training made (train.model)"
-    )
+    trained = context.kind(context.spec.task(output.task)) == "training"
+    if trained and context.target.training.compression == "none":
+        why, way = "it is no archive with target.training.compression=none", "take gzip"
+    else:
+        why, way = "it is no model.tar.gz of a training", "give the model that a training made (train.model)"
     raise UnsupportedError(
-        f"tasks.{task.name}.inputs.{_MODEL}: {output}: {what if kind == 'training' else 'it is a folder of files'}, "
-        f"and a transform job takes a training's model.tar.gz only: {way}, or set target.transform.kind=task"
+        f"tasks.{task.name}.inputs.{_MODEL}: {output}: {why}, and a transform job takes nothing else: {way}, or set "
+        "target.transform.kind=task"
     )
 
 

@@ -24,6 +24,10 @@ _MIB = 1024 * 1024
 _PAYLOAD = 6
 """MiB of a request when nobody says how many."""
 _SECONDS = 600.0
+_NO_ARCHIVE = (
+    "ValidationException: the model has a ModelDataSource, which batch transform does not take: give it a "
+    "ModelDataUrl, the URI of a model.tar.gz"
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ def transform(place: Place, name: str, arguments: Mapping[str, Any], container: 
     plain = {key: value for key, value in container.items() if key != "EnableNetworkIsolation"}
     given = {**(plain.get("Environment") or {}), **(arguments.get("Environment") or {}), **_told(arguments)}
     logs: tuple[Any, ...] = ()
+    if "ModelDataSource" in container:
+        return _failed(_NO_ARCHIVE, properties, logs)
     try:
         items = find_items(place, source["S3Uri"], source["S3DataType"])
         isolated = bool(container.get("EnableNetworkIsolation"))

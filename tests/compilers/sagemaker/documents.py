@@ -130,7 +130,7 @@ def variant(name: str, weight: float) -> Json:
         "VariantName": name,
         "ModelName": get("Steps.model.ModelName"),
         "InstanceType": "ml.m5.large",
-        "InitialInstanceCount": 1,
+        "InitialInstanceCount": 2,
         "InitialVariantWeight": weight,
     }
 

@@ -40,8 +40,8 @@ COMMANDS = {
         "target.serving.registration={group: digits}",
         "target.serving.capture={percent: 10}",
         "target.serving.rollout={kind: canary, alarms: [errors]}",
-        "target.serving.variants=[{name: other, model: older, weight: 1}]",
-        "deploy.scaling={min_replicas: 1, max_replicas: 4, metric: rps, target: 100}",
+        "target.serving.variants=[{name: other, model: older, weight: 1, count: 2}]",
+        "deploy.scaling={min_replicas: 2, max_replicas: 4, metric: rps, target: 100}",
     ],
 }
 

@@ -9,13 +9,16 @@ import pytest
 
 from millrace.compilers.sagemaker import compile_pipeline
 from millrace.compilers.sagemaker.check import check_document
+from millrace.compilers.sagemaker.context import Compiling
+from millrace.compilers.sagemaker.serving import serving_notes
 from millrace.errors import ConfigError, UnsupportedError
 from millrace.pipelines.digits import Digits, digits
-from millrace.specs import OpenField, PipelineSpec, RuntimeParameter
+from millrace.specs import OpenField, PipelineSpec, RuntimeParameter, TaskOutput
 from millrace.targets.sagemaker import EndpointWork, SageMaker
-from tests.compilers.sagemaker.definitions import Definition, sagemaker
+from tests.compilers.sagemaker.definitions import Definition, sagemaker, with_task
 
 EXECUTION = {"Get": "Execution.PipelineExecutionId"}
+TWO = {"min_replicas": 2, "max_replicas": 2}
 MODEL = "Steps.quantize.ProcessingOutputConfig.Outputs['model'].S3Output.S3Uri"
 
 
@@ -59,7 +62,9 @@ def test_a_deployment_is_a_model_a_configuration_an_endpoint_and_a_check() -> No
     assert check["DependsOn"] == ["deploy-endpoint"]
     assert "CacheConfig" not in check
     work = told(made, **{"Steps.deploy-config.EndpointConfigName": "digits-abc"})
-    assert work == EndpointWork(name="digits", config="digits-abc", variant="main", region="us-east-1", cpus=2)
+    assert work == EndpointWork(
+        name="digits", config="digits-abc", variant="main", region="us-east-1", cpus=2, rollout_seconds=3600
+    )
 
 
 def test_limits_and_variables_of_the_server() -> None:
@@ -117,7 +122,7 @@ def test_open_fields_of_the_server_and_the_name() -> None:
     ],
 )
 def test_rollouts(rollout: dict[str, Any], canary: dict[str, Any] | None, routing: dict[str, Any]) -> None:
-    made = compiled(spec(deploy={"canary": canary}), {"rollout": rollout})
+    made = compiled(spec(deploy={"canary": canary, "scaling": TWO}), {"rollout": rollout})
     policy = made.request("deploy-endpoint")["DeploymentConfig"]["BlueGreenUpdatePolicy"]
     assert policy["TrafficRoutingConfiguration"] == routing
 
@@ -152,6 +157,13 @@ def test_no_serving_checks_the_endpoint_in_its_step() -> None:
         ({"host": "0.0.0.0"}, {}, r"deploy\.host=0\.0\.0\.0: SageMaker chooses it"),
         ({"name": "a_b"}, {}, r"deploy\.name='a_b'"),
         ({"canary": {}}, {"rollout": {"kind": "linear"}}, r"deploy\.canary\.percent=10: .*kind=linear"),
+        ({"canary": {}}, {}, r"deploy\.scaling\.min_replicas=1: a canary rollout .*half.*deploy\.canary=null"),
+        ({}, {"rollout": {"kind": "linear"}}, r"deploy\.scaling\.min_replicas=1: a linear rollout"),
+        (
+            {"scaling": TWO},
+            {"rollout": {"kind": "canary"}, "variants": [{"name": "b", "model": "m"}]},
+            r"target\.serving\.variants\[b\]\.count=1: a canary rollout",
+        ),
         ({}, {"rollout": {"kind": "linear", "percent": 5}}, r"target\.serving\.rollout\.percent=5"),
         ({}, {"registration": {"group": "g", "description": "x" * 300}}, "300 characters; a step"),
     ],
@@ -159,6 +171,79 @@ def test_no_serving_checks_the_endpoint_in_its_step() -> None:
 def test_what_can_not_be_meant_is_refused(config: dict[str, Any], serving: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigError, UnsupportedError), match=message):
         compiled(spec(deploy=config), serving)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"serving": {"registration": {"group": "g"}}}, r"target\.serving\.registration: with .*kind=none"),
+        (
+            {"serving": {"rollout": {"alarms": ["a"]}}},
+            r"target\.serving\.rollout: .*set target\.serving\.kind=endpoint",
+        ),
+        ({"serving": {"variants": [{"name": "b", "model": "m"}]}}, r"target\.serving\.variants"),
+        ({"serving": {"capture": {}}}, r"target\.serving\.capture"),
+        ({"serving": {"instance": "ml.m5.large"}}, r"target\.serving\.instance"),
+        ({"transform": {"concurrent": 2}}, r"target\.transform\.concurrent: .*set target\.transform\.kind=job"),
+        ({"transform": {"payload_mib": 7}}, r"target\.transform\.payload_mib"),
+    ],
+)
+def test_settings_of_what_is_not_made_are_refused(fields: dict[str, Any], message: str) -> None:
+    serving = {"kind": "none", **fields.get("serving", {})}
+    with pytest.raises(ConfigError, match=message):
+        compiled(spec(predict={}), serving, transform={"kind": "task", **fields.get("transform", {})})
+
+
+def twice(first: PipelineSpec, **parameters: Any) -> PipelineSpec:
+    """A pipeline with a second deployment of the same model."""
+    task = first.task("deploy")
+    second = task.model_copy(update={"name": "again", "parameters": {**task.parameters, **parameters}})
+    return first.model_copy(update={"tasks": (*first.tasks, second)})
+
+
+def test_two_deployments_have_two_endpoints() -> None:
+    made = compiled(twice(spec(), name="other"))
+    assert made.request("again-endpoint")["EndpointName"] == "other"
+    with pytest.raises(ConfigError, match=r"tasks\.deploy, tasks\.again: .*'model'.* deploy\.name and again\.name"):
+        compiled(twice(spec()))
+    one = {"name": "again.name", "kind": "string", "default": "model", "fills": [OpenField(task="again", path="name")]}
+    opened = twice(spec(), name="other").model_copy(
+        update={"runtime_parameters": (RuntimeParameter.model_validate(one),)}
+    )
+    with pytest.raises(ConfigError, match="both deploy to the endpoint 'model'"):
+        compiled(opened)
+    registry = {"kind": "registry", "registration": {"group": "digits"}}
+    assert "again-register" in compiled(twice(spec()), registry).steps
+
+
+def notes(pipeline: PipelineSpec, serving: dict[str, Any], **settings: Any) -> list[str]:
+    return list(serving_notes(Compiling.of(pipeline, sagemaker(serving=serving, **settings))))
+
+
+def test_the_step_that_asks_the_endpoint_is_not_isolated() -> None:
+    network = {"subnets": ["subnet-1"], "security_groups": ["sg-1"], "isolate": True}
+    made = compiled(spec(), network=network)
+    assert made.request("deploy")["NetworkConfig"].keys() == {"VpcConfig"}
+    assert made.request("deploy-model")["EnableNetworkIsolation"] is True
+    assert made.request("evaluate")["NetworkConfig"]["EnableNetworkIsolation"] is True
+    alone = compiled(spec(), network={"isolate": True})
+    assert "NetworkConfig" not in alone.request("deploy")
+    assert [one.partition(":")[0] for one in notes(spec(), {}, network=network)] == ["deploy is not isolated"]
+    assert notes(spec(), {}) == notes(spec(), {"kind": "none"}, network=network) == []
+    here = compiled(spec(), {"kind": "none"}, network=network)
+    assert here.request("deploy")["NetworkConfig"]["EnableNetworkIsolation"] is True
+
+
+def test_a_version_without_metrics_is_noted() -> None:
+    registration = {"registration": {"group": "digits"}}
+    assert notes(spec(), registration) == []
+    [ungated] = notes(with_task(spec(), "deploy", conditions=()), registration)
+    assert ungated.startswith("deploy-register: the version in the registry has no metrics, as no condition")
+    [condition] = spec().task("deploy").conditions
+    by_training = condition.model_copy(update={"metric": TaskOutput(task="train", port="accuracy")})
+    gated = with_task(spec(), "deploy", conditions=(by_training,))
+    assert ["as its conditions read no task's metrics.json" in one for one in notes(gated, registration)] == [True]
+    assert "ModelMetrics" not in compiled(gated, registration).request("deploy-register")
 
 
 def test_fields_that_the_configuration_fixes_can_not_stay_open() -> None:
@@ -184,8 +269,20 @@ class TestTransform:
         assert request["MaxPayloadInMB"] == 6
         uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]["Std:Join"]["Values"]
         assert uri == [{"Get": "Steps.pictures.ProcessingOutputConfig.Outputs['dataset'].S3Output.S3Uri"}, "/"]
-        environment = made.request("predict-model")["PrimaryContainer"]["Environment"]
-        assert environment == {"MILLRACE_MAX_BATCH_SIZE": "8", "MILLRACE_MAX_BODY_MIB": "6"}
+        container = made.request("predict-model")["PrimaryContainer"]
+        assert container["Environment"] == {"MILLRACE_MAX_BATCH_SIZE": "8", "MILLRACE_MAX_BODY_MIB": "6"}
+        assert container["ModelDataUrl"] == {"Get": "Steps.train.ModelArtifacts.S3ModelArtifacts"}
+        assert "ModelDataSource" not in container
+
+    def test_a_model_that_is_no_archive_is_refused(self) -> None:
+        pipeline = spec(predict={})
+        small = {**pipeline.task("predict").inputs, "model": (TaskOutput(task="quantize", port="model"),)}
+        told = r"tasks\.predict\.inputs\.model: quantize\.model: .*\(train\.model\), .*target\.transform\.kind=task"
+        with pytest.raises(UnsupportedError, match=told):
+            compiled(with_task(pipeline, "predict", inputs=small))
+        with pytest.raises(UnsupportedError, match=r"train\.model: .*compression=none, .*take gzip, .*target\.transform\.kind=task"):
+            compiled(pipeline, training={"compression": "none"})
+        compiled(with_task(pipeline, "predict", inputs=small), transform={"kind": "task"})
 
     def test_or_the_component_does_it(self) -> None:
         made = compiled(spec(predict={}), {"kind": "none"}, transform={"kind": "task"})
@@ -203,6 +300,6 @@ class TestTransform:
 
 def test_compiling_twice_gives_the_same_bytes() -> None:
     serving = {"registration": {"group": "g"}, "capture": {}, "rollout": {"kind": "canary"}}
-    texts = {compiled(spec(predict={}), serving).text for _ in range(2)}
+    texts = {compiled(spec(predict={}, deploy={"scaling": TWO}), serving).text for _ in range(2)}
     assert len(texts) == 1
     assert json.loads(texts.pop())["Version"] == "2020-12-01"

@@ -116,7 +116,7 @@ def test_without_a_group_or_role_it_is_said_what_to_give(aws: FakeAws, target: S
 
 def test_update_and_rollback_go_by_the_rollout(aws: FakeAws, target: SageMaker) -> None:
     rollout = Rollout(kind="canary", percent=20, wait_minutes=3, alarms=("errors",))
-    one = found(serving(target, rollout=rollout))
+    one = found(serving(target, rollout=rollout), scaling={"min_replicas": 2, "max_replicas": 2})
     first = package(1)
     deploy(one)
     config = client().describe_endpoint(EndpointName="digits")["EndpointConfigName"]
