@@ -15,6 +15,7 @@ from millrace.compilers.sagemaker.view import (
     View,
     branch_steps,
     error,
+    is_ours,
     mapping,
     pick,
     quoted,
@@ -224,6 +225,8 @@ def files(view: View) -> Iterator[Finding]:
             if file["OutputName"] not in outputs:
                 told = did_you_mean(file["OutputName"], [name for name in outputs if isinstance(name, str)])
                 yield error(f"{path}.OutputName", f"the step has no output {file['OutputName']!r}: {told}")
+            elif is_ours(step) and file["OutputName"] == "metrics" and file["FilePath"] != "metrics.json":
+                yield error(f"{path}.FilePath", f"our steps write metrics.json, given {quoted(file['FilePath'])}")
             if file["PropertyFileName"] in seen:
                 yield error(f"{path}.PropertyFileName", f"{file['PropertyFileName']!r} is declared twice: rename one")
             seen.add(file["PropertyFileName"])

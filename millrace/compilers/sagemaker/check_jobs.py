@@ -10,7 +10,7 @@ from millrace.compilers.kubeflow.document import Finding
 from millrace.compilers.sagemaker.limits import PROCESSING_ROOT, TRAINING_SECONDS, TRAINING_SECONDS_DEFAULT
 from millrace.compilers.sagemaker.view import View, error, mapping, number, pick, quoted, sequence, text, warning
 
-__all__ = ["metric_definitions", "once", "processing", "spot", "training", "training_job"]
+__all__ = ["metric_definitions", "once", "processing", "spot", "tags", "training", "training_job"]
 
 
 def once(items: Sequence[Any], field: str, path: str) -> Iterator[Finding]:
@@ -30,6 +30,7 @@ def processing(view: View) -> Iterator[Finding]:
         inputs = sequence(step.arguments.get("ProcessingInputs"))
         outputs = sequence(pick(step.arguments, "ProcessingOutputConfig", "Outputs"))
         into, out_of = step.at("ProcessingInputs"), step.at("ProcessingOutputConfig", "Outputs")
+        yield from _image(mapping(step.arguments.get("AppSpecification")), "ImageUri", step.at("AppSpecification"))
         yield from once(inputs, "InputName", into)
         yield from once(outputs, "OutputName", out_of)
         for index, item in enumerate(inputs):
@@ -42,6 +43,23 @@ def processing(view: View) -> Iterator[Finding]:
             if hosts == 1 and pick(item, "S3Input", "S3DataDistributionType") == "ShardedByS3Key":
                 path = f"{into}[{index}].S3Input.S3DataDistributionType"
                 yield warning(path, "ShardedByS3Key with one host is the same as FullyReplicated: raise InstanceCount")
+
+
+def tags(view: View) -> Iterator[Finding]:
+    """Tags have keys of their own, and none of AWS's."""
+    for step in view.listed:
+        given = sequence(step.arguments.get("Tags"))
+        yield from once(given, "Key", step.at("Tags"))
+        for index, one in enumerate(given):
+            key = text(mapping(one).get("Key"))
+            if key is not None and key.lower().startswith("aws:"):
+                yield error(f"{step.at('Tags')}[{index}].Key", f"{quoted(key)}: such keys are AWS's own: rename it")
+
+
+def _image(given: Mapping[str, Any], field: str, path: str) -> Iterator[Finding]:
+    image = text(given.get(field))
+    if image is not None and not image.strip():
+        yield error(f"{path}.{field}", "the text is empty: name an image in ECR")
 
 
 def _one_of(item: Any, names: tuple[str, str], path: str) -> Iterator[Finding]:
@@ -95,6 +113,7 @@ def training_job(job: Mapping[str, Any], path: str) -> Iterator[Finding]:
     if algorithm and ("TrainingImage" in algorithm) == ("AlgorithmName" in algorithm):
         told = f"{'both are' if 'TrainingImage' in algorithm else 'none is'} given"
         yield error(f"{path}.AlgorithmSpecification", f"either TrainingImage or AlgorithmName is needed, {told}")
+    yield from _image(algorithm, "TrainingImage", f"{path}.AlgorithmSpecification")
     yield from metric_definitions(algorithm, f"{path}.AlgorithmSpecification.MetricDefinitions")
     yield from _channels(job, path)
     if "ResourceConfig" in job:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from millrace.compilers.sagemaker.view import StepView, pick, sequence
+from millrace.compilers.sagemaker.view import StepView, is_ours, pick, sequence
 from millrace.errors import MillraceError
 from millrace.registry import components, load_component
 
@@ -21,10 +21,9 @@ def metrics_of(step: StepView, file: Any) -> Sequence[str] | None:
     somebody else's may name anything.
     """
     specification = pick(step.arguments, "AppSpecification")
-    entry_point = sequence(pick(specification, "ContainerEntrypoint"))
     arguments = sequence(pick(specification, "ContainerArguments"))
     named = isinstance(file, Mapping) and (file.get("OutputName"), file.get("FilePath")) == ("metrics", "metrics.json")
-    if not named or list(entry_point) != ["millrace", "exec"] or not arguments or not isinstance(arguments[0], str):
+    if not named or not is_ours(step) or not arguments or not isinstance(arguments[0], str):
         return None
     return _declared(arguments[0])
 

@@ -23,6 +23,7 @@ __all__ = [
     "TUNING_JOBS",
     "TUNING_PARALLEL",
     "URI_CHARACTERS",
+    "VOLUME_GB",
 ]
 
 DEFINITION_CHARACTERS: Final = 1_048_576
@@ -78,3 +79,6 @@ JOINED_PAYLOAD_MIB: Final = 100
 
 URI_CHARACTERS: Final = 1024
 """API reference, S3Uri."""
+
+VOLUME_GB: Final = 16_384
+"""API reference, ProcessingClusterConfig.VolumeSizeInGB, and service quotas for training jobs."""

@@ -17,6 +17,7 @@ __all__ = [
     "branch_steps",
     "error",
     "gather",
+    "is_ours",
     "literal",
     "mapping",
     "number",
@@ -120,6 +121,11 @@ def pick(value: Any, *names: str) -> Any:
     for name in names:
         value = mapping(value).get(name)
     return value
+
+
+def is_ours(step: StepView) -> bool:
+    """Whether a processing step runs a component of ours."""
+    return sequence(pick(step.arguments, "AppSpecification", "ContainerEntrypoint")) == ["millrace", "exec"]
 
 
 def literal(value: Any) -> bool:
