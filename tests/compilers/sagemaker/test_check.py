@@ -18,7 +18,7 @@ from millrace.compilers.sagemaker.check import Finding, check_document, refuse_w
 from millrace.compilers.sagemaker.limits import DEFINITION_CHARACTERS
 from millrace.errors import UnsupportedError
 from tests.compilers.sagemaker.definitions import of_digits
-from tests.compilers.sagemaker.documents import changed, clean, get, keys_of, set_in
+from tests.compilers.sagemaker.documents import changed, clean, get, keys_of, processing, set_in
 
 MISTAKES: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("mistakes.yaml").read_text())
 
@@ -87,6 +87,29 @@ class TestTogether:
             "Steps.train.Arguments.RoleArn",
             "Steps.answers.Arguments.MaxPayloadInMB",
         ]
+
+    def test_one_mistake_in_many_steps_is_told_once(self) -> None:
+        text = changed({f"@{name}/Arguments/RoleArn": "millrace" for name in ("train", "evaluate")})
+        with pytest.raises(UnsupportedError) as refused:
+            refuse_wrong(text)
+        (line,) = str(refused.value).splitlines()
+        assert line.startswith("Steps.train.Arguments.RoleArn: ")
+        assert line.endswith("(also Steps.evaluate.Arguments.RoleArn)")
+
+    @pytest.mark.parametrize(("hosts", "wrong"), [(6, False), (7, True)])
+    def test_hosts_that_get_no_shard(self, hosts: int, wrong: bool) -> None:
+        made = {"Get": "Steps.shard.ProcessingOutputConfig.Outputs['shards'].S3Output.S3Uri"}
+        words = ["millrace.components.shard.spec:shard", "--parameters", '{"sha', 'rds":2}', "--task", "shard"]
+        added = {
+            "Steps/-": processing("shard", arguments=words, inputs=[], outputs=["shards"]),
+            "@preprocess/Arguments/ProcessingInputs/1/S3Input/S3Uri": {
+                "Std:Join": {"On": "/", "Values": [made, "shards/"]}
+            },
+            "@preprocess/Arguments/ProcessingResources/ClusterConfig/InstanceCount": hosts,
+        }
+        found = [str(finding) for finding in check_document(changed(added))]
+        assert len(found) == int(wrong), found
+        assert all("7 hosts for fewer shards of step 'shard' (2 of each channel, 6 at most)" in one for one in found)
 
     def test_warnings_are_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
         refuse_wrong(changed({"Parameters/-": {"Name": "spare", "Type": "String"}}))
