@@ -115,14 +115,19 @@ def configured(*names: str) -> None:
         api.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
 
 
-def run(directory: Path, model: Path, records: Path, config: str, **parameters: Any) -> TaskResult:
+def run(
+    directory: Path, model: Path, records: Path, config: str, rollout_seconds: int = 0, **parameters: Any
+) -> TaskResult:
     """Run the component as the step's container does."""
+    work = EndpointWork(
+        name="digits", config=config, variant="main", region="us-east-1", cpus=2, rollout_seconds=rollout_seconds
+    )
     request = TaskRequest(
         name="deploy",
         component=deploy.spec.entry,
         parameters=DeployParameters.model_validate({"name": "digits", **parameters}).model_dump(mode="json"),
         inputs={"model": (GivenArtifact(path=model),), "records": (GivenArtifact(path=records),)},
-        endpoint=EndpointWork(name="digits", config=config, variant="main", region="us-east-1", cpus=2),
+        endpoint=work,
     )
     request.write(directory)
     return attempt(directory, request)
@@ -209,6 +214,45 @@ def test_the_first_model_has_nothing_to_go_back_to(
     with pytest.raises(TaskFailedError, match="no earlier configuration to go back to: the endpoint stays"):
         run(tmp_path, model, records, "first")
     assert "millrace:accepted" not in tags()
+
+
+def test_an_update_is_waited_for_as_long_as_a_rollout_takes(
+    aws: FakeAws, model: Path, records: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("millrace.components.deploy.sagemaker._POLL_SECONDS", 0.05)
+    configured("first", "second")
+    api = sagemaker()
+    api.create_endpoint(EndpointName="digits", EndpointConfigName="first")
+    asked_by_invoke(aws, {"first": server, "second": server})
+    run(tmp_path / "1", model, records, "first")
+    aws.update_looks = 3
+    api.update_endpoint(EndpointName="digits", EndpointConfigName="second")
+    run(tmp_path / "2", model, records, "second", rollout_seconds=60, startup_timeout_seconds=0.01)
+    assert tags()["millrace:accepted"] == "second"
+
+
+@pytest.mark.parametrize(
+    ("looks", "message", "served"),
+    [
+        (2, "still Updating after 0.01 s\nthe earlier configuration 'first' serves again", "first"),
+        (9, "'first' shall serve again, but: the endpoint 'digits' is Updating: wait until that is done", "second"),
+    ],
+)
+def test_an_update_that_takes_too_long_is_taken_back_where_that_is_possible(
+    aws: FakeAws, model: Path, records: Path, server: str, tmp_path: Path, looks: int, message: str, served: str
+) -> None:
+    configured("first", "second")
+    api = sagemaker()
+    api.create_endpoint(EndpointName="digits", EndpointConfigName="first")
+    asked_by_invoke(aws, {"first": server, "second": server})
+    run(tmp_path / "1", model, records, "first")
+    aws.update_looks = looks
+    api.update_endpoint(EndpointName="digits", EndpointConfigName="second")
+    aws.update_looks = 0
+    with pytest.raises(TaskFailedError, match=message):
+        run(tmp_path / "2", model, records, "second", startup_timeout_seconds=0.01)
+    assert api.describe_endpoint(EndpointName="digits")["EndpointConfigName"] == served
+    assert tags()["millrace:accepted"] == "first"
 
 
 def test_no_endpoint(aws: FakeAws, model: Path, records: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from millrace.errors import TaskFailedError, UnsupportedError
 from millrace.runners.sagemaker.place import Place
 from millrace.runners.sagemaker.servers import open_server
+from millrace.runners.sagemaker.transform import transform
 from tests.runners.sagemaker.jobs import BUCKET, IMAGE, put
 
 pytestmark = pytest.mark.docker
@@ -103,6 +104,22 @@ def test_an_isolated_server_of_plain_files_answers(place: Place, image: str) -> 
         answer = ask(server.url, "x")
     assert answer["model"] == {"1/saved_model.pb": "m"}
     assert answer["known"] == ["AWS_DEFAULT_REGION", "AWS_REGION"]
+
+
+def test_a_transform_job_takes_no_plain_files(place: Place) -> None:
+    put(place, "plain/1/saved_model.pb", "m")
+    put(place, "asked/a", "1")
+    source = {"S3DataSource": {"S3Uri": f"s3://{BUCKET}/plain/", "S3DataType": "S3Prefix", "CompressionType": "None"}}
+    request = {
+        "TransformInput": {
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/asked/"}}
+        },
+        "TransformOutput": {"S3OutputPath": f"s3://{BUCKET}/answers/"},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    }
+    ended = transform(place, "plain", request, {"Image": "never-pulled:1", "ModelDataSource": source})
+    assert (ended.state, ended.properties["TransformJobStatus"]) == ("Failed", "Failed")
+    assert ended.reason.startswith("ValidationException: the model has a ModelDataSource, which batch transform")
 
 
 def fails(place: Place, name: str, container: dict[str, Any], reason: str, timeout: float = 60) -> None:
