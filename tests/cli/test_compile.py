@@ -190,6 +190,12 @@ class TestSageMaker:
         assert answer.returncode == 0, answer.stderr
         assert "note: " not in answer.stdout
 
+    def test_images_of_another_region_are_told(self, project: Path) -> None:
+        images = "target.images.prefix=123456789012.dkr.ecr.eu-central-1.amazonaws.com/millrace/"
+        answer = compile_here(project, *PLAY, "target=sagemaker", images)
+        assert answer.returncode == 0, answer.stderr
+        assert "is in another than target.region=us-east-1: `millrace build push=ACCOUNT.dkr.ecr.us-" in answer.stdout
+
     def test_it_can_be_printed(self, project: Path) -> None:
         answer = compile_here(project, *PLAY, "target=sagemaker", "output=-")
         assert json.loads(answer.stdout)["Version"] == "2020-12-01"

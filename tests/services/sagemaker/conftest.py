@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +15,38 @@ from millrace.services.sagemaker import Document, read_document
 from millrace.services.sagemaker import Session as Opened
 from millrace.services.sagemaker import session as open_session
 from millrace.targets.sagemaker import SageMaker, Session
-from tests.services.sagemaker.fake import ACCOUNT, FakeAws, serving
+from tests.services.sagemaker.fake import ACCOUNT, SECRET, FakeAws, serving
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/jobs"
 BUCKET = "millrace-tests"
 SMALL = Path(__file__).with_name("small.json")
+WORDS = ["target=sagemaker", f"target.role={ROLE}", f"target.bucket={BUCKET}"]
+
+
+class Run:
+    """`millrace COMMAND WORDS` in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def command(self, command: str, *words: str) -> list[str]:
+        return [sys.executable, "-m", "millrace", command, *WORDS, "target.session.poll_seconds=0.05", *words]
+
+    def __call__(self, command: str, *words: str, code: int = 0) -> str:
+        answer = subprocess.run(
+            self.command(command, *words),
+            cwd=self.folder,
+            env={**os.environ, "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=180,
+        )
+        shown = answer.stdout + answer.stderr
+        assert answer.returncode == code, shown
+        assert SECRET not in shown
+        assert "Traceback" not in shown
+        return shown
 
 
 @pytest.fixture(autouse=True, scope="session")

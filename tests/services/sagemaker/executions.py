@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Execution", "Play", "RefusalError", "read_definition", "started"]
+__all__ = ["Execution", "Play", "RefusalError", "check_start", "read_definition"]
 
 _METADATA = {
     "Processing": ("ProcessingJob", "processing-job"),
@@ -53,9 +53,6 @@ class Execution:
     """One execution and its steps."""
 
     arn: str
-    name: str
-    pipeline: str
-    """Its ARN."""
     definition: str
     asked: dict[str, Any]
     """The request that started it."""
@@ -63,7 +60,6 @@ class Execution:
     status: str = "Executing"
     reason: str = ""
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)
-    begun: float = field(default_factory=time.time)
     changed: float = field(default_factory=time.time)
 
     @property
@@ -152,8 +148,8 @@ class Execution:
         self.status = "Stopped"
 
 
-def started(pipeline: str, definition: str, asked: dict[str, Any], play: Play) -> Execution:
-    """A new execution of a pipeline, when its parameters and steps are those of the definition.
+def check_start(definition: str, asked: Mapping[str, Any]) -> None:
+    """Whether parameters and steps of a request that starts an execution are those of the definition.
 
     Raises:
         RefusalError: As the service answers.
@@ -172,9 +168,6 @@ def started(pipeline: str, definition: str, asked: dict[str, Any], play: Play) -
     for item in config.get("SelectedSteps") or []:
         if item["StepName"] not in known:
             raise RefusalError(f"Step [{item['StepName']}] of SelectedSteps is not in the pipeline")
-    name = f"{next(_numbers):012d}"
-    display = asked.get("PipelineExecutionDisplayName") or f"execution-{int(time.time() * 1000)}"
-    return Execution(f"{pipeline}/execution/x{name[1:]}", display, pipeline, definition, asked, play)
 
 
 def read_definition(text: str) -> dict[str, Any]:

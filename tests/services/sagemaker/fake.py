@@ -1,7 +1,7 @@
 """AWS on this machine: moto's server, with what it lacks for SageMaker added before it.
 
-Every request is written down and held against botocore's shapes. Executions of pipelines are kept here, where they go
-on step by step; endpoints can be updated; quotas can be listed. All else is moto's.
+Every request is written down and held against botocore's shapes. How executions of pipelines go on, step by step, is
+kept here; endpoints can be updated; quotas can be listed. All else is moto's, refusals too.
 
     with serving(FakeAws()) as aws:
         aws.environment()                      # what a process needs to reach it
@@ -23,7 +23,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import make_server
 
 from tests.services.sagemaker.asked import Call, wrong_fields
-from tests.services.sagemaker.executions import Execution, Play, RefusalError, read_definition, started
+from tests.services.sagemaker.executions import Execution, Play, RefusalError, check_start, read_definition
 from tests.services.sagemaker.server import Answer, Application, Quiet
 
 __all__ = ["ACCOUNT", "SECRET", "FakeAws", "RefusalError", "serving"]
@@ -145,7 +145,7 @@ class FakeAws:
         return _kept("sagemaker")[ACCOUNT][call.region]
 
     def execution(self, call: Call) -> Execution:
-        """The one that a call is about."""
+        """The one that a call is about, where moto has no answer of its own."""
         found = self.executions.get(call.asked["PipelineExecutionArn"])
         if found is None:
             raise RefusalError(f"Pipeline execution {call.asked['PipelineExecutionArn']} not found", "ResourceNotFound")
@@ -157,9 +157,6 @@ def _checked(fake: FakeAws, call: Call) -> None:
     role = call.asked.get("RoleArn", "")
     if role.endswith("/unknown"):
         raise RefusalError(f"The role {role} could not be assumed by sagemaker.amazonaws.com")
-    name = call.asked["PipelineName"]
-    if call.operation == "UpdatePipeline" and name not in fake.backend(call).pipelines:
-        raise RefusalError(f"Pipeline {name} does not exist.", "ResourceNotFound")
     if "PipelineDefinition" in call.asked:
         read_definition(call.asked["PipelineDefinition"])
     if "PipelineDefinitionS3Location" in call.asked:
@@ -173,15 +170,11 @@ def _checked(fake: FakeAws, call: Call) -> None:
         read_definition(stored.value.decode())
 
 
-def _described(fake: FakeAws, call: Call) -> None:
-    name = call.asked["PipelineName"].rpartition("/")[2]
-    if name not in fake.backend(call).pipelines:
-        raise RefusalError(f"Pipeline '{name}' does not exist.", "ResourceNotFound")
-
-
-def _start(fake: FakeAws, call: Call) -> Answer:
-    _described(fake, call)
-    pipeline = fake.backend(call).pipelines[call.asked["PipelineName"].rpartition("/")[2]]
+def _start(fake: FakeAws, call: Call) -> Answer | None:
+    """moto starts it, when the definition allows; how it goes on is kept here."""
+    pipeline = fake.backend(call).pipelines.get(call.asked["PipelineName"])
+    if pipeline is None:
+        return None
     for execution in fake.executions.values():
         if execution.asked["ClientRequestToken"] == call.asked["ClientRequestToken"]:
             if execution.asked != call.asked:
@@ -190,27 +183,42 @@ def _start(fake: FakeAws, call: Call) -> Answer:
     source = call.asked.get("SelectiveExecutionConfig", {}).get("SourcePipelineExecutionArn")
     if source and source not in fake.executions:
         raise RefusalError(f"Source execution {source} not found", "ResourceNotFound")
-    made = started(pipeline.arn, str(pipeline.pipeline_definition), call.asked, fake.play)
-    fake.executions[made.arn] = made
-    return {"PipelineExecutionArn": made.arn}
+    definition = str(pipeline.pipeline_definition)
+    check_start(definition, call.asked)
+    asked = call.asked
+    answer: Answer = fake.backend(call).start_pipeline_execution(
+        asked["PipelineName"],
+        asked.get("PipelineExecutionDisplayName") or f"execution-{int(time.time() * 1000)}",
+        asked.get("PipelineParameters") or [],
+        asked.get("PipelineExecutionDescription", ""),
+        asked.get("ParallelismConfiguration"),
+        asked["ClientRequestToken"],
+    )
+    arn = answer["PipelineExecutionArn"]
+    fake.executions[arn] = Execution(arn, definition, asked, fake.play)
+    return answer
 
 
-def _describe(fake: FakeAws, call: Call) -> Answer:
-    execution = fake.execution(call)
-    asked = execution.asked
+def _described(fake: FakeAws, call: Call, answer: Answer) -> Answer:
+    execution = fake.executions[answer["PipelineExecutionArn"]]
     told = {
-        "PipelineArn": execution.pipeline,
-        "PipelineExecutionArn": execution.arn,
-        "PipelineExecutionDisplayName": execution.name,
         "PipelineExecutionStatus": execution.status,
-        "PipelineExecutionDescription": asked.get("PipelineExecutionDescription"),
-        "CreationTime": execution.begun,
         "LastModifiedTime": execution.changed,
         "FailureReason": execution.reason or None,
-        "SelectiveExecutionConfig": asked.get("SelectiveExecutionConfig"),
-        "ParallelismConfiguration": asked.get("ParallelismConfiguration"),
+        "SelectiveExecutionConfig": execution.asked.get("SelectiveExecutionConfig"),
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in (answer | told).items() if value is not None}
+
+
+def _listed(fake: FakeAws, call: Call, answer: Answer) -> Answer:
+    """In the order that is asked for, page by page."""
+    key = "PipelineExecutionSummaries"
+    found = [
+        item | {"PipelineExecutionStatus": fake.executions[item["PipelineExecutionArn"]].status} for item in answer[key]
+    ]
+    if call.asked.get("SortOrder") != "Ascending":
+        found.reverse()
+    return _page(call, key, found)
 
 
 def _steps(fake: FakeAws, call: Call) -> Answer:
@@ -222,25 +230,6 @@ def _steps(fake: FakeAws, call: Call) -> Answer:
     if call.asked.get("SortOrder") != "Ascending":
         found.reverse()
     return _page(call, "PipelineExecutionSteps", found)
-
-
-def _executions(fake: FakeAws, call: Call) -> Answer:
-    _described(fake, call)
-    name = call.asked["PipelineName"].rpartition("/")[2]
-    found = [
-        {
-            "PipelineExecutionArn": item.arn,
-            "StartTime": item.begun,
-            "PipelineExecutionStatus": item.status,
-            "PipelineExecutionDescription": item.asked.get("PipelineExecutionDescription", ""),
-            "PipelineExecutionDisplayName": item.name,
-        }
-        for item in fake.executions.values()
-        if item.pipeline.rpartition("/")[2] == name
-    ]
-    if call.asked.get("SortOrder") != "Ascending":
-        found.reverse()
-    return _page(call, "PipelineExecutionSummaries", found)
 
 
 def _page(call: Call, key: str, items: list[Any]) -> Answer:
@@ -296,15 +285,6 @@ def _endpoint(fake: FakeAws, call: Call, answer: Answer) -> Answer:
     return answer | last | ({"FailureReason": change["failure"]} if change["failure"] else {})
 
 
-def _definition(fake: FakeAws, call: Call) -> Answer:
-    execution = fake.execution(call)
-    return {"PipelineDefinition": execution.definition, "CreationTime": execution.begun}
-
-
-def _parameters(fake: FakeAws, call: Call) -> Answer:
-    return {"PipelineParameters": fake.execution(call).asked.get("PipelineParameters") or []}
-
-
 def _tuning(fake: FakeAws, call: Call) -> Answer | None:
     name = call.asked["HyperParameterTuningJobName"]
     if name not in fake.trials:
@@ -329,13 +309,8 @@ def _quotas(fake: FakeAws, call: Call) -> Answer:
 _ACTIONS: dict[str, Callable[[FakeAws, Call], Answer | None]] = {
     "sagemaker:CreatePipeline": _checked,
     "sagemaker:UpdatePipeline": _checked,
-    "sagemaker:DescribePipeline": _described,
     "sagemaker:StartPipelineExecution": _start,
-    "sagemaker:DescribePipelineExecution": _describe,
-    "sagemaker:DescribePipelineDefinitionForExecution": _definition,
-    "sagemaker:ListPipelineParametersForExecution": _parameters,
     "sagemaker:ListPipelineExecutionSteps": _steps,
-    "sagemaker:ListPipelineExecutions": _executions,
     "sagemaker:StopPipelineExecution": _stop,
     "sagemaker:RetryPipelineExecution": _retry,
     "sagemaker:UpdateEndpoint": _update_endpoint,
@@ -343,7 +318,11 @@ _ACTIONS: dict[str, Callable[[FakeAws, Call], Answer | None]] = {
     "sagemaker:ListTrainingJobsForHyperParameterTuningJob": _trials,
     "service-quotas:ListServiceQuotas": _quotas,
 }
-_CHANGES: dict[str, Callable[[FakeAws, Call, Answer], Answer]] = {"sagemaker:DescribeEndpoint": _endpoint}
+_CHANGES: dict[str, Callable[[FakeAws, Call, Answer], Answer]] = {
+    "sagemaker:DescribeEndpoint": _endpoint,
+    "sagemaker:DescribePipelineExecution": _described,
+    "sagemaker:ListPipelineExecutions": _listed,
+}
 
 
 @contextmanager

@@ -6,42 +6,13 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.services.sagemaker.conftest import BUCKET, ROLE, SMALL
-from tests.services.sagemaker.fake import SECRET, FakeAws, RefusalError
-
-WORDS = ["target=sagemaker", f"target.role={ROLE}", f"target.bucket={BUCKET}"]
-
-
-class Run:
-    """`millrace COMMAND WORDS` against the stand-in."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def command(self, command: str, *words: str) -> list[str]:
-        return [sys.executable, "-m", "millrace", command, *WORDS, "target.session.poll_seconds=0.05", *words]
-
-    def __call__(self, command: str, *words: str, code: int = 0) -> str:
-        answer = subprocess.run(
-            self.command(command, *words),
-            cwd=self.folder,
-            env={**os.environ, "COLUMNS": "200"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=180,
-        )
-        shown = answer.stdout + answer.stderr
-        assert answer.returncode == code, shown
-        assert SECRET not in shown
-        assert "Traceback" not in shown
-        return shown
+from tests.services.sagemaker.conftest import SMALL, Run
+from tests.services.sagemaker.fake import FakeAws, RefusalError
 
 
 @pytest.fixture

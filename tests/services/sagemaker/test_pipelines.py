@@ -161,6 +161,15 @@ class TestUpsert:
             upsert_pipeline(session, read_document(wrong, "small"), ROLE)
         assert aws.calls == []
 
+    def test_images_of_another_region_are_refused(self, session: Session, document: Document, aws: FakeAws) -> None:
+        far = document.text.replace(".ecr.us-east-1.", ".ecr.eu-west-1.")
+        told = (
+            r"in another than target\.region=us-east-1: push them with `millrace build push=ACCOUNT.dkr.ecr.us-east-1"
+        )
+        with pytest.raises(UnsupportedError, match=told):
+            upsert_pipeline(session, read_document(far, "small"), ROLE)
+        assert aws.calls == []
+
     def test_a_role_that_can_not_be_used_is_told(self, session: Session, document: Document) -> None:
         with pytest.raises(ServiceError, match=r"role arn:.*/unknown can't be used: .*iam:PassRole"):
             upsert_pipeline(session, document, f"arn:aws:iam::{ACCOUNT}:role/unknown")
@@ -222,6 +231,29 @@ class TestSubmit:
         aws.broken = lose
         submit_run(session, document, Submit(), "a")
         assert len(aws.executions) == 1
+
+    @pytest.mark.parametrize(
+        ("code", "message"),
+        [
+            ("ResourceNotFound", "Pipeline 'small' does not exist."),
+            ("ValidationException", "Could not find pipeline with PipelineName small."),
+            ("ValidationException", "Pipeline arn:aws:sagemaker:us-east-1:1:pipeline/small does not exist."),
+        ],
+    )
+    def test_the_first_one_makes_the_pipeline_whatever_the_words_for_a_missing_one(
+        self, session: Session, document: Document, aws: FakeAws, code: str, message: str
+    ) -> None:
+        looks = ("sagemaker:DescribePipeline", "sagemaker:ListPipelineExecutions")
+        aws.broken = lambda call: RefusalError(message, code) if call.name in looks else None
+        assert submit_run(session, document, Submit(), "a").change == "created"
+
+    def test_another_refusal_is_no_missing_pipeline(self, session: Session, document: Document, aws: FakeAws) -> None:
+        aws.broken = lambda call: RefusalError("1 validation error detected")
+        with pytest.raises(ServiceError, match="1 validation error detected"):
+            submit_run(session, document, Submit(), "a")
+        with pytest.raises(ServiceError, match="1 validation error detected"):
+            upsert_pipeline(session, document, ROLE)
+        assert aws.changes() == []
 
     @pytest.mark.parametrize(
         ("parameters", "message"),

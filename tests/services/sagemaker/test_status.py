@@ -128,6 +128,39 @@ def test_follow_gives_up_on_what_does_not_pass(session: Session, run: Execution,
         follow(session, plan, lambda status: None)
 
 
+@pytest.mark.parametrize(
+    ("code", "status"), [("NotImplemented", 501), ("500", 500), ("UnknownOperationException", 400)]
+)
+def test_who_does_not_know_about_steps_still_tells_of_the_run(
+    run: Execution, session: Session, look: Callable[[], RunStatus], aws: FakeAws, code: str, status: int
+) -> None:
+    steps = "sagemaker:ListPipelineExecutionSteps"
+    aws.broken = lambda call: RefusalError("not here", code, status) if call.name == steps else None
+    first = look()
+    assert (first.state, set(states(first).values())) == ("running", {"unknown"})
+    assert "does not know ListPipelineExecutionSteps" in first.note
+    with pytest.raises(ConfigError, match="what answers here does not tell its job"):
+        read_log(session, *step_of(first, "train"))
+    asked: list[int] = []
+
+    def watch(status: RunStatus) -> None:
+        asked.append(aws.count(steps))
+        if len(asked) == 3:
+            run.end()
+
+    assert follow(session, read_plan(session, run.arn), watch).succeeded
+    assert len(asked) > 3
+    assert len(set(asked)) == 1, "asked for steps once"
+
+
+def test_a_failure_of_aws_itself_is_no_such_answer(run: Execution, look: Callable[[], RunStatus], aws: FakeAws) -> None:
+    steps = "sagemaker:ListPipelineExecutionSteps"
+    aws.broken = lambda call: RefusalError("oh", "InternalFailure", 500) if call.name == steps else None
+    with pytest.raises(ServiceError, match="AWS failed with 500") as caught:
+        look()
+    assert caught.value.may_pass
+
+
 def test_the_run_that_is_asked_about(session: Session, document: Document, run: Execution) -> None:
     later = submit_run(session, document, Submit(), "second")
     assert find_run(session, None, "small") == later.arn
