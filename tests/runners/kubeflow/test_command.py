@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,52 +17,23 @@ from millrace.pipelines.digits import Digits
 from millrace.pipelines.digits import digits as pictures
 from millrace.targets.kubeflow import Kubeflow
 from millrace.testing import run_component
+from tests.runners.rehearsals import SECONDS, Started, left, starting, wait_until_gone, wait_until_running
 
 documents = pytest.importorskip("tests.runners.kubeflow.documents", reason="needs kfp")
 pytestmark = pytest.mark.docker
 
-Started = Callable[..., subprocess.Popen[str]]
-
 
 @pytest.fixture
 def started(docker_engine: Any, tmp_path: Path) -> Iterator[Started]:
-    """Starts `millrace rehearse` in the test's folder; what still runs when the test has failed is ended."""
-    processes = []
-
-    def start(*words: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "millrace", "rehearse", *words],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def containers(engine: Any, pipeline: str) -> list[Any]:
-    """Containers of rehearsals of a pipeline."""
-    found = engine.containers.list(all=True, ignore_removed=True, filters={"label": "millrace.rehearsal"})
-    return [container for container in found if container.name.startswith(f"{pipeline}-")]
-
-
-def wait_for_containers(engine: Any, pipeline: str) -> None:
-    deadline = time.monotonic() + 60
-    while not [found for found in containers(engine, pipeline) if found.status == "running"]:
-        assert time.monotonic() < deadline, "no container was started"
-        time.sleep(0.1)
+    """Starts `millrace rehearse` in the test's folder."""
+    with starting(tmp_path) as start:
+        yield start
 
 
 def test_a_document_of_anybody_is_rehearsed(started: Started, tmp_path: Path) -> None:
     path = documents.compiled(documents.chain, tmp_path)
     process = started(f"document={path.name}", "parameters.rows=6")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, out + err
     assert "output lines = 6" in out
     assert "make-dataset.accuracy" in out
@@ -76,7 +44,7 @@ def test_a_document_of_anybody_is_rehearsed(started: Started, tmp_path: Path) ->
 
 def test_a_failed_rehearsal_says_what_failed(started: Started, tmp_path: Path) -> None:
     process = started(f"document={documents.compiled(documents.exit_handler, tmp_path)}")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 1, out + err
     assert "  | about to fail: on purpose" in out
     assert "exit: failed in" in out
@@ -94,7 +62,7 @@ def test_what_is_no_document_is_refused(started: Started, tmp_path: Path, text: 
     if text is not None:
         (tmp_path / "wrong.yaml").write_text(text)
     process = started("document=wrong.yaml")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 2
     assert told in err
     assert "Traceback" not in err
@@ -104,19 +72,19 @@ def test_a_document_whose_steps_need_a_cluster_is_refused(started: Started, tmp_
     text = compile_pipeline(pictures.compose(Digits()), Kubeflow())
     (tmp_path / "document.yaml").write_text(text)
     process = started("document=document.yaml")
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 2
     assert "deploymentSpec.executors.exec-deploy.container.args: this step hands its work to a service" in err
 
 
 def test_a_signal_ends_a_rehearsal_in_order(started: Started, tmp_path: Path, docker_engine: Any) -> None:
     process = started(f"document={documents.compiled(documents.lasting, tmp_path)}")
-    wait_for_containers(docker_engine, "lasting")
+    wait_until_running(docker_engine, tmp_path, process)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, out + err
     assert "lasting: cancelled" in out
-    assert containers(docker_engine, "lasting") == []
+    assert left(docker_engine, tmp_path) == []
     (record,) = (tmp_path / "build" / "rehearsals").glob("*/rehearsal.json")
     assert json.loads(record.read_text())["state"] == "cancelled"
 
@@ -126,13 +94,14 @@ def test_leftovers_of_a_killed_rehearsal_are_removed_by_the_next(
 ) -> None:
     path = documents.compiled(documents.lasting, tmp_path)
     process = started(f"document={path}")
-    wait_for_containers(docker_engine, "lasting")
+    wait_until_running(docker_engine, tmp_path, process)
     process.kill()
-    process.communicate(timeout=30)
-    assert containers(docker_engine, "lasting")
+    process.communicate(timeout=SECONDS)
+    [killed] = (tmp_path / "build" / "rehearsals").glob("lasting-*")
     process = started(f"document={documents.compiled(documents.optional, tmp_path)}")
-    assert process.wait(timeout=120) == 0
-    assert containers(docker_engine, "lasting") == []
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, out + err
+    wait_until_gone(docker_engine, killed.name)
 
 
 @pytest.mark.slow

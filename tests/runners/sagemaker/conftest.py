@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from millrace.runners.engine import connect
-from millrace.runners.leftovers import LABEL
 from millrace.runners.sagemaker.place import Place, open_place
 from millrace.runners.sagemaker.record import Rehearsal
 from millrace.runners.store import Store, open_store
+from tests.runners.rehearsals import left_behind
 from tests.runners.sagemaker.jobs import IMAGE
 from tests.runners.sagemaker.rehearsed import Rehearsed, run_rehearsal
 
@@ -31,23 +31,12 @@ def place(docker_engine: Any, job_store: Store, tmp_path: Path) -> Iterator[Plac
     identity = f"test-{uuid.uuid4().hex[:8]}"
     engine = connect(identity)
     try:
-        with open_place(engine, job_store, tmp_path, region="us-east-1", grace=10) as opened:
+        with open_place(engine, job_store, tmp_path, region="us-east-1", grace=4) as opened:
             yield opened
         assert left_behind(docker_engine, identity) == []
         assert [path for path in tmp_path.iterdir() if path.name != "jobs"] == []
     finally:
         engine.close()
-
-
-def left_behind(docker_engine: Any, identity: str) -> list[str]:
-    """Names of containers, networks and volumes of a rehearsal."""
-    mine = {"label": f"{LABEL}={identity}"}
-    found = [
-        *docker_engine.containers.list(all=True, ignore_removed=True, filters=mine),
-        *docker_engine.networks.list(filters=mine),
-        *docker_engine.volumes.list(filters=mine),
-    ]
-    return [item.name for item in found]
 
 
 @pytest.fixture(scope="session")

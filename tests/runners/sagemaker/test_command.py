@@ -6,53 +6,26 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.runners.rehearsals import SECONDS, Started, left, starting, wait_until_gone, wait_until_running
 from tests.runners.sagemaker import definitions as made
 from tests.runners.sagemaker.test_rehearsal import ask
 
 pytestmark = pytest.mark.docker
 
-Started = Callable[..., subprocess.Popen[str]]
-
 
 @pytest.fixture
-def started(stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Started:
+def started(stand_in: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
     """Starts `millrace rehearse` in the test's folder."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-
-    def start(*words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "millrace", "rehearse", *words],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return start
-
-
-def left(engine: Any, pipeline: str) -> list[str]:
-    """Names of containers and networks of rehearsals of a pipeline."""
-    mine = {"label": "millrace.rehearsal"}
-    found = [*engine.containers.list(all=True, filters=mine, ignore_removed=True), *engine.networks.list(filters=mine)]
-    return [item.name for item in found if pipeline in item.name]
-
-
-def wait_for(engine: Any, pipeline: str) -> None:
-    deadline = time.monotonic() + 120
-    while len(left(engine, pipeline)) < 2:
-        assert time.monotonic() < deadline, "no container was started"
-        time.sleep(0.1)
+    with starting(tmp_path) as start:
+        yield start
 
 
 def lasting(folder: Path, name: str) -> None:
@@ -63,7 +36,7 @@ def lasting(folder: Path, name: str) -> None:
 def test_a_definition_of_anybody_is_rehearsed(started: Started, tmp_path: Path, docker_engine: Any) -> None:
     (tmp_path / "toy.json").write_text(made.document(made.prepare(), made.train(hosts=2)))
     process = started("document=toy.json", "parameters.size=4")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, out + err
     assert "note: parameter role was not given" in out
     assert re.search(r"prepare\.size +4\n", out)
@@ -71,18 +44,18 @@ def test_a_definition_of_anybody_is_rehearsed(started: Started, tmp_path: Path, 
     (record,) = (tmp_path / "build" / "rehearsals").glob("toy-*/rehearsal.json")
     assert json.loads(record.read_text())["parameters"]["size"] == 4
     assert f"record, logs and outputs: build/rehearsals/{record.parent.name}" in out
-    assert left(docker_engine, "toy-") == []
+    assert left(docker_engine, tmp_path) == []
 
 
 def test_a_failed_rehearsal_says_what_failed(started: Started, tmp_path: Path, docker_engine: Any) -> None:
     failing = made.prepare("breaks", "import sys; print('about to fail'); sys.exit('on purpose')")
     (tmp_path / "broken.json").write_text(made.document(failing))
     process = started("document=broken.json")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 1, out + err
     assert "  | about to fail" in out
     assert "broken: failed in" in out
-    assert left(docker_engine, "broken-") == []
+    assert left(docker_engine, tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -97,7 +70,7 @@ def test_what_is_no_definition_is_refused(started: Started, tmp_path: Path, text
     if text is not None:
         (tmp_path / "wrong.json").write_text(text)
     process = started("document=wrong.json")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 2
     assert told in err
     assert "Traceback" not in err
@@ -117,21 +90,21 @@ def test_an_endpoint_is_held_until_a_signal(started: Started, tmp_path: Path, do
     assert found, lines
     assert ask(found[1], "2")[:2] == (200, "6")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, out + err
     assert "held: succeeded" in out
-    assert left(docker_engine, "held-") == []
+    assert left(docker_engine, tmp_path) == []
 
 
 def test_a_signal_ends_a_rehearsal_in_order(started: Started, tmp_path: Path, docker_engine: Any) -> None:
     lasting(tmp_path, "stopped")
     process = started("document=stopped.json")
-    wait_for(docker_engine, "stopped-")
+    wait_until_running(docker_engine, tmp_path, process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, out + err
     assert "stopped: cancelled" in out
-    assert left(docker_engine, "stopped-") == []
+    assert left(docker_engine, tmp_path) == []
     (record,) = (tmp_path / "build" / "rehearsals").glob("*/rehearsal.json")
     assert json.loads(record.read_text())["steps"]["sleeps"]["state"] == "cancelled"
 
@@ -141,12 +114,12 @@ def test_leftovers_of_a_killed_rehearsal_are_removed_by_the_next(
 ) -> None:
     lasting(tmp_path, "killed")
     process = started("document=killed.json")
-    wait_for(docker_engine, "killed-")
+    wait_until_running(docker_engine, tmp_path, process)
     process.kill()
-    process.communicate(timeout=30)
-    assert left(docker_engine, "killed-")
+    process.communicate(timeout=SECONDS)
+    [killed] = (tmp_path / "build" / "rehearsals").glob("killed-*")
     (tmp_path / "next.json").write_text(made.document(made.prepare()))
     process = started("document=next.json")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, out + err
-    assert left(docker_engine, "killed-") == []
+    wait_until_gone(docker_engine, killed.name)

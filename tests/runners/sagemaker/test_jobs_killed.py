@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from millrace.runners.engine import connect
-from tests.runners.sagemaker.conftest import left_behind
+from tests.runners.rehearsals import SECONDS, left_behind, wait_until_gone
 
 pytestmark = pytest.mark.docker
 
@@ -61,12 +61,12 @@ def test_after_a_kill_the_next_rehearsal_cleans_up(
     process.kill()
     process.wait()
     connect("next").close()
-    assert left_behind(docker_engine, identity) == []
+    wait_until_gone(docker_engine, identity)
     assert [path.name for path in tmp_path.iterdir()] == ["jobs"]
 
 
 def test_an_interruption_cleans_up_itself(docker_engine: Any, running: tuple[subprocess.Popen[str], str]) -> None:
     process, identity = running
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) != 0
+    assert process.wait(timeout=SECONDS) != 0
     assert left_behind(docker_engine, identity) == []
