@@ -12,51 +12,24 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from millrace.compilers.sagemaker.iam_places import places_of, widest
-from millrace.compilers.sagemaker.images import ecr_image
+from millrace.compilers.sagemaker.iam_statements import (
+    ACCOUNT,
+    BUCKET,
+    JOBS,
+    Scope,
+    alarms,
+    allow,
+    endpoint_names,
+    keys,
+    repositories,
+    scaling,
+)
+from millrace.compilers.sagemaker.iam_submitter import scheduling, submitter
 from millrace.compilers.sagemaker.walk import every_field, every_step, pattern_of
 from millrace.targets.sagemaker import SageMaker
 
 __all__ = ["Policies", "policies"]
 
-_ACCOUNT = "ACCOUNT"
-_BUCKET = "BUCKET"
-_JOBS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "Processing": (
-        ("CreateProcessingJob", "DescribeProcessingJob", "StopProcessingJob"),
-        ("processing-job/pipelines-*",),
-    ),
-    "Training": (("CreateTrainingJob", "DescribeTrainingJob", "StopTrainingJob"), ("training-job/pipelines-*",)),
-    "Tuning": (
-        (
-            "CreateHyperParameterTuningJob",
-            "CreateTrainingJob",
-            "DescribeHyperParameterTuningJob",
-            "DescribeTrainingJob",
-            "ListTrainingJobsForHyperParameterTuningJob",
-            "StopHyperParameterTuningJob",
-            "StopTrainingJob",
-        ),
-        ("hyper-parameter-tuning-job/*", "training-job/*"),  # the service names these itself
-    ),
-    "Transform": (
-        ("CreateTransformJob", "DescribeTransformJob", "StopTransformJob"),
-        ("transform-job/pipelines-*", "model/*"),
-    ),
-    "Model": (("CreateModel", "DescribeModel"), ("model/*",)),
-    "RegisterModel": (
-        ("CreateModelPackage", "CreateModelPackageGroup", "DescribeModelPackage", "DescribeModelPackageGroup"),
-        ("model-package-group/{group}", "model-package/{group}/*"),
-    ),
-    "EndpointConfig": (
-        ("CreateEndpointConfig", "DescribeEndpointConfig"),
-        ("endpoint-config/*", "model/*"),
-    ),
-    "Endpoint": (
-        ("CreateEndpoint", "DescribeEndpoint", "UpdateEndpoint"),
-        ("endpoint/{endpoint}", "endpoint-config/*"),
-    ),
-}
-"""What a kind of step does, and to which resources below `arn:aws:sagemaker:REGION:ACCOUNT:`."""
 _EXPERIMENTS = (
     "AssociateTrialComponent",
     "CreateExperiment",
@@ -87,73 +60,55 @@ def policies(text: str, name: str, target: SageMaker, *, scheduled: bool = True)
     """
     document = json.loads(text)
     steps = list(every_step(document["Steps"]))
-    scope = _Scope(name, target)
+    scope = Scope(name, target)
     notes = [
         f"{word} stands for {meaning}: put yours in its place, or set {key}"
         for word, meaning, key in (
-            (_ACCOUNT, "the number of your AWS account", "target.role"),
-            (_BUCKET, "the bucket that runs write to", "target.bucket"),
+            (ACCOUNT, "the number of your AWS account", "target.role"),
+            (BUCKET, "the bucket that runs write to", "target.bucket"),
         )
         if word in (scope.account, scope.bucket)
     ]
     documents = {
         "trust": _document([_trusting("sagemaker.amazonaws.com", scope)]),
         "execution": _document(list(_execution(steps, document, scope))),
-        "submitter": _document([*_submitter(steps, scope), *(_scheduling(scope) if scheduled else ())]),
+        "submitter": _document([*submitter(steps, scope), *(scheduling(scope) if scheduled else ())]),
     }
     if scheduled:
         documents["scheduler_trust"] = _document([_trusting("scheduler.amazonaws.com", scope)])
         pipeline = scope.arn(f"pipeline/{scope.pipeline}")
-        documents["scheduler"] = _document([_allow("StartRuns", ["sagemaker:StartPipelineExecution"], [pipeline])])
+        documents["scheduler"] = _document([allow("StartRuns", ["sagemaker:StartPipelineExecution"], [pipeline])])
     return Policies(documents, notes)
 
 
-class _Scope:
-    """Names that stand in every policy of a definition."""
-
-    def __init__(self, pipeline: str, target: SageMaker) -> None:
-        self.region = target.region
-        self.partition = "aws-cn" if target.region.startswith("cn-") else "aws"
-        self.account = target.role.split(":")[4] if target.role else _ACCOUNT
-        self.role = target.role or f"arn:{self.partition}:iam::{_ACCOUNT}:role/ROLE"
-        self.schedule_role = target.schedule_role or self.role
-        self.bucket = target.bucket or _BUCKET
-        self.prefix = target.prefix
-        self.pipeline = pipeline
-
-    def arn(self, resource: str, service: str = "sagemaker") -> str:
-        """A resource of a service in the target's region and account."""
-        return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{resource}"
-
-
-def _execution(steps: list[Mapping[str, Any]], document: Mapping[str, Any], scope: _Scope) -> Iterator[dict[str, Any]]:
+def _execution(steps: list[Mapping[str, Any]], document: Mapping[str, Any], scope: Scope) -> Iterator[dict[str, Any]]:
     """What the role of the jobs must be allowed."""
-    for kind, (actions, resources) in _JOBS.items():
+    for kind, (actions, resources) in JOBS.items():
         used = [step for step in steps if step["Type"] == kind]
         if used:
-            yield _allow(f"Run{kind}", [f"sagemaker:{name}" for name in actions], _resources(resources, used, scope))
-    yield _allow(
-        "HandOnThisRole", ["iam:PassRole"], [scope.role], {"StringEquals": {"iam:PassedToService": _service(scope)}}
+            yield allow(f"Run{kind}", [f"sagemaker:{name}" for name in actions], _resources(resources, used, scope))
+    yield allow(
+        "HandOnThisRole", ["iam:PassRole"], [scope.role], {"StringEquals": {"iam:PassedToService": scope.service}}
     )
     if document.get("PipelineExperimentConfig"):
         kinds = ("experiment", "experiment-trial", "experiment-trial-component")
-        yield _allow(
+        yield allow(
             "RecordExperiments",
             [f"sagemaker:{name}" for name in _EXPERIMENTS],
             [scope.arn(f"{kind}/*") for kind in kinds],
         )
     if any(key == "Tags" for key, _ in every_field(steps)):
-        yield _allow("Tag", ["sagemaker:AddTags"], [scope.arn("*")])
+        yield allow("Tag", ["sagemaker:AddTags"], [scope.arn("*")])
     yield from _storage(steps, scope)
     yield from _images(steps, scope)
     yield from _keys(steps, scope)
     logs = scope.arn("log-group:/aws/sagemaker/*", "logs")
-    yield _allow(
+    yield allow(
         "WriteLogs",
         ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
         [logs],
     )
-    yield _allow(
+    yield allow(
         "WriteFigures",
         ["cloudwatch:PutMetricData"],
         ["*"],
@@ -164,12 +119,11 @@ def _execution(steps: list[Mapping[str, Any]], document: Mapping[str, Any], scop
     yield from _endpoints(steps, scope)
 
 
-def _service(scope: _Scope) -> str:
-    return f"sagemaker.amazonaws.com{'.cn' if scope.partition == 'aws-cn' else ''}"
-
-
-def _endpoints(steps: Iterable[Mapping[str, Any]], scope: _Scope) -> Iterator[dict[str, Any]]:
-    """For the step that asks and scales an endpoint."""
+def _endpoints(steps: list[Mapping[str, Any]], scope: Scope) -> Iterator[dict[str, Any]]:
+    """For rollouts, and for the step that asks and scales an endpoint."""
+    watched = alarms(steps, scope)
+    if watched:
+        yield allow("WatchRollout", ["cloudwatch:DescribeAlarms"], watched)
     asked = [
         step
         for step in steps
@@ -177,8 +131,8 @@ def _endpoints(steps: Iterable[Mapping[str, Any]], scope: _Scope) -> Iterator[di
     ]
     if not asked:
         return
-    endpoints = [scope.arn(f"endpoint/{name}") for name in _endpoint_names(steps)]
-    yield _allow(
+    endpoints = [scope.arn(f"endpoint/{name}") for name in endpoint_names(steps)]
+    yield allow(
         "AskEndpoint",
         [
             *("sagemaker:DescribeEndpoint", "sagemaker:InvokeEndpoint", "sagemaker:UpdateEndpoint"),
@@ -186,34 +140,11 @@ def _endpoints(steps: Iterable[Mapping[str, Any]], scope: _Scope) -> Iterator[di
         ],
         endpoints,
     )
-    yield _allow("ReadEndpointConfig", ["sagemaker:DescribeEndpointConfig"], [scope.arn("endpoint-config/*")])
-    actions = ("DeleteScalingPolicy", "DeleteScheduledAction", "DeregisterScalableTarget", "DescribeScalableTargets",
-               "DescribeScalingPolicies", "DescribeScheduledActions", "PutScalingPolicy", "PutScheduledAction",
-               "RegisterScalableTarget")  # fmt: skip
-    yield _allow("ScaleEndpoint", [f"application-autoscaling:{name}" for name in actions], ["*"])
-    yield _allow(
-        "AlarmsOfScaling",
-        ["cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm"],
-        [scope.arn("alarm:TargetTracking-endpoint/*", "cloudwatch")],
-    )
-    linked = "sagemaker.application-autoscaling.amazonaws.com"
-    yield _allow(
-        "RoleOfScaling",
-        ["iam:CreateServiceLinkedRole"],
-        [
-            f"arn:{scope.partition}:iam::{scope.account}:role/aws-service-role/{linked}/"
-            "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint"
-        ],
-        {"StringLike": {"iam:AWSServiceName": linked}},
-    )
+    yield allow("ReadEndpointConfig", ["sagemaker:DescribeEndpointConfig"], [scope.arn("endpoint-config/*")])
+    yield from scaling(scope)
 
 
-def _endpoint_names(steps: Iterable[Mapping[str, Any]]) -> list[str]:
-    names = {pattern_of(step["Arguments"].get("EndpointName", "*")) for step in steps if step["Type"] == "Endpoint"}
-    return sorted(names) or ["*"]
-
-
-def _resources(templates: Iterable[str], steps: Iterable[Mapping[str, Any]], scope: _Scope) -> list[str]:
+def _resources(templates: Iterable[str], steps: Iterable[Mapping[str, Any]], scope: Scope) -> list[str]:
     """The resources of a kind of step, by the names that its steps give them."""
     found = []
     for template in templates:
@@ -225,7 +156,7 @@ def _resources(templates: Iterable[str], steps: Iterable[Mapping[str, Any]], sco
     return sorted(set(found))
 
 
-def _storage(steps: list[Mapping[str, Any]], scope: _Scope) -> Iterator[dict[str, Any]]:
+def _storage(steps: list[Mapping[str, Any]], scope: Scope) -> Iterator[dict[str, Any]]:
     """Objects that are read and written: what the document names, and folders of this pipeline."""
     places = places_of(steps, scope.bucket, scope.prefix)
     for name, actions, chosen in (
@@ -233,88 +164,44 @@ def _storage(steps: list[Mapping[str, Any]], scope: _Scope) -> Iterator[dict[str
         ("WriteObjects", ["s3:AbortMultipartUpload", "s3:PutObject"], [p.pattern for p in places if p.writes]),
     ):
         if chosen:
-            yield _allow(name, actions, [f"arn:{scope.partition}:s3:::{pattern}" for pattern in widest(chosen)])
+            yield allow(name, actions, [f"arn:{scope.partition}:s3:::{pattern}" for pattern in widest(chosen)])
     buckets = sorted({place.pattern.partition("/")[0] for place in places})
     for bucket in buckets:
         keys = [place.pattern.partition("/")[2] for place in places if place.pattern.startswith(f"{bucket}/")]
         condition = {"StringLike": {"s3:prefix": widest(keys)}} if all(keys) and "*" not in keys else None
         label = re.sub(r"[^A-Za-z0-9]", "", bucket)
-        yield _allow(f"List{label}", ["s3:ListBucket"], [f"arn:{scope.partition}:s3:::{bucket}"], condition)
+        yield allow(f"List{label}", ["s3:ListBucket"], [f"arn:{scope.partition}:s3:::{bucket}"], condition)
     if buckets:
         arns = [f"arn:{scope.partition}:s3:::{bucket}" for bucket in buckets]
-        yield _allow("LocateBuckets", ["s3:GetBucketLocation"], arns)
+        yield allow("LocateBuckets", ["s3:GetBucketLocation"], arns)
 
 
-def _images(steps: Iterable[Mapping[str, Any]], scope: _Scope) -> Iterator[dict[str, Any]]:
-    repositories = set()
-    for key, value in every_field(steps):
-        if key in ("ImageUri", "TrainingImage", "Image") and isinstance(value, str):
-            found = ecr_image(value)
-            if found:
-                repositories.add(f"arn:{scope.partition}:ecr:{found.region}:{found.account}:repository/{found.name}")
-    if repositories:
-        yield _allow(
+def _images(steps: Iterable[Mapping[str, Any]], scope: Scope) -> Iterator[dict[str, Any]]:
+    found = repositories(steps, scope)
+    if found:
+        yield allow(
             "PullImages",
             ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
-            sorted(repositories),
+            found,
         )
-        yield _allow("LogInToImages", ["ecr:GetAuthorizationToken"], ["*"])
+        yield allow("LogInToImages", ["ecr:GetAuthorizationToken"], ["*"])
 
 
-def _keys(steps: Iterable[Mapping[str, Any]], scope: _Scope) -> Iterator[dict[str, Any]]:
+def _keys(steps: Iterable[Mapping[str, Any]], scope: Scope) -> Iterator[dict[str, Any]]:
     given = {value for key, value in every_field(steps) if key.endswith("KmsKeyId") and isinstance(value, str)}
-    if given:
-        keys = sorted(key if key.startswith("arn:") else scope.arn(f"key/{key}", "kms") for key in given)
-        yield _allow("UseKeys", ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*"], keys)
-        yield _allow("LendKeys", ["kms:CreateGrant"], keys, {"Bool": {"kms:GrantIsForAWSResource": "true"}})
+    actions = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*"]
+    yield from keys("UseKeys", actions, given, scope)
+    yield from keys("LendKeys", ["kms:CreateGrant"], given, scope, Bool={"kms:GrantIsForAWSResource": "true"})
 
 
 def _network() -> dict[str, Any]:
     actions = ("CreateNetworkInterface", "CreateNetworkInterfacePermission", "DeleteNetworkInterface",
                "DeleteNetworkInterfacePermission", "DescribeDhcpOptions", "DescribeNetworkInterfaces",
                "DescribeSecurityGroups", "DescribeSubnets", "DescribeVpcs")  # fmt: skip
-    return _allow("JoinNetwork", [f"ec2:{name}" for name in actions], ["*"])
+    return allow("JoinNetwork", [f"ec2:{name}" for name in actions], ["*"])
 
 
-def _submitter(steps: list[Mapping[str, Any]], scope: _Scope) -> Iterator[dict[str, Any]]:
-    """What a person must be allowed who uploads, starts and follows this pipeline."""
-    pipeline = scope.arn(f"pipeline/{scope.pipeline}")
-    actions = ("AddTags", "CreatePipeline", "DescribePipeline", "DescribePipelineDefinitionForExecution",
-               "DescribePipelineExecution", "ListPipelineExecutions", "ListPipelineExecutionSteps",
-               "ListPipelineParametersForExecution", "ListTags", "StartPipelineExecution", "StopPipelineExecution",
-               "UpdatePipeline")  # fmt: skip
-    yield _allow("RunPipeline", [f"sagemaker:{name}" for name in actions], [pipeline, f"{pipeline}/execution/*"])
-    yield _allow(
-        "HandOnRole", ["iam:PassRole"], [scope.role], {"StringEquals": {"iam:PassedToService": _service(scope)}}
-    )
-    looks = sorted(
-        {
-            f"sagemaker:{action}"
-            for kind, (known, _) in _JOBS.items()
-            if any(step["Type"] == kind for step in steps)
-            for action in known
-            if action.startswith(("Describe", "List"))
-        }
-    )
-    if looks:
-        yield _allow("LookAtJobs", looks, [scope.arn("*")])
-    logs = scope.arn("log-group:/aws/sagemaker/*", "logs")
-    yield _allow("ReadLogs", ["logs:DescribeLogStreams", "logs:GetLogEvents"], [logs])
-    definitions = f"arn:{scope.partition}:s3:::{scope.bucket}/{scope.prefix}/definitions/*"
-    yield _allow("StoreDefinitions", ["s3:GetObject", "s3:PutObject"], [definitions])
-    yield _allow("FindBucket", ["s3:ListBucket"], [f"arn:{scope.partition}:s3:::{scope.bucket}"])
-
-
-def _scheduling(scope: _Scope) -> Iterator[dict[str, Any]]:
-    """What a person must be allowed who schedules runs of this pipeline."""
-    actions = ("CreateSchedule", "DeleteSchedule", "GetSchedule", "UpdateSchedule")
-    schedules = scope.arn("schedule/default/*", "scheduler")
-    yield _allow("ScheduleRuns", [f"scheduler:{name}" for name in actions], [schedules])
-    handed = {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}
-    yield _allow("HandOnScheduleRole", ["iam:PassRole"], [scope.schedule_role], handed)
-
-
-def _trusting(service: str, scope: _Scope) -> dict[str, Any]:
+def _trusting(service: str, scope: Scope) -> dict[str, Any]:
     suffix = ".cn" if scope.partition == "aws-cn" and service.startswith("sagemaker") else ""
     return {
         "Effect": "Allow",
@@ -326,15 +213,3 @@ def _trusting(service: str, scope: _Scope) -> dict[str, Any]:
 
 def _document(statements: list[dict[str, Any]]) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": statements}
-
-
-def _allow(
-    name: str, actions: Iterable[str], resources: Iterable[str], condition: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    made: dict[str, Any] = {
-        "Sid": name,
-        "Effect": "Allow",
-        "Action": sorted(actions),
-        "Resource": sorted(resources),
-    }
-    return made if condition is None else {**made, "Condition": condition}

@@ -119,8 +119,9 @@ def _watched(task: Task, context: Compiling) -> dict[str, Any]:
             {"CollectionName": name, **({"CollectionParameters": values} if values else {})}
             for name, values in sorted(training.debugger.collections.items())
         ]
+        # the cache looks at it, so it is no place of one execution; below it SageMaker makes a folder for each job
         found["DebugHookConfig"] = {
-            "S3OutputPath": context.in_execution(task.name, "debugger"),
+            "S3OutputPath": context.in_pipeline("debugger", task.name),
             **({"HookParameters": training.debugger.parameters} if training.debugger.parameters else {}),
             **({"CollectionConfigurations": collections} if collections else {}),
         }

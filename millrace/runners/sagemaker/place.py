@@ -14,12 +14,12 @@ from millrace.errors import ConfigError
 from millrace.runners.engine import Engine
 from millrace.runners.sagemaker.relay import for_containers
 from millrace.runners.store import Store
+from millrace.targets.regions import partition_of
 
 __all__ = ["Ended", "Place", "open_place"]
 
 State = Literal["Completed", "Failed", "Stopped"]
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_PARTITIONS = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ class Place:
 
     def arn(self, kind: str, name: str) -> str:
         """The name of a resource as the service would give it."""
-        partition = next((value for key, value in _PARTITIONS.items() if self.region.startswith(key)), "aws")
-        return f"arn:{partition}:sagemaker:{self.region}:{self.account}:{kind}/{name}"
+        return f"arn:{partition_of(self.region)}:sagemaker:{self.region}:{self.account}:{kind}/{name}"
 
     def logs(self, job: str) -> Path:
         """The folder of a job's logs, which is made."""

@@ -102,6 +102,43 @@ def test_keys_networks_and_tags_when_they_are_used() -> None:
     assert {"Tag", "RecordExperiments"} <= found.keys()
 
 
+def test_an_alias_is_a_condition_on_keys() -> None:
+    alias = "arn:aws:kms:eu-west-1:210987654321:alias/outputs"
+    step = _training(ResourceConfig={"VolumeKmsKeyId": "alias/volumes"}, OutputDataConfig={"KmsKeyId": alias})
+    found = _statements(_policies(step))
+    assert "UseKeys" not in found
+    keys = {found[name]["Resource"][0]: found[name]["Condition"] for name in ("UseKeysByAlias", "UseKeysByAlias1")}
+    assert keys == {
+        "arn:aws:kms:eu-west-1:123456789012:key/*": {
+            "ForAnyValue:StringEquals": {"kms:ResourceAliases": ["alias/volumes"]}
+        },
+        "arn:aws:kms:eu-west-1:210987654321:key/*": {
+            "ForAnyValue:StringEquals": {"kms:ResourceAliases": ["alias/outputs"]}
+        },
+    }
+    assert found["LendKeysByAlias"]["Condition"]["Bool"] == {"kms:GrantIsForAWSResource": "true"}
+
+
+@pytest.mark.parametrize(
+    ("region", "partition", "service"),
+    [
+        ("us-gov-west-1", "aws-us-gov", "sagemaker.amazonaws.com"),
+        ("cn-north-1", "aws-cn", "sagemaker.amazonaws.com.cn"),
+    ],
+)
+def test_every_name_is_of_the_regions_partition(region: str, partition: str, service: str) -> None:
+    role = f"arn:{partition}:iam::123456789012:role/jobs"
+    target = SageMaker(role=role, bucket="lab", prefix="team/flowers", region=region, output_key="alias/outputs")
+    image = f"123456789012.dkr.ecr.{region}.amazonaws.com/millrace/data:1"
+    found = _policies(
+        _processing(AppSpecification={"ImageUri": image, "ContainerArguments": ["--endpoint"]}, RoleArn=role),
+        target=target,
+    )
+    names = re.findall(r"arn:([a-z-]+):", json.dumps(found.documents))
+    assert set(names) == {partition}
+    assert found.documents["trust"]["Statement"][0]["Principal"] == {"Service": service}
+
+
 def test_steps_under_a_condition_count() -> None:
     gate = {"Name": "gate", "Type": "Condition", "Arguments": {"IfSteps": [_training()], "ElseSteps": []}}
     assert "RunTraining" in _statements(_policies(gate))
@@ -115,6 +152,41 @@ def test_an_endpoint_by_its_name() -> None:
     assert found["AskEndpoint"]["Resource"] == [arn]
     assert arn in found["RunEndpoint"]["Resource"]
     assert "ScaleEndpoint" in found
+
+
+def test_alarms_of_a_rollout_may_be_looked_at() -> None:
+    alarms = {"AutoRollbackConfiguration": {"Alarms": [{"AlarmName": "errors"}, {"AlarmName": "slow"}]}}
+    endpoint = {
+        "Name": "deploy-endpoint",
+        "Type": "Endpoint",
+        "Arguments": {"EndpointName": "flowers", "DeploymentConfig": alarms},
+    }
+    policies = _policies(endpoint)
+    arns = [f"arn:aws:cloudwatch:eu-west-1:123456789012:alarm:{name}" for name in ("errors", "slow")]
+    for document in ("execution", "submitter"):
+        watch = _statements(policies, document)["WatchRollout"]
+        assert (watch["Action"], watch["Resource"]) == (["cloudwatch:DescribeAlarms"], arns)
+    assert "WatchRollout" not in _statements(_policies(_processing()))
+
+
+def test_what_single_commands_ask_for_is_apart() -> None:
+    register = {"Name": "register", "Type": "RegisterModel", "Arguments": {"ModelPackageGroupName": "digits"}}
+    found = _statements(_policies(_processing(), register), "submitter")
+    assert found["DoctorLooksAtRoles"]["Resource"] == [_ROLE]
+    assert found["DoctorLooksAtImages"]["Resource"] == ["arn:aws:ecr:eu-west-1:123456789012:repository/millrace/data"]
+    assert "sagemaker:UpdateEndpointWeightsAndCapacities" in found["EndpointChanges"]["Action"]
+    assert "sagemaker:CreateModel" in found["EndpointConfigs"]["Action"]
+    group = "arn:aws:sagemaker:eu-west-1:123456789012:model-package-group/digits"
+    assert group in found["EndpointVersions"]["Resource"]
+    assert not {"EndpointChanges", "ScaleEndpoint"} & _statements(_policies(_processing()), "submitter").keys()
+
+
+def test_definitions_are_stored_with_the_key_of_outputs() -> None:
+    target = _TARGET.model_copy(update={"output_key": "1234abcd"})
+    found = _statements(_policies(_processing(), target=target), "submitter")
+    assert found["EncryptDefinitions"]["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+    assert found["EncryptDefinitions"]["Resource"] == ["arn:aws:kms:eu-west-1:123456789012:key/1234abcd"]
+    assert "EncryptDefinitions" not in _statements(_policies(_processing()), "submitter")
 
 
 def test_who_may_take_the_roles() -> None:
@@ -149,6 +221,7 @@ def test_every_action_is_an_operation_of_its_service() -> None:
     session = botocore.session.get_session()
     only_permissions = {
         "iam:PassRole", "kms:GenerateDataKey*", "s3:ListBucket", "sagemaker:InvokeEndpoint",
+        "servicequotas:ListServiceQuotas",
         "ecr:BatchCheckLayerAvailability", "ecr:GetAuthorizationToken", "ec2:CreateNetworkInterfacePermission",
     }  # fmt: skip
     for action in set(_actions(everything)) - only_permissions:
@@ -160,6 +233,6 @@ def test_every_action_is_an_operation_of_its_service() -> None:
 def test_nothing_is_allowed_everywhere_but_what_has_no_resources(document: str) -> None:
     found = _statements(_policies(_processing(), _training(), target=_TARGET), document)
     everywhere = {name for name, statement in found.items() if statement["Resource"] == ["*"]}
-    assert everywhere <= {"LogInToImages", "WriteFigures"}
+    assert everywhere <= {"LogInToImages", "WriteFigures", "DoctorLooksAtQuotas"}
     for statement in found.values():
         assert not any(re.fullmatch(r"[a-z-]+:\*", action) for action in statement["Action"])
