@@ -64,7 +64,7 @@ class Network(Frozen):
     """Of your VPC; hosts of one job must be allowed to reach each other."""
     isolate: bool = False
     """No network for containers but among the hosts of one job. Inputs and outputs still travel; what a task reads or
-    writes by itself, `manifest.source=s3://...` for one, does not."""
+    writes by itself, `manifest.source=s3://...` for one, does not. The step that asks an endpoint is not isolated."""
     encrypt: bool = False
     """Encrypt what the hosts of one job send each other."""
 
