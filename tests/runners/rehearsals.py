@@ -22,12 +22,12 @@ def starting(folder: Path) -> Iterator[Started]:
     """Starts `millrace rehearse` in a folder; what still runs when the test has failed is ended."""
     processes = []
 
-    def start(*words: str) -> subprocess.Popen[str]:
+    def start(*words: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "millrace", "rehearse", *words],
             cwd=folder,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
         processes.append(process)

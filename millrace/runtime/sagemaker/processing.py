@@ -118,6 +118,7 @@ def _run(asked: _Asked, job: Job) -> int:
     machines = read(job.base / "config" / "resourceconfig.json", ResourceConfig).as_hosts()
     folders = _output_folders(asked.task, component, told, job.base)
     check_writable(folders.values())
+    # what was sharded by key is all this host's: to deal it out again would leave most of it undone
     by_key = any(one.s3_input.s3_data_distribution_type == "ShardedByS3Key" for one in told.processing_inputs)
     request = TaskRequest(
         name=asked.task,
