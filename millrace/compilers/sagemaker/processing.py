@@ -194,10 +194,12 @@ def _check(task: Task, context: Compiling, request: Mapping[str, Any]) -> None:
     for what in ("input", "output"):
         ports = request.get("ProcessingInputs", ()) if what == "input" else _ports(request)
         if len(ports) > _MOST_PORTS:
-            raise UnsupportedError(
-                f"{where}: {len(ports)} {what}s; a processing job takes {_MOST_PORTS}: divide the task, or put "
-                "artifacts together with the component `gather`"
+            way = (
+                f"put them together before it by tasks with the component `gather`, each of {_MOST_PORTS} parts at most"
+                if what == "input"
+                else "divide the task"
             )
+            raise UnsupportedError(f"{where}: {len(ports)} {what}s; a processing job takes {_MOST_PORTS}: {way}")
     if _hosts(task) > _MOST_HOSTS:
         raise UnsupportedError(f"{where}: {_hosts(task)} shares; a processing job has {_MOST_HOSTS} hosts at most")
     if context.seconds(task) > _LONGEST_SECONDS:

@@ -132,7 +132,7 @@ def channels(job: TrainingJob, context: Compiling) -> tuple[list[dict[str, Any]]
     if len(found) > _MOST_CHANNELS:
         raise UnsupportedError(
             f"tasks.{job.task.name}: {len(found)} inputs; a training job takes {_MOST_CHANNELS}: put artifacts "
-            "together with the component `gather`"
+            "together before it by tasks with the component `gather`, each of 10 parts at most"
         )
     return found, archives
 

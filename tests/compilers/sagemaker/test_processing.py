@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
+from millrace.compilers.sagemaker.check import check_document
 from millrace.compilers.sagemaker.processing import chunks
 from millrace.errors import UnsupportedError
 from millrace.pipelines.image_classification import ImageClassification, image_classification
@@ -129,7 +130,9 @@ class TestInputsAndOutputs:
     def test_more_than_ten_inputs_are_refused(self) -> None:
         spec = flows.many_producers.compose(flows.Config())
         words = spec.task("single").inputs["words"] * 11
-        with pytest.raises(UnsupportedError, match=r"tasks\.single: 11 inputs; a processing job takes 10.*gather"):
+        with pytest.raises(
+            UnsupportedError, match=r"tasks\.single: 11 inputs; a processing job takes 10.*`gather`, each of 10"
+        ):
             compiled(with_task(spec, "single", inputs={"words": words}))
 
     def test_metrics_are_a_property_file(self) -> None:
@@ -229,6 +232,18 @@ class TestSettings:
         assert request["ProcessingResources"]["ClusterConfig"]["VolumeKmsKeyId"] == "alias/volumes"
         assert request["ProcessingOutputConfig"]["KmsKeyId"] == "alias/outputs"
         assert request["Tags"] == [{"Key": "cost", "Value": "7"}, {"Key": "team", "Value": "vision"}]
+
+    def test_machines_with_storage_of_their_own_take_no_key(self) -> None:
+        chosen = {"work": {"instance": "ml.g4dn.xlarge", "volume_gib": 100}}
+        definition = compiled(play.compose(Play()), volume_key="alias/volumes", tasks=chosen)
+        clusters = [definition.request(name)["ProcessingResources"]["ClusterConfig"] for name in ("work", "write")]
+        assert ["VolumeKmsKeyId" in cluster for cluster in clusters] == [False, True]
+        assert check_document(definition.text) == []
+        chosen["work"]["volume_gib"] = 200
+        with pytest.raises(
+            UnsupportedError, match=r"target\.tasks\.work\.volume_gib: 200 GiB .* has 125 GB of its own"
+        ):
+            compiled(play.compose(Play()), tasks=chosen)
 
     def test_what_a_tasks_service_has_no_place_for_is_refused(self) -> None:
         registry = {"kind": "registry", "registration": {"group": "digits"}}

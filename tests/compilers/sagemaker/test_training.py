@@ -211,6 +211,20 @@ class TestMachines:
         with pytest.raises(UnsupportedError, match="two groups have one name"):
             of_digits(training={"groups": [groups[0], groups[0]]})
 
+    def test_machines_with_storage_of_their_own_take_no_key(self) -> None:
+        settings: dict[str, Any] = {"volume_key": "alias/volumes", "job": {"instance": "ml.g5.xlarge"}}
+        definition = of_digits(**settings)
+        assert "VolumeKmsKeyId" not in definition.request("train")["ResourceConfig"]
+        assert "VolumeKmsKeyId" not in definition.request("tune")["TrainingJobDefinition"]["ResourceConfig"]
+        groups = [{"name": name, "instance": f"ml.{name}.xlarge"} for name in ("m5", "c5")]
+        resources = of_digits(volume_key="alias/volumes", training={"groups": groups}).request("train")[
+            "ResourceConfig"
+        ]
+        assert resources["VolumeKmsKeyId"] == "alias/volumes"
+        groups[0]["instance"] = "ml.g5.xlarge"
+        with pytest.raises(UnsupportedError, match=r"target\.volume_key: ml\.g5\.xlarge .* ml\.c5\.xlarge beside it"):
+            of_digits(volume_key="alias/volumes", training={"groups": groups})
+
     def test_warm_pools(self) -> None:
         resources = of_digits(training={"warm_pool_minutes": 10}).request("train")["ResourceConfig"]
         assert resources["KeepAlivePeriodInSeconds"] == 600
@@ -249,6 +263,8 @@ class TestWatching:
             }
         ).request("train")
         assert request["DebugHookConfig"]["HookParameters"] == {"a": "1"}
+        # one place for all executions, or no training would come from the cache
+        assert request["DebugHookConfig"]["S3OutputPath"] == "s3://store/millrace/digits/debugger/train"
         assert request["DebugHookConfig"]["CollectionConfigurations"] == [
             {"CollectionName": "all"},
             {"CollectionName": "losses", "CollectionParameters": {"save_interval": "5"}},
