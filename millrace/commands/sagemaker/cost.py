@@ -21,18 +21,24 @@ def run(settings: Settings, asked: Asked) -> int:
     console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(_table(found, machines))
     low, high = found.total
-    console.print(f"one run: {_money((low, high), machines.currency)}")
+    least = "at least " if found.unknown else ""
+    console.print(f"one run: {least}{_money((low, high), machines.currency)}")
     for item in found.endpoints:
         price = _money(item.price, machines.currency)
         console.print(f"{item.step}: {price} a day until it is deleted, {item.hosts} x {item.machine}")
     if found.unknown:
-        console.print(f"not counted, no price known: {', '.join(found.unknown)} (cost.machines=FILE adds them)")
+        told = ", ".join(f"{step} on {machine}" for step, machine in found.unknown)
+        console.print(f"not counted, no price known: {told} (cost.machines=FILE names prices)")
     target = settings.sagemaker()
     elsewhere = f"; target.region is {target.region}" if target.region != machines.region else ""
     console.print(f"prices: {machines.region}, read {machines.read}: {machines.source}{elsewhere}")
     console.print("not counted: requests and storage in S3, logs, transfers, and what the cache saves")
-    if not settings.cost.minutes:
-        console.print("durations are guesses: give yours, cost.minutes.train=30 for one")
+    guessed = [item.step for item in found.items if item.minutes[0] != item.minutes[1]]
+    if guessed:
+        key = f"cost.minutes.{guessed[-1].replace('-', '_')}=30"
+        console.print(
+            f"durations of {len(guessed)} steps are guesses: give yours, {key} for one (of a search: a single job's)"
+        )
     return 0
 
 

@@ -34,8 +34,8 @@ class Bill(NamedTuple):
     items: tuple[Item, ...]
     endpoints: tuple[Item, ...]
     """Machines that go on after the run: their price is that of a day."""
-    unknown: tuple[str, ...]
-    """Machine types without a price in the table."""
+    unknown: tuple[tuple[str, str], ...]
+    """Steps, each with a machine type that has no price in the table."""
 
     @property
     def total(self) -> tuple[float, float]:
@@ -77,14 +77,14 @@ def bill(text: str, machines: Machines, cost: Cost) -> Bill:
         for use in uses[name]:
             machine = machines.machines.get(use.machine)
             if machine is None:
-                unknown.append(use.machine)
+                unknown.append((name, use.machine))
                 continue
             items.append(_item(name, use, machine, machines, _minutes(name, use, minutes, cost)))
     endpoints = []
     for name, use in _endpoints(steps):
         machine = machines.machines.get(use.machine)
         if machine is None:
-            unknown.append(use.machine)
+            unknown.append((name, use.machine))
             continue
         price = machine.price * use.hosts * 24
         endpoints.append(Item(name, use.machine, use.hosts, (24 * 60, 24 * 60), (price, price)))

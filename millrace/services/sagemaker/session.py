@@ -16,6 +16,9 @@ from millrace.targets.sagemaker import SageMaker
 
 __all__ = ["Session", "client", "session"]
 
+_SHORTEST_SECRET = 8
+"""Shorter ones are those of stand-ins, `x` for one, and parts of many words."""
+
 
 @dataclass
 class Session:
@@ -89,7 +92,7 @@ class Session:
         known = vars(getattr(getattr(self.boto, "_session", None), "_credentials", None) or object)
         message = str(error)
         for name in ("secret_key", "_secret_key", "token", "_token"):
-            if known.get(name):
+            if len(str(known.get(name) or "")) >= _SHORTEST_SECRET:  # `x` of a stand-in is in every word
                 message = message.replace(str(known[name]), "***")
         return ServiceError(message, error.code, error.may_pass, error.missing, error.unknown)
 

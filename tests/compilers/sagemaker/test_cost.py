@@ -110,7 +110,7 @@ def test_an_endpoint_is_told_by_the_day() -> None:
 
 def test_machines_without_a_price_are_named() -> None:
     found = bill(_text(_processing(machine="ml.z.large")), _MACHINES, Cost())
-    assert found.unknown == ("ml.z.large",)
+    assert found.unknown == (("manifest", "ml.z.large"),)
     assert found.total == (0, 0)
 
 
