@@ -428,3 +428,10 @@ class Cost(Frozen):
     """Of all other tasks: at the least and at the most."""
     machines: Path | None = None
     """A table of machine types and prices of your own, in the form of Millrace's machines.yaml."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Cost:
+        least, most = self.default_minutes
+        if least > most:
+            raise ValueError(f"default_minutes: the least, {least:g}, is more than the most, {most:g}")
+        return self
