@@ -190,6 +190,12 @@ class TestSageMaker:
         assert answer.returncode == 0, answer.stderr
         assert "note: " not in answer.stdout
 
+    def test_a_key_that_machines_do_not_take_is_told(self, project: Path) -> None:
+        key, machine = "target.volume_key=alias/volumes", "target.tasks.work.instance=ml.g4dn.xlarge"
+        answer = compile_here(project, *PLAY, "target=sagemaker", key, machine)
+        assert answer.returncode == 0, answer.stderr
+        assert "note: ml.g4dn.xlarge: target.volume_key is not used there" in answer.stdout
+
     def test_images_of_another_region_are_told(self, project: Path) -> None:
         images = "target.images.prefix=123456789012.dkr.ecr.eu-central-1.amazonaws.com/millrace/"
         answer = compile_here(project, *PLAY, "target=sagemaker", images)

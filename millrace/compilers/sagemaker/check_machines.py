@@ -42,6 +42,11 @@ def volumes(view: View) -> Iterator[Finding]:
                 yield from keyless(instances, f"{path}.VolumeKmsKeyId")
             if path.endswith((".ClusterConfig", ".ResourceConfig")):
                 yield from _size(given, instances, step.kind == "Processing", f"{path}.VolumeSizeInGB")
+    for step in view.of_kind("EndpointConfig"):
+        if "KmsKeyId" in step.arguments:
+            variants = ("ProductionVariants", "ShadowProductionVariants")
+            served = [one for name in variants for one in sequence(step.arguments.get(name))]
+            yield from keyless((mapping(one).get("InstanceType") for one in served), step.at("KmsKeyId"))
 
 
 def _mappings(value: Any, path: str) -> Iterator[tuple[Mapping[str, Any], str]]:

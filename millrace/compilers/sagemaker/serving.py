@@ -77,11 +77,12 @@ def _model(task: Task, context: Compiling) -> Step:
 
 def _config(task: Task, context: Compiling) -> Step:
     model = get(f"Steps.{step_name(task.name, 'model')}.ModelName")
-    kept, key = capture(context, task), context.target.volume_key
+    kept, served = capture(context, task), variants(task, context, model)
+    key = context.volume_key(*(one["InstanceType"] for one in served))
     arguments = {
         # a configuration can't be changed: each execution has one of its own
         "EndpointConfigName": join("-", endpoint_name(task, context), EXECUTION_ID),
-        "ProductionVariants": variants(task, context, model),
+        "ProductionVariants": served,
         **({"DataCaptureConfig": kept} if kept else {}),
         **({"Tags": context.tags} if context.tags else {}),
         **({"KmsKeyId": key} if key is not None else {}),

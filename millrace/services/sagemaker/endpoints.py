@@ -356,13 +356,14 @@ def _model(one: Deployed, package: str, tell: Tell) -> str:
 
 def _config(one: Deployed, model: str, tell: Tell) -> str:
     """Name of the configuration, which is made unless it is there."""
-    kept, key = capture(one.context, one.task), one.target.volume_key
+    kept, served = capture(one.context, one.task), variants(one.task, one.context, model)
+    key = one.context.volume_key(*(variant["InstanceType"] for variant in served))
     if kept and not isinstance(kept["DestinationS3Uri"], str):
         raise ConfigError(
             "target.bucket: requests and answers are captured to it: name it, or target.serving.capture.uri"
         )
     request: dict[str, Any] = {
-        "ProductionVariants": variants(one.task, one.context, model),
+        "ProductionVariants": served,
         **({"DataCaptureConfig": kept} if kept else {}),
         **({"KmsKeyId": key} if key is not None else {}),
     }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from millrace.compilers.sagemaker.check import check_document
 from millrace.compilers.sagemaker.training_job import metric_definition
 from millrace.components.train.spec import TrainParameters, train
 from millrace.errors import ConfigError, UnsupportedError, UserError
@@ -213,7 +214,12 @@ class TestMachines:
 
     def test_machines_with_storage_of_their_own_take_no_key(self) -> None:
         settings: dict[str, Any] = {"volume_key": "alias/volumes", "job": {"instance": "ml.g5.xlarge"}}
-        definition = of_digits(**settings)
+        served = {"kind": "endpoint", "instance": "ml.g4dn.xlarge"}
+        definition = of_digits(**settings, serving=served)
+        assert "KmsKeyId" not in definition.request("deploy-config")
+        assert check_document(definition.text) == []
+        served["instance"] = "ml.c5.xlarge"
+        assert of_digits(**settings, serving=served).request("deploy-config")["KmsKeyId"] == "alias/volumes"
         assert "VolumeKmsKeyId" not in definition.request("train")["ResourceConfig"]
         assert "VolumeKmsKeyId" not in definition.request("tune")["TrainingJobDefinition"]["ResourceConfig"]
         groups = [{"name": name, "instance": f"ml.{name}.xlarge"} for name in ("m5", "c5")]
