@@ -80,6 +80,9 @@ def _explained(error: Any, service: str, asked: Mapping[str, Any], target: SageM
     if code in ("ResourceLimitExceeded", "ServiceQuotaExceededException"):
         advice = f"{action}: a quota of this account is used up; ask for more in the console, Service Quotas"
         return ServiceError(_joined(advice, told), code)
+    if _is_unknown(error):
+        what = f"{action}: what answers here does not know this operation, or has failed (HTTP status {status})"
+        return ServiceError(_joined(what, "" if told.startswith("<") else told), code, may_pass=status >= 500)
     if status >= 500:
         return ServiceError(_joined(f"{action}: AWS failed with {status}; try again later", told), code, may_pass=True)
     return ServiceError(_joined(f"{action} is refused with {code or status}", told), code)

@@ -133,3 +133,9 @@ def test_a_failed_run_and_a_log_that_is_not_told(millrace: Run, moto: Any) -> No
     assert re.search(r"^one: failed, started ", shown, re.M)
     shown = millrace("status", "pipeline.name=small", "logs=train", code=2)
     assert "there is no log of step 'train': what answers here does not tell its job" in shown
+
+
+def test_doctor_says_what_was_not_looked_at(millrace: Run, moto: Any) -> None:
+    shown = millrace("doctor", "pipeline=digits", IMAGES, code=1)
+    assert "quotas: not looked at: service-quotas:ListServiceQuotas: what answers here does not know this" in shown
+    assert "<" not in shown
