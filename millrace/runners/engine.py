@@ -13,6 +13,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,13 +26,16 @@ __all__ = ["Engine", "connect"]
 
 SCRATCH = ("s3", "gcs", "minio", "oci", ".local", ".cache", ".config", "tmp/kfp", "tmp/kfp/outputs")
 """Folders of every container that anybody may write to, as a pod's volumes are."""
+_PATIENCE = 60
+"""Seconds until the engine has answered when something is to end or to be removed."""
 
 
 class Engine:
     """A connection, and the containers, networks and volumes of one rehearsal."""
 
-    def __init__(self, api: Any, identity: str) -> None:
+    def __init__(self, api: Any, ending: Any, identity: str) -> None:
         self.api = api
+        self._ending = ending
         self.identity = identity
         self._labels = {LABEL: identity, OWNER: owner()}
         self._containers: set[str] = set()
@@ -39,6 +43,11 @@ class Engine:
         self._lock = threading.Lock()
         self._stopped = False
         self.cpus = float(api.info()["NCPU"])
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the rehearsal was stopped."""
+        return self._stopped
 
     def missing(self, images: Iterable[str]) -> list[str]:
         """Those of the images that the engine does not have."""
@@ -132,8 +141,8 @@ class Engine:
             yield full
         finally:
             self._subnets.pop(made, None)
-            with suppress(APIError):  # it is removed with all others when the engine is closed
-                self.api.remove_network(made)
+            with suppress(APIError, OSError):  # it is removed with all others when the engine is closed
+                self._ending.remove_network(made)
 
     def gateway(self) -> str:
         """The address of this machine on the engine's own bridge: containers on all but isolated networks reach it.
@@ -174,13 +183,13 @@ class Engine:
         from docker.errors import APIError
 
         with suppress(APIError, OSError):
-            self.api.stop(container, timeout=max(0, round(grace)))
+            self._ending.stop(container, timeout=max(0, round(grace)))
 
     def _remove(self, container: str) -> None:
-        from docker.errors import APIError, NotFound
+        from docker.errors import APIError
 
-        with suppress(NotFound, APIError):  # a conflict: somebody removes it already
-            self.api.remove_container(container, force=True, v=True)
+        with suppress(APIError, OSError):  # a conflict: somebody removes it already; what is late: `close` tries again
+            self._ending.remove_container(container, force=True, v=True)
         with self._lock:
             self._containers.discard(container)
 
@@ -263,21 +272,32 @@ class Engine:
         from docker.errors import APIError
 
         late.set()
-        with suppress(APIError):
-            self.api.kill(container)
+        with suppress(APIError, OSError):
+            self._ending.kill(container)
 
     @contextmanager
     def read(self, container: str, path: str) -> Iterator[tarfile.TarFile | None]:
-        """A file or folder of a container as a tar stream, below its own name; None when it is not there."""
-        from docker.errors import NotFound
+        """A file or folder of a container as a tar stream, below its own name; None when it is not there.
 
-        try:
-            stream, _ = self.api.get_archive(container, path)
-        except NotFound:
-            yield None
-            return
-        with tarfile.open(fileobj=io.BufferedReader(Pieces(stream), 1 << 20), mode="r|") as archive:
-            yield archive
+        The engine keeps a container locked while it is read: the answer is closed whatever happens, or nobody could
+        remove the container.
+        """
+        from docker.errors import create_api_error_from_http_exception
+        from requests import HTTPError
+
+        # docker's own get_archive hands out a generator, which can't close the answer
+        url = f"{self.api.base_url}/v{self.api.api_version}/containers/{container}/archive"
+        with self.api.get(url, params={"path": path}, stream=True, headers={"Accept-Encoding": "identity"}) as answer:
+            if answer.status_code == HTTPStatus.NOT_FOUND:
+                yield None
+                return
+            try:
+                answer.raise_for_status()
+            except HTTPError as error:
+                create_api_error_from_http_exception(error)
+            pieces = Pieces(answer.iter_content(1 << 20))
+            with tarfile.open(fileobj=io.BufferedReader(pieces, 1 << 20), mode="r|") as archive:
+                yield archive
 
     def get(self, container: str, path: str, folder: Path) -> Path | None:
         """Copy a file or folder out of a container into a folder of ours; None when it is not there."""
@@ -320,8 +340,8 @@ class Engine:
         """Remove a volume of this rehearsal."""
         from docker.errors import APIError
 
-        with suppress(APIError):
-            self.api.remove_volume(f"millrace-{self.identity}-{name}", force=True)
+        with suppress(APIError, OSError):
+            self._ending.remove_volume(f"millrace-{self.identity}-{name}", force=True)
 
     def stop(self) -> None:
         """End every container that still runs; no more are made."""
@@ -333,7 +353,8 @@ class Engine:
 
     def close(self) -> None:
         """Remove all that this rehearsal has made."""
-        remove_labelled(self.api, lambda labels: labels.get(LABEL) == self.identity)
+        remove_labelled(self._ending, lambda labels: labels.get(LABEL) == self.identity)
+        self._ending.close()
         self.api.close()
 
 
@@ -350,12 +371,13 @@ def connect(identity: str) -> Engine:
     except ImportError:
         raise ConfigError("a rehearsal needs the Docker SDK: pip install -e '.[rehearse]'") from None
     try:
-        options: dict[str, Any] = {**kwargs_from_env(), "timeout": None}  # a container may be silent for long
-        api = APIClient(**options)
-        api.ping()
+        options: dict[str, Any] = kwargs_from_env()
+        api = APIClient(**options, timeout=None)  # a container may be silent for long
+        ending = APIClient(**options, timeout=_PATIENCE)
+        ending.ping()
     except DockerException as error:
         raise ConfigError(
             f"a rehearsal needs a Docker engine, and none answers: {error}. Start one, or name it in DOCKER_HOST"
         ) from None
-    remove_labelled(api, lambda labels: OWNER in labels and not lives(labels[OWNER]))
-    return Engine(api, identity)
+    remove_labelled(ending, lambda labels: OWNER in labels and not lives(labels[OWNER]))
+    return Engine(api, ending, identity)

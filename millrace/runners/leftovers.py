@@ -20,15 +20,15 @@ def remove_labelled(api: Any, chosen: Callable[[Mapping[str, str]], bool]) -> No
 
     for container in api.containers(all=True, filters={"label": LABEL}):
         if chosen(container["Labels"]):
-            with suppress(APIError):
+            with suppress(APIError, OSError):  # one that is late must not keep the others
                 api.remove_container(container["Id"], force=True, v=True)
     for network in api.networks(filters={"label": LABEL}):
         if chosen(network["Labels"] or {}):
-            with suppress(APIError):
+            with suppress(APIError, OSError):
                 api.remove_network(network["Id"])
     for volume in api.volumes(filters={"label": LABEL})["Volumes"] or []:
         if chosen(volume["Labels"] or {}):
-            with suppress(APIError):
+            with suppress(APIError, OSError):
                 api.remove_volume(volume["Name"], force=True)
 
 
