@@ -7,24 +7,25 @@ The defaults are those of the pydantic models. They are handed to Hydra as confi
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter
 
-from millrace.errors import ConfigError, MillraceError, report
+from millrace.errors import ConfigError, MillraceError, did_you_mean, report
 from millrace.registry import load_pipeline, pipelines
 from millrace.runners.local import LocalRunner
 from millrace.runtime.task import IMPORT_PATH, append_import_path
-from millrace.settings import Settings, option_groups
+from millrace.settings import Settings, option_groups, refuse_unknown
 from millrace.targets.kubeflow import Kubeflow
 from millrace.targets.sagemaker import SageMaker
 
@@ -52,8 +53,10 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "iam": (*_COMPILING, "document"),
     "cost": (*_COMPILING, "document", "cost"),
     "endpoint": ("endpoint",),
+    "doctor": _COMPILING,
 }
 """Keys of `Settings` that a command reads beside those of every command: `--cfg job` shows them."""
+_EVERYWHERE = ("pipeline", "runner", "target")
 _COMPONENT = "component="
 """Chooses a component: no group for Hydra, though folders of the user's own are called `component`."""
 _MODES = ("--cfg", "-c", "--info", "-i", "--multirun", "-m", "--run", "-r")
@@ -82,7 +85,9 @@ def compose_and_call(command: str, arguments: Sequence[str], job: Job) -> int:
         try:
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
             composed = {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
-            _refuse_unused(composed, arguments)
+            _refuse_unread(command, arguments)
+            _refuse_unused(command, composed, arguments)
+            _refuse_unknown(command, composed)
             codes.append(job(composed))
         except OmegaConfBaseException as error:
             codes.append(report(ConfigError(_unresolved(error))))
@@ -109,16 +114,53 @@ _INSTEAD = {
 }
 
 
-def _refuse_unused(composed: Mapping[str, Any], arguments: Sequence[str]) -> None:
+def _overridden(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The whole key of each override as it was typed, and its first part."""
+    for word in arguments:
+        key = word.lstrip("+~").partition("=")[0]
+        if not word.startswith("-") and ("=" in word or word.startswith("~")):
+            yield key, re.split(r"[.@/]", key)[0]
+
+
+def _refuse_unread(command: str, arguments: Sequence[str]) -> None:
+    """Keys of other commands: in a file they wait for theirs, but whoever types one expects something of it."""
+    others = {*Settings.model_fields} - {"config", *_EVERYWHERE, *_KEYS.get(command, ())}
+    for key, first in _overridden(arguments):
+        if first in others and (command, key) != ("upload", "submit.cache"):
+            takers = ", ".join(sorted(name for name, keys in _KEYS.items() if first in keys))
+            raise ConfigError(f"{key}: `millrace {command}` does not take {first}; commands that do: {takers}")
+
+
+def _refuse_unused(command: str, composed: Mapping[str, Any], arguments: Sequence[str]) -> None:
     """What would be overridden in a pipeline means nothing to a compiled document or a single component."""
+    taken = [*_EVERYWHERE, *_KEYS.get(command, ())]
     for option, instead in _INSTEAD.items():
         if composed.get(option) is None:
             continue
-        for word in arguments:
-            key = word.lstrip("+~").partition("=")[0]
-            own = re.split(r"[.@/]", key)[0] in {*Settings.model_fields, "hydra"}
-            if "=" in word and not word.startswith("-") and not own:
-                raise ConfigError(f"{key} has no effect with {option}={composed[option]}: {instead}")
+        for key, first in _overridden(arguments):
+            if command == "rehearse" and key in ("pipeline", "pipeline.function"):
+                raise ConfigError(f"{key} has no effect with {option}={composed[option]}: give one of them")
+            if first in {*Settings.model_fields, "hydra"}:
+                continue
+            if first not in _pipeline_fields(composed) and difflib.get_close_matches(first, taken, n=1, cutoff=0.75):
+                raise ConfigError(f"{first}: unknown key: {did_you_mean(first, taken)}")
+            raise ConfigError(f"{key} has no effect with {option}={composed[option]}: {instead}")
+
+
+def _refuse_unknown(command: str, composed: Mapping[str, Any]) -> None:
+    """Keys of neither the framework nor the pipeline, for commands that compose none, too."""
+    fields = _pipeline_fields(composed)
+    if fields:
+        unknown = composed.keys() - Settings.model_fields.keys()
+        refuse_unknown(unknown, fields, _KEYS.get(command, ()))
+
+
+def _pipeline_fields(composed: Mapping[str, Any]) -> frozenset[str]:
+    """Keys of the pipeline; none where there is no such pipeline, which is for those to tell who need it."""
+    try:
+        return frozenset(load_pipeline(str(composed["pipeline"]["function"])).config.model_fields)
+    except (ConfigError, KeyError, TypeError):
+        return frozenset()
 
 
 def target_words(arguments: Sequence[str]) -> str:
@@ -252,9 +294,12 @@ def _plain(value: Any) -> Any:
     """A default as plain data. Of a variant of a union only its kind and what differs from the
     variant's own defaults: another kind chosen over it must not inherit its keys."""
     if isinstance(value, BaseModel):
-        kind = value.model_dump(include={"kind"})
-        names = value.model_fields_set if kind else type(value).model_fields
-        return kind | {name: _plain(getattr(value, name)) for name in names}
+        fields = type(value).model_fields
+        if "kind" not in fields or len(get_args(fields["kind"].annotation)) > 1:  # one class for all its kinds
+            return {name: _plain(getattr(value, name)) for name in fields}
+        return value.model_dump(include={"kind"}) | {
+            name: _plain(getattr(value, name)) for name in value.model_fields_set
+        }
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

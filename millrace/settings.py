@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +21,7 @@ from millrace.targets.kubeflow import GivenVersion, Kubeflow
 from millrace.targets.runs import Schedule, Submit
 from millrace.targets.sagemaker import Cost, EndpointChange, SageMaker
 
-__all__ = ["PipelineChoice", "Settings", "option_groups", "read_settings", "validated"]
+__all__ = ["PipelineChoice", "Settings", "option_groups", "read_settings", "refuse_unknown", "validated"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -111,9 +111,7 @@ class Settings(Frozen):
             ConfigError: Naming the key, what is wrong and what is allowed.
         """
         found = replace(load_pipeline(self.pipeline.function), name=self.pipeline.name)
-        fields = set(found.config.model_fields)
-        for key in self.config.keys() - fields:
-            raise ConfigError(f"{key}: unknown key: {did_you_mean(key, fields | option_groups())}")
+        refuse_unknown(self.config, found.config.model_fields)
         return found, validated(found.config, self.config)
 
 
@@ -126,6 +124,22 @@ def read_settings(composed: Mapping[str, Any]) -> Settings:
     own = {key: composed[key] for key in Settings.model_fields if key in composed and key != "config"}
     rest = {key: value for key, value in composed.items() if key not in own}
     return validated(Settings, {**own, "config": rest})
+
+
+def refuse_unknown(keys: Iterable[str], fields: Iterable[str], framework: Iterable[str] = ()) -> None:
+    """Refuse keys that a pipeline has no field for.
+
+    Args:
+        keys: What was given.
+        fields: Those of the pipeline's configuration.
+        framework: Keys of the framework that are allowed beside them.
+
+    Raises:
+        ConfigError: With the nearest name.
+    """
+    allowed = {*fields}
+    for key in sorted({*keys} - allowed):
+        raise ConfigError(f"{key}: unknown key: {did_you_mean(key, {*allowed, *framework, *option_groups()})}")
 
 
 def option_groups(*folders: Path) -> set[str]:
