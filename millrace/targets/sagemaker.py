@@ -11,9 +11,11 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from millrace.specs import Frozen
+from millrace.targets.aws_names import Arn, Bucket, Instance, Prefix, Region, RoleArn, S3Uri
 from millrace.targets.images import Images
 
 __all__ = [
+    "Arn",
     "Capture",
     "Cooldowns",
     "Cost",
@@ -40,10 +42,6 @@ __all__ = [
     "WarmStart",
 ]
 
-Instance = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9-]+$")]
-"""A machine type, `ml.m5.xlarge` for one."""
-S3Uri = Annotated[str, Field(pattern=r"^s3://[^/]+(/.*)?$")]
-Arn = Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:[^:]+:[^:]*:[^:]*:.+$")]
 InputMode = Literal["File", "FastFile", "Pipe"]
 
 
@@ -333,16 +331,14 @@ class SageMaker(Frozen):
     """The target `sagemaker`."""
 
     name: Literal["sagemaker"] = "sagemaker"
-    region: str = Field(default="us-east-1", pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
-    role: Arn | None = None
+    region: Region = "us-east-1"
+    role: RoleArn | None = None
     """ARN of the role of the pipeline's jobs; null leaves it to a parameter of the document, `role`."""
-    schedule_role: Arn | None = None
+    schedule_role: RoleArn | None = None
     """ARN of the role with which EventBridge Scheduler starts runs; it trusts scheduler.amazonaws.com. Null: `role`."""
-    bucket: str | None = Field(
-        default=None, min_length=3, max_length=63, pattern=r"^[a-z0-9][a-z0-9-]*(\.[a-z0-9-]+)*$"
-    )
+    bucket: Bucket | None = None
     """Bucket of all that the pipeline writes; null leaves it to a parameter of the document, `bucket`."""
-    prefix: str = Field(default="millrace", pattern=r"^[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*$")
+    prefix: Prefix = "millrace"
     """Below which it is written."""
     images: Images = Images()
     parallel: int | None = Field(default=None, ge=1)
@@ -369,13 +365,6 @@ class SageMaker(Frozen):
     serving: Serving = Serving()
     transform: Transform = Transform()
     session: Session = Session()
-
-    @field_validator("bucket")
-    @classmethod
-    def _ends(cls, given: str | None) -> str | None:
-        if given is not None and given.endswith("-"):
-            raise ValueError(f"{given}: the name of a bucket ends with a letter or a digit")
-        return given
 
     @field_validator("tags")
     @classmethod
