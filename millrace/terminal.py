@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -63,7 +63,18 @@ class Watched:
 
     def __init__(self) -> None:
         self.console = plain_console()
-        self.live = Live(console=self.console, refresh_per_second=4) if self.console.is_terminal else None
+        self._draw: Callable[[], RenderableType] = lambda: ""
+        self.live = (
+            Live(console=self.console, refresh_per_second=4, get_renderable=lambda: self._draw())
+            if self.console.is_terminal
+            else None
+        )
+
+    def draw(self, draw: Callable[[], RenderableType]) -> None:
+        """Show what `draw` returns, which is called again and again, so that times go on while nothing happens."""
+        self._draw = draw
+        if self.live:
+            self.live.refresh()
 
     def __enter__(self) -> Self:
         if self.live:

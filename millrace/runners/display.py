@@ -35,7 +35,7 @@ class Display(Watched):
     def update(self, run: PipelineRun) -> None:
         """Show the run as it is now."""
         if self.live:
-            self.live.update(_table(run))
+            self.draw(lambda: _table(run))
             return
         for task in run.tasks.values():
             if task.state is not self._seen.get(task.name, TaskState.PENDING):

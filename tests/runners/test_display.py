@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from millrace.runners.display import Display
+from millrace.runners.kubeflow import display as kubeflow_display
+from millrace.runners.kubeflow import record as kubeflow
 from millrace.runners.record import PipelineRun, RunState, TaskRun, TaskState
+from millrace.runners.sagemaker import display as sagemaker_display
+from millrace.runners.sagemaker import record as sagemaker
 from millrace.runtime.task import MadeArtifact
 from tests.toys import Play, play
 
@@ -30,3 +38,36 @@ def test_what_keeps_running_is_named_at_the_end(tmp_path: Path, capsys: pytest.C
     Display(spec).close(run)
     told = f"write keeps running: http://127.0.0.1:9; how to stop it: {tmp_path / 'log.txt'}"
     assert told in capsys.readouterr().out
+
+
+def sagemaker_rehearsal() -> tuple[sagemaker_display.Display, sagemaker.Rehearsal]:
+    now = datetime.now(UTC)
+    step = sagemaker.StepRecord(name="lasts", type="Training", state=TaskState.RUNNING, started=now)
+    record = sagemaker.Rehearsal(
+        id="1", pipeline="p", execution="e", started=now, millrace="1", document=Path("d"), steps={"lasts": step}
+    )
+    return sagemaker_display.Display(), record
+
+
+def kubeflow_rehearsal() -> tuple[kubeflow_display.Display, kubeflow.Rehearsal]:
+    now = datetime.now(UTC)
+    task = kubeflow.TaskRecord(name="lasts", state=TaskState.RUNNING, started=now)
+    record = kubeflow.Rehearsal(
+        id="1", pipeline="p", started=now, millrace="1", document=Path("d"), tasks={"lasts": task}
+    )
+    return kubeflow_display.Display(), record
+
+
+@pytest.mark.parametrize("rehearsal", [sagemaker_rehearsal, kubeflow_rehearsal])
+def test_times_of_a_rehearsal_go_on_while_nothing_happens(
+    rehearsal: Callable[[], tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    display, record = rehearsal()
+    with display:
+        display.update(record)
+        time.sleep(1.2)
+    seconds = {float(found) for found in re.findall(r"(\d+\.\d) s", capsys.readouterr().out)}
+    assert len(seconds) >= 3
+    assert max(seconds) >= 1

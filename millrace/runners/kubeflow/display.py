@@ -30,7 +30,7 @@ class Display(Watched):
             for note in record.notes:
                 self.console.print(f"note: {note}")
         if self.live:
-            self.live.update(_table(record))
+            self.draw(lambda: _table(record))
             return
         for task in list(record.tasks.values()):
             if task.state is not self._seen.get(task.name, TaskState.PENDING):
@@ -70,7 +70,7 @@ def _results(record: Rehearsal) -> Iterator[str]:
 
 def _table(record: Rehearsal) -> Table:
     table = task_table(f"{record.pipeline}  {record.id}", "tries")
-    for task in record.tasks.values():
+    for task in list(record.tasks.values()):  # drawn by another thread than the one that adds them
         table.add_row(
             task.name,
             Text(task.state, style=STATE_STYLES[task.state]),

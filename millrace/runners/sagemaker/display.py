@@ -29,7 +29,7 @@ class Display(Watched):
         """Show the rehearsal as it is now; first of all, what it does otherwise than the service."""
         self._tell([f"note: {note}" for note in record.notes])
         if self.live:
-            self.live.update(_table(record))
+            self.draw(lambda: _table(record))
         else:
             for step in list(record.steps.values()):
                 for trial in step.trials:
@@ -87,7 +87,7 @@ def _results(record: Rehearsal) -> Iterator[str]:
 
 def _table(record: Rehearsal) -> Table:
     table = task_table(f"{record.pipeline}  {record.id}", "type", "hosts")
-    for step in record.steps.values():
+    for step in list(record.steps.values()):  # drawn by another thread than the one that adds them
         table.add_row(
             step.name,
             Text(step.state, style=STATE_STYLES[step.state]),

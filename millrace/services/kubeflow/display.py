@@ -22,7 +22,7 @@ class Display(Watched):
     def update(self, status: RunStatus) -> None:
         """Show the run as it is now."""
         if self.live:
-            self.live.update(_table(status))
+            self.draw(lambda: _table(status))
             return
         for task in status.tasks:
             if task.state != self._seen.get(task.name, "pending"):

@@ -23,7 +23,7 @@ class Display(Watched):
     def update(self, status: RunStatus) -> None:
         """Show the execution as it is now."""
         if self.live:
-            self.live.update(_table(status))
+            self.draw(lambda: _table(status))
             return
         if status.note:  # told at the end; nothing is known of single steps
             return
