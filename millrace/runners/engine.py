@@ -58,6 +58,10 @@ class Engine:
         found = self._image(image)
         return str(found["Id"]) if found else ""
 
+    def user(self, image: str) -> str:
+        """Whom an image's containers run as; empty when it does not say, which is root."""
+        return str(((self._image(image) or {}).get("Config") or {}).get("User") or "")
+
     def _image(self, image: str) -> Any:
         from docker.errors import ImageNotFound
 
@@ -371,9 +375,9 @@ def connect(identity: str) -> Engine:
     except ImportError:
         raise ConfigError("a rehearsal needs the Docker SDK: pip install -e '.[rehearse]'") from None
     try:
-        options: dict[str, Any] = kwargs_from_env()
-        api = APIClient(**options, timeout=None)  # a container may be silent for long
-        ending = APIClient(**options, timeout=_PATIENCE)
+        options: dict[str, Any] = {**kwargs_from_env(), "timeout": _PATIENCE}
+        ending = APIClient(**options)
+        api = APIClient(**{**options, "timeout": None})  # a container may be silent for long
         ending.ping()
     except DockerException as error:
         raise ConfigError(

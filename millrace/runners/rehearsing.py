@@ -7,14 +7,16 @@ import contextlib
 import re
 import shutil
 import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 from millrace.errors import ConfigError
 from millrace.runners.settings import Rehearse
 
-__all__ = ["ending_on_signal", "forget_old", "identity_of", "missing_images", "named", "refuse_settings"]
+__all__ = ["Ending", "ending_on_signal", "forget_old", "identity_of", "missing_images", "named", "refuse_settings"]
 
 
 def identity_of(pipeline: str) -> str:
@@ -61,19 +63,50 @@ def refuse_settings(settings: Rehearse, names: Iterable[str], target: str) -> No
             raise ConfigError(f"rehearse.{name}: not a setting of a rehearsal for {target}; leave it out")
 
 
+class Ending:
+    """What signals do in the course of a rehearsal: the first one ends it, and later ones don't disturb its end."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._begun = False
+        self._stop: Callable[[], object] | None = None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        if self._asked:
+            return
+        self._asked = True
+        if self._stop:
+            self._stop()
+        elif not self._begun:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def stopping(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Iterator[None]:
+        """Let a signal call `stop` in a loop; afterwards all of them are late, and do nothing."""
+        self._begun, self._stop = True, lambda: loop.call_soon_threadsafe(stop)
+        try:
+            yield
+        finally:
+            self._stop = None
+
+
 @contextlib.contextmanager
-def ending_on_signal(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGHUP end a rehearsal in order."""
-    added = []
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        with contextlib.suppress(RuntimeError, ValueError):  # not the main thread: whoever is, decides
-            loop.add_signal_handler(number, stop)
-            added.append(number)
+def ending_on_signal() -> Iterator[Ending]:
+    """Let SIGINT, SIGTERM and SIGHUP end a rehearsal in order, until all that it has opened is closed."""
+    ending = Ending()
+    if threading.current_thread() is not threading.main_thread():  # whoever is there decides
+        yield ending
+        return
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
+        numbers.remove(signal.SIGHUP)
+    earlier = {number: signal.signal(number, ending.handle) for number in numbers}
     try:
-        yield
+        yield ending
     finally:
-        for number in added:
-            loop.remove_signal_handler(number)
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def forget_old(settings: Rehearse) -> None:

@@ -24,6 +24,7 @@ from millrace.runners.kubeflow.record import Rehearsal
 from millrace.runners.kubeflow.run import Run
 from millrace.runners.record import RunState, TaskState
 from millrace.runners.rehearsing import (
+    Ending,
     ending_on_signal,
     forget_old,
     identity_of,
@@ -77,6 +78,7 @@ def rehearse(
     began = datetime.now(UTC)
     identity = identity_of(name)
     with contextlib.ExitStack() as stack:
+        ending = stack.enter_context(ending_on_signal())
         engine = connect(identity)
         stack.callback(engine.close)
         if lacking := engine.missing(support.images_of(view)):
@@ -116,7 +118,7 @@ def rehearse(
             config_maps=config_maps,
             watch=watch,
         )
-        _execute(run, Scope(Inputs(parameters, {})))
+        _execute(run, ending, Scope(Inputs(parameters, {})))
     forget_old(settings)
     return record, directory
 
@@ -141,7 +143,7 @@ def _pipeline_root(view: View, settings: Rehearse) -> tuple[str, list[str]]:
     return own, [f"artifacts go to {own} of this rehearsal's own store instead of {wanted}"] if wanted else []
 
 
-def _execute(run: Run, scope: Scope) -> None:
+def _execute(run: Run, ending: Ending, scope: Scope) -> None:
     """Run the whole graph, and note how it went; a signal ends it in order."""
     record = run.record
     record.write(run.directory)
@@ -155,7 +157,7 @@ def _execute(run: Run, scope: Scope) -> None:
             graph.cancel()
             loop.run_in_executor(None, run.engine.stop)
 
-        with ending_on_signal(loop, stop):
+        with ending.stopping(loop, stop):
             return await graph
 
     try:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from millrace.errors import ConfigError, did_you_mean
+from pydantic import TypeAdapter, ValidationError
 
-__all__ = ["parameter_values"]
+from millrace.errors import ConfigError, did_you_mean
+from millrace.runners.sagemaker.definition import Definition
+from millrace.targets.sagemaker import Arn
+
+__all__ = ["parameter_values", "refuse_roles"]
 
 _STAND_INS: Mapping[str, str] = {"role": "arn:aws:iam::123456789012:role/rehearsal", "bucket": "rehearsal"}
+_ARN: TypeAdapter[str] = TypeAdapter(Arn)
 
 
 def parameter_values(
@@ -46,6 +51,29 @@ def parameter_values(
         first = missing[0].partition(" ")[0]
         raise ConfigError(f"parameters without a value: {', '.join(missing)}. Give them: parameters.{first}=VALUE")
     return values, notes
+
+
+def refuse_roles(definition: Definition, values: Mapping[str, Any]) -> None:
+    """Refuse values of parameters that are jobs' roles, and no ARN.
+
+    Raises:
+        ConfigError: When there is one.
+    """
+    roles = {
+        step.arguments[key].get("Get")
+        for step in definition.steps.values()
+        for key in ("RoleArn", "ExecutionRoleArn")
+        if isinstance(step.arguments.get(key), Mapping)
+    }
+    for name, value in values.items():
+        if f"Parameters.{name}" in roles:
+            try:
+                _ARN.validate_python(value)
+            except ValidationError:
+                raise ConfigError(
+                    f"parameters.{name}: jobs run with it as their role, and {value!r} is no ARN of one: "
+                    "arn:aws:iam::ACCOUNT:role/NAME"
+                ) from None
 
 
 def _checked(name: str, item: Mapping[str, Any], value: Any) -> Any:

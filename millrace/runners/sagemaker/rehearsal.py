@@ -18,6 +18,7 @@ from millrace.errors import ConfigError, UnsupportedError
 from millrace.runners.engine import Engine, connect
 from millrace.runners.record import RunState
 from millrace.runners.rehearsing import (
+    Ending,
     ending_on_signal,
     forget_old,
     identity_of,
@@ -31,7 +32,7 @@ from millrace.runners.sagemaker.endpoints import Hosting, open_hosting, sagemake
 from millrace.runners.sagemaker.expressions import Values, evaluate
 from millrace.runners.sagemaker.front import open_front
 from millrace.runners.sagemaker.graph import run_graph
-from millrace.runners.sagemaker.parameters import parameter_values
+from millrace.runners.sagemaker.parameters import parameter_values, refuse_roles
 from millrace.runners.sagemaker.place import open_place
 from millrace.runners.sagemaker.record import Rehearsal
 from millrace.runners.sagemaker.relay import for_containers
@@ -79,13 +80,16 @@ def rehearse(
     known = [str(item["Name"]) for item in definition.parameters]
     own = settings.endpoint is None
     parameters, told = parameter_values(definition.parameters, named(given, known), own_store=own)
+    refuse_roles(definition, parameters)
     began = datetime.now(UTC)
     identity = identity_of(name)
     values = Values(parameters, _execution(name, region, began))
     with contextlib.ExitStack() as stack:
+        ending = stack.enter_context(ending_on_signal())
         engine = connect(identity)
         stack.callback(engine.close)
-        if lacking := engine.missing(support.images_of(definition, values)):
+        images = support.images_of(definition, values)
+        if lacking := engine.missing(images):
             raise ConfigError(missing_images(lacking))
         store = stack.enter_context(open_store(settings.endpoint))
         if not own:
@@ -103,7 +107,7 @@ def rehearse(
             millrace=millrace.__version__,
             document=document,
             parameters=parameters,
-            notes=[*told, *support.notes(definition, engine.cpus)],
+            notes=[*told, *support.notes(definition, engine.cpus), *support.user_notes(images, engine.user)],
         )
         hosting = _open_hosting(stack, engine, store, directory, region)
         run = Run(
@@ -119,7 +123,7 @@ def rehearse(
             keeps_outputs=own,
             watch=watch,
         )
-        _execute(run, settings.hold)
+        _execute(run, ending, settings.hold)
     forget_old(settings)
     return record, directory
 
@@ -187,7 +191,7 @@ def _open_hosting(stack: contextlib.ExitStack, engine: Engine, store: Store, dir
     return hosting
 
 
-def _execute(run: Run, hold: bool) -> None:
+def _execute(run: Run, ending: Ending, hold: bool) -> None:
     """Run the whole graph, and note how it went; a signal ends it in order."""
     record = run.record
     record.write(run.directory)
@@ -204,7 +208,7 @@ def _execute(run: Run, hold: bool) -> None:
                 graph.cancel()
                 loop.run_in_executor(None, run.place.engine.stop)
 
-        with ending_on_signal(loop, stop):
+        with ending.stopping(loop, stop):
             reason = await graph
             if hold and record.endpoints:
                 record.notes.append("endpoints answer until Ctrl-C (rehearse.hold=true)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from millrace.errors import TaskFailedError
@@ -16,7 +16,7 @@ from millrace.runners.sagemaker.unsupported import (
     training_problems,
 )
 
-__all__ = ["STEP_TYPES", "images_of", "notes", "training_arguments", "unsupported"]
+__all__ = ["STEP_TYPES", "images_of", "notes", "training_arguments", "unsupported", "user_notes"]
 
 _IGNORED: Mapping[str, str] = {
     "VpcConfig": "VPCs",
@@ -211,6 +211,19 @@ def notes(definition: Definition, cpus: float) -> list[str]:
     for step in steps:
         found += [f"{step.name}: {told}" for told in _told(step)]
     return list(dict.fromkeys(found))
+
+
+def user_notes(images: Iterable[str], user_of: Callable[[str], str]) -> list[str]:
+    """Which images don't run as root, as the service wants it; Millrace's own ones are made for that."""
+    found = []
+    for image in images:
+        user = user_of(image)
+        if user.partition(":")[0] not in ("", "0", "root") and "/millrace/" not in f"/{image}":
+            found.append(
+                f"{image} runs as user {user}: SageMaker's folders below /opt/ml are root's, so a job may not be able "
+                "to write there; here it can"
+            )
+    return found
 
 
 def _told(step: Step) -> Iterator[str]:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,57 @@ def test_a_signal_ends_a_rehearsal_in_order(started: Started, tmp_path: Path, do
     assert left(docker_engine, tmp_path) == []
     (record,) = (tmp_path / "build" / "rehearsals").glob("*/rehearsal.json")
     assert json.loads(record.read_text())["steps"]["sleeps"]["state"] == "cancelled"
+
+
+@pytest.mark.parametrize("pause", [0.1, 0.5])
+def test_more_signals_do_not_disturb_the_end(
+    started: Started, tmp_path: Path, docker_engine: Any, pause: float
+) -> None:
+    lasting(tmp_path, "hurried")
+    process = started("document=hurried.json")
+    wait_until_running(docker_engine, tmp_path, process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(pause)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in err
+    assert left(docker_engine, tmp_path) == []
+
+
+def test_a_signal_ends_the_copying_of_outputs(started: Started, tmp_path: Path, docker_engine: Any) -> None:
+    script = """
+        import pathlib
+        for number in range(40):
+            pathlib.Path(f"/opt/ml/processing/output/data/{number}.bin").write_bytes(bytes(4_000_000))
+    """
+    (tmp_path / "copied.json").write_text(made.document(made.prepare("fills", script)))
+    process = started("document=copied.json")
+    deadline = time.monotonic() + SECONDS
+    while not (found := list((tmp_path / "build" / "rehearsals").glob("*/outputs/fills/data/*.bin"))):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no output was copied"
+        time.sleep(0.01)
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in err
+    copied = list(found[0].parent.iterdir())
+    assert len(copied) < 40
+    assert {file.stat().st_size for file in copied} <= {4_000_000}
+    assert left(docker_engine, tmp_path) == []
+
+
+def test_a_role_that_is_none_is_refused_at_the_start(started: Started, tmp_path: Path) -> None:
+    (tmp_path / "role.json").write_text(made.document(made.prepare()))
+    process = started("document=role.json", "parameters.role=foo")
+    _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 2
+    assert "parameters.role: jobs run with it as their role, and 'foo' is no ARN" in err
+    assert not (tmp_path / "build").exists()
 
 
 def test_leftovers_of_a_killed_rehearsal_are_removed_by_the_next(

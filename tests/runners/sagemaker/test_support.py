@@ -14,7 +14,7 @@ from millrace.runners.sagemaker.definition import read_definition
 from millrace.runners.sagemaker.expressions import Values
 from millrace.runners.sagemaker.graph import Done, why_not
 from millrace.runners.sagemaker.parameters import parameter_values
-from millrace.runners.sagemaker.support import images_of, notes, unsupported
+from millrace.runners.sagemaker.support import images_of, notes, unsupported, user_notes
 from millrace.runners.sagemaker.transform import requests_of
 from millrace.runners.settings import Rehearse
 from tests.runners.sagemaker import definitions as made
@@ -224,3 +224,9 @@ def test_settings_of_the_other_target_are_refused(given: dict[str, Any]) -> None
     with pytest.raises(ConfigError, match=rf"rehearse\.{next(iter(given))}: not a setting of a rehearsal for Kubeflow"):
         refuse_settings(Rehearse(**given), ("interrupt", "hold"), "Kubeflow")
     refuse_settings(Rehearse(parallel=3), ("interrupt", "hold"), "Kubeflow")
+
+
+def test_images_that_do_not_run_as_root_are_told() -> None:
+    users = {"a": "", "b": "0", "c": "root:root", "d:1": "1000", "millrace/train:1": "1000", "e.com/millrace/data": "7"}
+    (told,) = user_notes(users, users.__getitem__)
+    assert told.startswith("d:1 runs as user 1000: ")
