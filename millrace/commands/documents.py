@@ -1,14 +1,46 @@
-"""Where compiled documents are written."""
+"""Compiled documents: where they are written, and which target one is for."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 from pathlib import Path
 
 from millrace.errors import ConfigError, explain_os_error
 
-__all__ = ["is_printed", "size_of", "write_document"]
+__all__ = ["is_printed", "refuse_foreign", "size_of", "write_document"]
+
+_KUBEFLOW = re.compile(r"^(# PIPELINE DEFINITION|pipelineInfo:|deploymentSpec:|schemaVersion:)", re.MULTILINE)
+
+
+def refuse_foreign(path: Path, target: str) -> None:
+    """Refuse a document of the other target, and one for SageMaker that is no JSON; all else is for the checks.
+
+    Raises:
+        ConfigError: Naming the file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return  # told by those who read it
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        return
+    except ValueError as error:
+        if target != "sagemaker":
+            return
+        if _KUBEFLOW.search(text):
+            raise ConfigError(f"document: {path} is a pipeline for Kubeflow (YAML): target=kubeflow") from None
+        raise ConfigError(f"document: {path} is no JSON: {error}") from None
+    if not isinstance(content, dict):
+        return
+    if target == "sagemaker" and "pipelineInfo" in content:
+        raise ConfigError(f"document: {path} is a pipeline for Kubeflow (JSON): target=kubeflow")
+    if target == "kubeflow" and "Steps" in content and "pipelineInfo" not in content:
+        raise ConfigError(f"document: {path} is a SageMaker definition: target=sagemaker")
 
 
 def is_printed(path: Path, text: str) -> bool:

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from millrace.commands.documents import refuse_foreign
 from millrace.config import compose_and_call
 from millrace.errors import ConfigError
 from millrace.settings import Settings, read_settings
@@ -49,7 +50,10 @@ def run(command: str, words: Sequence[str]) -> int:
 
     def job(composed: Mapping[str, Any]) -> int:
         settings = read_settings(composed)
-        module = import_module(f"millrace.commands.{_target(command, settings)}.{command}")
+        target = _target(command, settings)
+        if settings.document is not None:
+            refuse_foreign(settings.document, target)
+        module = import_module(f"millrace.commands.{target}.{command}")
         return cast("_Module", module).run(settings, asked)
 
     return compose_and_call(command, words, job)
