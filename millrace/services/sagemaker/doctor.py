@@ -106,12 +106,13 @@ def _role(opened: Session, role: str | None, account: str, service: str) -> Iter
         yield Finding(False, f"role {role}: of account {role.split(':')[4]}, the credentials are of {account}")
         return
     name = role.rpartition("/")[2]
+    trust = f"{_trust_command(opened.target, role, service)} > trust.json"
     try:
         found = opened.call("iam", "get_role", RoleName=name)["Role"]
     except ServiceError as error:
         if error.code == "NoSuchEntity":
             mend = f"aws iam create-role --role-name {name} --assume-role-policy-document file://trust.json"
-            yield Finding(False, f"role {role}: there is none", f"{mend}  # see millrace iam target=sagemaker")
+            yield Finding(False, f"role {role}: there is none", f"{trust}; {mend}")
         else:
             yield Finding(None, f"role {role}: not looked at: {error}")
         return
@@ -120,7 +121,15 @@ def _role(opened: Session, role: str | None, account: str, service: str) -> Iter
     trusted = bool({service, f"{service}.cn"} & _trusted(found.get("AssumeRolePolicyDocument")))
     what = f"role {name} {'trusts' if trusted else 'does not trust'} {service}"
     mend = f"aws iam update-assume-role-policy --role-name {name} --policy-document file://trust.json"
-    yield Finding(trusted, what, f"{mend}  # see millrace iam target=sagemaker")
+    yield Finding(trusted, what, f"{trust}; {mend}")
+
+
+def _trust_command(target: SageMaker, role: str, service: str) -> str:
+    """Prints the trust that a role needs; one role for jobs and schedules needs both."""
+    own = ".scheduler_trust" if service.startswith("scheduler") else ".trust"
+    if target.role == target.schedule_role:
+        own = "'.trust.Statement += .scheduler_trust.Statement | .trust'"
+    return f"millrace iam target=sagemaker target.region={target.region} target.role={target.role or role} | jq {own}"
 
 
 def _trusted(policy: object) -> set[str]:

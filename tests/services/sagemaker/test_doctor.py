@@ -74,7 +74,7 @@ def test_each_thing_that_is_missing_has_a_line_that_mends_it(spec: PipelineSpec,
     wrong = {"role": f"{ROLE}-2", "bucket": "none-such-bucket", "images": Images(prefix=ECR, tag="1.0")}
     findings = list(examine_sagemaker(spec, target.model_copy(update=wrong)))
     for words, mend in (
-        (f"role {ROLE}-2: there is none", "aws iam create-role --role-name jobs-2"),
+        (f"role {ROLE}-2: there is none", "| jq .trust > trust.json; aws iam create-role --role-name jobs-2"),
         ("there is no bucket none-such-bucket", "aws s3 mb s3://none-such-bucket --region us-east-1"),
         (f"image {ECR}train:1.0: no such repository", "aws ecr create-repository --repository-name millrace/train"),
     ):
@@ -91,6 +91,8 @@ def test_what_is_there_but_wrong(spec: PipelineSpec, ready: SageMaker, aws: Fake
     changes = {"images": images, "bucket": "millrace-far", "schedule_role": ROLE}
     findings = list(examine_sagemaker(spec, ready.model_copy(update=changes)))
     assert found(findings, "does not trust sagemaker.amazonaws.com").good is False
+    both = "| jq '.trust.Statement += .scheduler_trust.Statement | .trust' > trust.json; aws iam update-assume-role"
+    assert both in found(findings, "does not trust sagemaker.amazonaws.com").mend
     assert found(findings, "does not trust scheduler.amazonaws.com").good is False
     assert found(findings, "bucket millrace-far is in eu-west-1, jobs run in us-east-1").good is False
     assert found(findings, f"image {ECR}train:2.0: not in its repository").mend.startswith("millrace build push=")
