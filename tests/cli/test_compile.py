@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from millrace import __version__
+from millrace.targets.kubeflow import Training
 
 ROOT = Path(__file__).parents[2]
 PLAY = ("--config-dir", "my_config", "pipeline=play")
@@ -106,7 +107,7 @@ class TestPipelines:
             "component": None,
             "output": None,
         }
-        assert shown["target"]["training"]["kind"] == "trainjob"
+        assert shown["target"]["training"] == Training().model_dump(mode="json")
 
     def test_a_sweep_overwrites_nothing(self, project: Path) -> None:
         words = (*PLAY, "target=kubeflow", "--multirun", "judge.score=0.1,0.9")
