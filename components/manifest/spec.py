@@ -114,7 +114,9 @@ class Split(Parameters):
 class ManifestParameters(Parameters):
     """What to list and how to label and divide it."""
 
-    source: str | None = Field(default=None, min_length=1, json_schema_extra={"format": "location"})
+    source: str | None = Field(
+        default=None, min_length=1, json_schema_extra={"format": "location", "or_input": "dataset"}
+    )
     """A folder, `s3://bucket/prefix` or `gs://bucket/prefix`. Not together with the input `dataset`."""
     labels: Labels = Field(default=PrefixLabels())
     """Where an object's class comes from."""

@@ -18,6 +18,7 @@ from millrace.compilers.kubeflow.gathering import with_gathering
 from millrace.compilers.kubeflow.interface import OUTPUT_MARK, container_component
 from millrace.compilers.kubeflow.pods import check_tasks, retries_end, set_pod, with_resources
 from millrace.compilers.kubeflow.tasks import KINDS, RUN_VARIABLE, Planned, open_name, plan_task
+from millrace.compilers.refusals import check_sources
 from millrace.errors import ConfigError
 from millrace.specs import Condition, PipelineSpec, Task, TaskOutput
 from millrace.targets.kubeflow import Kubeflow
@@ -54,6 +55,7 @@ def compile_pipeline(spec: PipelineSpec, target: Kubeflow) -> str:
     need_kfp()
     spec = with_gathering(spec)
     check_tasks(spec, target)
+    check_sources(spec)
     spec = with_resources(spec, target)
     root = group_tasks(spec)
     plans = {task.name: plan_task(task, spec, target) for task in spec.tasks}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from millrace.compilers.refusals import check_sources
 from millrace.compilers.sagemaker.context import Compiling
 from millrace.compilers.sagemaker.hosting import check_unserved
 from millrace.compilers.sagemaker.processing import is_sharded
@@ -13,6 +14,7 @@ from millrace.compilers.sagemaker.searches import Numbers, read_search
 from millrace.compilers.sagemaker.shards import made_shards
 from millrace.errors import ConfigError, UnsupportedError, did_you_mean
 from millrace.specs import Task
+from millrace.targets.sagemaker import SageMaker
 
 __all__ = ["check_pipeline"]
 
@@ -30,6 +32,7 @@ def check_pipeline(context: Compiling) -> None:
         UnsupportedError: For what a job can't do, with a way out.
     """
     _check_settings(context)
+    check_sources(context.spec)
     for task in context.spec.tasks:
         _check_job(task, context)
         _check_outside(task, context)
@@ -39,6 +42,7 @@ def check_pipeline(context: Compiling) -> None:
 def _check_settings(context: Compiling) -> None:
     target = context.target
     check_unserved(target)
+    _check_unread(target)
     names = [task.name for task in context.spec.tasks]
     for name in target.tasks:
         if name not in names:
@@ -56,6 +60,24 @@ def _check_settings(context: Compiling) -> None:
                 f"target.tuning.scaling.{name}: no range of numbers is searched by that name: "
                 f"{did_you_mean(name, ranges)}"
             )
+
+
+def _check_unread(target: SageMaker) -> None:
+    tuning = target.tuning
+    if tuning.kind == "task":
+        for name in ("strategy", "early_stopping", "scaling", "warm_start", "seed"):
+            if getattr(tuning, name) not in (None, {}):
+                raise UnsupportedError(
+                    f"target.tuning.{name}: with target.tuning.kind=task no tuning job would follow it: leave it out, "
+                    "or set kind=job; the task has its own sampler, pruner and seed"
+                )
+    days = SageMaker.model_fields["cache_days"].default
+    caching = target.cache or target.job.cache or any(own.cache for own in target.tasks.values())
+    if target.cache_days != days and not caching:
+        raise UnsupportedError(
+            f"target.cache_days={target.cache_days}: with target.cache=false nothing is kept: leave it out, or set "
+            "target.cache=true"
+        )
 
 
 def _ranges(tasks: Iterator[Task]) -> Iterator[str]:

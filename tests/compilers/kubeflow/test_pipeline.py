@@ -23,6 +23,7 @@ from tests.compilers.kubeflow.reading import Read, compiled
 from tests.toys import Play, play
 
 ROOT = Path(__file__).parents[3]
+PICTURES = {"manifest": {"source": "s3://bucket/flowers"}}
 
 
 @functools.cache
@@ -79,7 +80,9 @@ class TestTasks:
         assert "words" in component["outputDefinitions"]["artifacts"]
 
     def test_only_inputs_that_are_wired_are_declared(self) -> None:
-        alone = compiled(image_classification.compose(ImageClassification())).component("manifest")
+        alone = compiled(image_classification.compose(ImageClassification.model_validate(PICTURES))).component(
+            "manifest"
+        )
         wired = of_digits().component("manifest")
         assert "artifacts" not in alone["inputDefinitions"]
         assert set(wired["inputDefinitions"]["artifacts"]) == {"dataset"}
@@ -268,7 +271,7 @@ class TestDocument:
 
     def test_it_carries_name_description_and_root(self) -> None:
         target = Kubeflow(pipeline_root="s3://bucket/runs")
-        document = compiled(image_classification.compose(ImageClassification()), target)
+        document = compiled(image_classification.compose(ImageClassification.model_validate(PICTURES)), target)
         assert document.spec["pipelineInfo"] == {
             "name": "image-classification",
             "description": "Classify the pictures of a folder or an S3 prefix, one folder a class.",

@@ -10,11 +10,13 @@ import pytest
 
 from millrace.compilers.kubeflow import compile_pipeline
 from millrace.components.deploy.spec import Canary, DeployParameters, Scaling
+from millrace.components.manifest.spec import ManifestParameters
 from millrace.components.tune.spec import Hyperband, TuneParameters
 from millrace.errors import UserError
 from millrace.pipelines.image_classification import ImageClassification, image_classification
 from millrace.targets.kubeflow import Kubeflow, Serving, Tuning
 
+PICTURES = ManifestParameters(source="s3://bucket/flowers")
 SPACE: Any = {"learning_rate": {"kind": "float", "low": 0.001, "high": 0.1}}
 
 
@@ -39,14 +41,14 @@ SPACE: Any = {"learning_rate": {"kind": "float", "low": 0.001, "high": 0.1}}
     ],
 )
 def test_refused(config: dict[str, Any], target: Kubeflow, told: str) -> None:
-    spec = image_classification.compose(ImageClassification(**config))
+    spec = image_classification.compose(ImageClassification(manifest=PICTURES, **config))
     with pytest.raises(UserError) as refused:
         compile_pipeline(spec, target)
     assert str(refused.value).startswith(told)
 
 
 def test_where_no_service_takes_the_work_nothing_is_asked() -> None:
-    config = ImageClassification(tune=TuneParameters(space=SPACE, pruner=Hyperband()))
+    config = ImageClassification(manifest=PICTURES, tune=TuneParameters(space=SPACE, pruner=Hyperband()))
     assert compile_pipeline(image_classification.compose(config), Kubeflow())
 
 
