@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter
+from yaml import YAMLError
 
 from millrace.errors import ConfigError, MillraceError, did_you_mean, report
 from millrace.registry import load_pipeline, pipelines
@@ -104,6 +105,8 @@ def compose_and_call(command: str, arguments: Sequence[str], job: Job) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         missing = str(getattr(error, "missing_cfg_file", None)).removeprefix("defaults/")
         raise broken.get(missing) or ConfigError(_unresolved(error).replace("'++", "'")) from error
+    except YAMLError as error:  # it names the file and the line
+        raise ConfigError(f"no YAML: {' '.join(str(error).split())}") from error
     return max(codes, default=0)
 
 

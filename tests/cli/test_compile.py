@@ -284,3 +284,14 @@ def test_what_to_do_next_is_told_for_the_same_target(project: Path) -> None:
     assert (
         "next: millrace upload document=play.yaml --config-dir my_config target=lab target.cache=false" in answer.stdout
     )
+
+
+def test_a_file_of_ones_own_that_is_no_yaml_is_named(project: Path) -> None:
+    file = project / "my_config" / "target" / "lab.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("defaults: [kubeflow\n")
+    done = compile_here(project, "--config-dir", "my_config", "target=lab")
+    assert done.returncode == 2
+    assert "no YAML" in done.stderr
+    assert "lab.yaml" in done.stderr
+    assert "Traceback" not in done.stderr

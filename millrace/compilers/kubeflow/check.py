@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
+from millrace.compilers.findings import Finding
 from millrace.compilers.kubeflow import (
     check_arguments,
     check_control,
@@ -14,7 +15,7 @@ from millrace.compilers.kubeflow import (
     check_pods,
     check_sizes,
 )
-from millrace.compilers.kubeflow.document import Document, Finding, read_document
+from millrace.compilers.kubeflow.document import Document, read_document
 from millrace.compilers.kubeflow.strict import strict_parse
 from millrace.compilers.kubeflow.view import View
 from millrace.errors import UnsupportedError

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from millrace.compilers.kubeflow.document import Finding, Path, shown
+from millrace.compilers.findings import Finding
+from millrace.compilers.kubeflow.document import Path, shown
 from millrace.compilers.kubeflow.view import Container, View, artifacts_of, before, parameters_of
 from millrace.errors import did_you_mean
 from millrace.targets.kubeflow import BackendVersion

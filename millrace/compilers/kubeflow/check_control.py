@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from millrace.compilers.findings import Finding
 from millrace.compilers.kubeflow.check_edges import fits, type_of
-from millrace.compilers.kubeflow.document import Finding, Path, shown
+from millrace.compilers.kubeflow.document import Path, shown
 from millrace.compilers.kubeflow.view import Use, View, artifacts_of, parameters_of
 from millrace.errors import did_you_mean
 from millrace.targets.kubeflow import BackendVersion

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from millrace.compilers.kubeflow.document import Finding, Path, shown
+from millrace.compilers.findings import Finding
+from millrace.compilers.kubeflow.document import Path, shown
 from millrace.compilers.kubeflow.view import (
     Use,
     View,

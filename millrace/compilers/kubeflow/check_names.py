@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
-from millrace.compilers.kubeflow.document import Finding, shown
+from millrace.compilers.findings import Finding
+from millrace.compilers.kubeflow.document import shown
 from millrace.compilers.kubeflow.view import View, component_path
 from millrace.errors import did_you_mean
 from millrace.targets.kubeflow import BackendVersion

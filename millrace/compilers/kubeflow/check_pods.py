@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+from millrace.compilers.findings import Finding
 from millrace.compilers.kubeflow.check_edges import source_type
-from millrace.compilers.kubeflow.document import Finding, Path, shown
+from millrace.compilers.kubeflow.document import Path, shown
 from millrace.compilers.kubeflow.view import Container, View, before
 from millrace.errors import did_you_mean
 from millrace.targets.kubeflow import BackendVersion

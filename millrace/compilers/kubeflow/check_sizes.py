@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from millrace.compilers.kubeflow.document import Finding, shown
+from millrace.compilers.findings import Finding
+from millrace.compilers.kubeflow.document import shown
 from millrace.compilers.kubeflow.view import Container, Use, View, parameters_of
 from millrace.targets.kubeflow import BackendVersion
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from millrace.compilers.findings import Finding
 from millrace.errors import ConfigError, DataError
 
-__all__ = ["Document", "Finding", "Path", "parse_document", "read_document", "shown"]
+__all__ = ["Document", "Path", "parse_document", "read_document", "shown"]
 
 MAX_BYTES = 8 * 1024 * 1024
 """Larger documents are not read: a run's Workflow, larger still, must fit 1.5 MiB."""
@@ -31,19 +32,6 @@ class Document:
     """The pipeline spec (`pipelineInfo`, `root`, `components`, `deploymentSpec`, ...)."""
     platform: dict[str, Any] | None = None
     """The platform spec (`platforms`), where there is one."""
-
-
-@dataclass(frozen=True, order=True)
-class Finding:
-    """What is wrong with a document, and where."""
-
-    severity: Literal["error", "warning"]
-    path: str
-    """Of the field: `root.dag.tasks.train.retryPolicy.maxRetryCount`."""
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.severity}: {self.path}: {self.message}" if self.path else f"{self.severity}: {self.message}"
 
 
 def parse_document(text: str) -> Document:

@@ -14,7 +14,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, get_args
 
-from millrace.compilers.kubeflow.document import Document, Finding, Path, shown
+from millrace.compilers.findings import Finding
+from millrace.compilers.kubeflow.document import Document, Path, shown
 from millrace.compilers.kubeflow.view import View, before
 from millrace.errors import ConfigError, did_you_mean
 from millrace.targets.kubeflow import BackendVersion

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from millrace.compilers.kubeflow.document import Finding
+from millrace.compilers.findings import Finding
 from millrace.compilers.sagemaker.check_values import constant, kind_of_value, shortest, variables
 from millrace.compilers.sagemaker.shapes import FILLED, Shape, pattern_of_shape, request, shape
 from millrace.compilers.sagemaker.view import View, branch_steps, error, quoted, unknown_keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from millrace.compilers.kubeflow.document import Finding
+from millrace.compilers.findings import Finding
 from millrace.compilers.sagemaker.check_arguments import fields
 from millrace.compilers.sagemaker.check_values import kind_of_value, variables
 from millrace.compilers.sagemaker.shapes import shape

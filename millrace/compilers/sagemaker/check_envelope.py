@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from millrace.compilers.kubeflow.document import Finding
+from millrace.compilers.findings import Finding
 from millrace.compilers.sagemaker.limits import PIPELINE_PARAMETERS, PIPELINE_STEPS
 from millrace.compilers.sagemaker.shapes import CREATED
 from millrace.compilers.sagemaker.view import (

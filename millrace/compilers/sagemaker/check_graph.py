@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from millrace.compilers.kubeflow.document import Finding
+from millrace.compilers.findings import Finding
 from millrace.compilers.sagemaker.check_values import references
 from millrace.compilers.sagemaker.view import StepView, View, branch_steps, error, quoted, unknown_keys
 from millrace.errors import did_you_mean

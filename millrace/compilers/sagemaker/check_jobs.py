@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from millrace.compilers.kubeflow.document import Finding
+from millrace.compilers.findings import Finding
 from millrace.compilers.sagemaker.limits import PROCESSING_ROOT, TRAINING_SECONDS, TRAINING_SECONDS_DEFAULT
 from millrace.compilers.sagemaker.view import View, error, mapping, number, pick, quoted, sequence, text, warning
 

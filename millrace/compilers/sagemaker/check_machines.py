@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from millrace.compilers.kubeflow.document import Finding
+from millrace.compilers.findings import Finding
 from millrace.compilers.sagemaker.check_values import references
 from millrace.compilers.sagemaker.limits import VOLUME_GB
 from millrace.compilers.sagemaker.machines import has_local_storage, local_gb

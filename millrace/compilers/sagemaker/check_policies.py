@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from millrace.compilers.kubeflow.document import Finding
+from millrace.compilers.findings import Finding
 from millrace.compilers.sagemaker.limits import EXPIRE_AFTER_MINUTES, RETRY_ATTEMPTS
 from millrace.compilers.sagemaker.view import StepView, View, error, number, quoted, unknown_keys, warning
 from millrace.errors import did_you_mean

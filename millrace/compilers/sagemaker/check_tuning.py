@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from millrace.compilers.kubeflow.document import Finding
+from millrace.compilers.findings import Finding
 from millrace.compilers.sagemaker.check_jobs import once, training_job
 from millrace.compilers.sagemaker.limits import HYPERPARAMETERS, SEARCHED, TUNING_JOBS, TUNING_PARALLEL
 from millrace.compilers.sagemaker.view import StepView, View, error, mapping, number, pick, quoted, sequence, text

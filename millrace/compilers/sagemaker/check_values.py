@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from millrace.compilers.kubeflow.document import Finding
+from millrace.compilers.findings import Finding
 from millrace.compilers.sagemaker.check_metrics import metrics_of
 from millrace.compilers.sagemaker.check_properties import Kind, Problem, property_kind
 from millrace.compilers.sagemaker.view import StepView, View, error, mapping, quoted, sequence, unknown_keys

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from millrace.compilers.kubeflow.document import Finding, shown
+from millrace.compilers.findings import Finding
 from millrace.compilers.kubeflow.document import Path as FieldPath
+from millrace.compilers.kubeflow.document import shown
 from millrace.compilers.kubeflow.view import View
 from millrace.errors import ConfigError, DataError
 from millrace.runners.kubeflow.conditions import check_expression
