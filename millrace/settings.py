@@ -18,8 +18,8 @@ from millrace.specs import Frozen, PipelineConfig, PipelineSpec
 from millrace.specs.component import Name
 from millrace.specs.runtime_parameters import open_fields
 from millrace.targets.kubeflow import GivenVersion, Kubeflow
-from millrace.targets.runs import Schedule, Submit
-from millrace.targets.sagemaker import Cost, EndpointChange, SageMaker
+from millrace.targets.runs import Cost, EndpointChange, Schedule, Submit
+from millrace.targets.sagemaker import SageMaker
 
 __all__ = ["PipelineChoice", "Settings", "option_groups", "read_settings", "refuse_unknown", "validated"]
 

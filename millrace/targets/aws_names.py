@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-__all__ = ["Arn", "Bucket", "Instance", "Prefix", "Region", "RoleArn", "S3Uri"]
+__all__ = ["Arn", "Bucket", "Instance", "Prefix", "Region", "RoleArn", "S3Uri", "partition_of"]
 
 _MACHINE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+")
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", re.ASCII)
@@ -15,6 +15,20 @@ _BUCKET = re.compile(r"[a-z0-9]([a-z0-9-]*(\.[a-z0-9-]+)*[a-z0-9])?")
 _REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d")
 _PREFIX = re.compile(r"[A-Za-z0-9!_.*'()-]+(/[A-Za-z0-9!_.*'()-]+)*")
 _S3 = "s3://"
+_PARTITIONS = {
+    "cn-": "aws-cn",
+    "us-gov-": "aws-us-gov",
+    "us-iso-": "aws-iso",
+    "us-isob-": "aws-iso-b",
+    "us-isof-": "aws-iso-f",
+    "eu-isoe-": "aws-iso-e",
+    "eusc-": "aws-eusc",
+}
+
+
+def partition_of(region: str) -> str:
+    """The partition of AWS that a region is in: the second part of its ARNs."""
+    return next((partition for start, partition in _PARTITIONS.items() if region.startswith(start)), "aws")
 
 
 def _instance(given: str) -> str:

@@ -5,7 +5,6 @@ Defaults are here; `conf/target/sagemaker.yaml` and a person's own files hold wh
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -18,10 +17,8 @@ __all__ = [
     "Arn",
     "Capture",
     "Cooldowns",
-    "Cost",
     "CustomMetric",
     "Debugger",
-    "EndpointChange",
     "EndpointWork",
     "InputMode",
     "InstanceGroup",
@@ -391,36 +388,3 @@ class EndpointWork(Frozen):
     cooldowns: Cooldowns = Cooldowns()
     custom_metric: CustomMetric | None = None
     scheduled: tuple[ScheduledCapacity, ...] = ()
-
-
-class EndpointChange(Frozen):
-    """What `millrace endpoint` does to the endpoint of a pipeline's deploy task."""
-
-    action: Literal["status", "deploy", "rollback", "weights", "delete"] = "status"
-    """deploy: the newest approved version of the registry, or `package`; rollback: the configuration before."""
-    task: str | None = None
-    """The task that deploys, where the pipeline has several."""
-    package: str | None = None
-    """ARN of a model package; null takes the newest approved one of the group."""
-    weights: dict[str, float] = Field(default_factory=dict)
-    """For weights: of each variant."""
-    wait: bool = True
-    """Follow the change to its end."""
-
-
-class Cost(Frozen):
-    """How long the steps of a run take, for `millrace cost`."""
-
-    minutes: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
-    """Of single tasks; for tuning, of one of its jobs. What you measured in an earlier run."""
-    default_minutes: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (5, 60)
-    """Of all other tasks: at the least and at the most."""
-    machines: Path | None = None
-    """A table of machine types and prices of your own, in the form of Millrace's machines.yaml."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Cost:
-        least, most = self.default_minutes
-        if least > most:
-            raise ValueError(f"default_minutes: the least, {least:g}, is more than the most, {most:g}")
-        return self

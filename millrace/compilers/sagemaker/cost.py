@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from millrace.compilers.sagemaker.machines import Machine, Machines
 from millrace.compilers.sagemaker.walk import every_step
 from millrace.errors import ConfigError, did_you_mean
-from millrace.targets.sagemaker import Cost
+from millrace.targets.runs import Cost
 
 __all__ = ["Bill", "Item", "bill"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from millrace.compilers.sagemaker.images import ecr_image
 from millrace.compilers.sagemaker.walk import every_field, pattern_of
-from millrace.targets.regions import partition_of
+from millrace.targets.aws_names import partition_of
 from millrace.targets.sagemaker import SageMaker
 
 __all__ = ["ACCOUNT", "BUCKET", "JOBS", "Scope", "alarms", "allow", "endpoint_names", "keys", "repositories", "scaling"]

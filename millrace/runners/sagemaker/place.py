@@ -14,7 +14,7 @@ from millrace.errors import ConfigError
 from millrace.runners.engine import Engine
 from millrace.runners.sagemaker.relay import for_containers
 from millrace.runners.store import Store
-from millrace.targets.regions import partition_of
+from millrace.targets.aws_names import partition_of
 
 __all__ = ["Ended", "Place", "open_place"]
 

@@ -11,7 +11,7 @@ import pytest
 from millrace.compilers.sagemaker.cost import bill
 from millrace.compilers.sagemaker.machines import Machine, Machines
 from millrace.errors import ConfigError
-from millrace.targets.sagemaker import Cost
+from millrace.targets.runs import Cost
 
 _MACHINES = Machines(
     region="us-east-1",

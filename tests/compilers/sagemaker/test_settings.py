@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from millrace.errors import explain_validation
-from millrace.targets.regions import partition_of
+from millrace.targets.aws_names import partition_of
 from millrace.targets.sagemaker import SageMaker
 
 
