@@ -29,7 +29,6 @@ def main() -> None:
 def definition() -> str:
     """Prepare numbers, and train when there are enough."""
     import boto3
-
     from sagemaker.core.workflow.conditions import ConditionGreaterThanOrEqualTo
     from sagemaker.core.workflow.functions import Join, JsonGet
     from sagemaker.core.workflow.parameters import ParameterInteger
