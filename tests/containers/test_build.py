@@ -207,7 +207,7 @@ class TestPush:
             assert pushed.attrs["RootFS"] == built.attrs["RootFS"]
             assert json.loads((tmp_path / "images.json").read_text())["data"] in pushed.attrs["RepoDigests"]
         finally:
-            for image in {pushed.id, built.id}:
+            for image in dict.fromkeys((pushed.id, built.id)):  # the child first: a parent can't be removed before it
                 docker_engine.images.remove(image, force=True)
 
     def test_a_registry_that_is_not_there(self, docker_engine: Any, other_version: Path, tmp_path: Path) -> None:
