@@ -2,125 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field, model_validator
-
-from millrace.components.train.options import (
-    Adam,
-    Augmentation,
-    Cnn,
-    Constant,
-    EarlyStopping,
-    ModelChoice,
-    Optimizer,
-    Pixels,
-    Schedule,
-)
-from millrace.specs import (
-    Inputs,
-    Logs,
-    Metric,
-    Metrics,
-    Model,
-    Outputs,
-    Parameters,
-    Records,
-    Resources,
-    Study,
-    component,
-)
+from millrace.specs import Resources, component
+from millrace.training.parameters import TrainInputs, TrainOutputs, TrainParameters
 
 __all__ = ["TrainInputs", "TrainOutputs", "TrainParameters", "train"]
-
-
-class TrainParameters(Parameters):
-    """Train an image classifier on record files, with Keras on TensorFlow."""
-
-    model: ModelChoice = Field(default=Cnn())
-    """The network, by kind: cnn, mlp, application or custom."""
-    pixels: Pixels = Field(default=Pixels())
-    """Scaling and normalisation, built into the saved model."""
-    augmentation: Augmentation = Field(default=Augmentation())
-    """Random changes of training images."""
-    optimizer: Optimizer = Field(default=Adam())
-    """How gradients change the weights, by kind."""
-    learning_rate: float = Field(default=1e-3, gt=0, le=100)
-    """Highest learning rate."""
-    schedule: Schedule = Field(default=Constant())
-    """How the learning rate goes on from there, by kind."""
-    gradient_clip_norm: float | None = Field(default=None, gt=0)
-    """Gradients are scaled down to this global norm when they exceed it."""
-    epochs: int = Field(default=20, ge=1, le=100_000)
-    """At most that many epochs."""
-    batch_size: int = Field(default=32, ge=1, le=65_536)
-    """Images a step, on all hosts together; each host takes its part of them."""
-    steps_per_epoch: int | None = Field(default=None, ge=1)
-    """Steps an epoch; None takes every training record once. The data go on where the epoch before ended."""
-    validation_steps: int | None = Field(default=None, ge=1)
-    """Batches of each validation; None takes all validation records."""
-    test_steps: int = Field(default=0, ge=0)
-    """Batches of the test channel to score the saved weights with, as test_loss and test_accuracy;
-    0 leaves testing to `evaluate`."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Share of each target spread over all classes."""
-    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = Field(default="none")
-    """Weight of each class in the loss: balanced makes all classes count alike; or a number a class name."""
-    early_stopping: EarlyStopping | None = Field(default=EarlyStopping())
-    """None runs all epochs and saves the last weights."""
-    checkpoint_steps: int = Field(default=200, ge=1)
-    """Steps between two checkpoints; a run that was killed goes on from the last one, to the same weights."""
-    shuffle_buffer: int = Field(default=10_000, ge=1)
-    """Records to draw from at random when the data do not fit `cache_mib`."""
-    cache_mib: int = Field(default=512, ge=0)
-    """Decoded training images up to this size (MiB) are kept in memory, and shuffled as a whole."""
-    amp: bool = Field(default=False)
-    """Mixed precision: float16 with loss scaling on a GPU, bfloat16 on processors."""
-    xla: bool = Field(default=False)
-    """Compile the step with XLA; needs `deterministic=false`."""
-    deterministic: bool = Field(default=True)
-    """Only operations that give the same bits each time; false can be faster on a GPU."""
-    strategy: Literal["auto", "single", "multiworker"] = Field(default="auto")
-    """How several hosts train one model. multiworker: in step, gradients added up over gRPC. auto: that with several
-    hosts, single with one."""
-    peer_seconds: float = Field(default=600.0, ge=1, le=86_400)
-    """How long a host waits for another that does not answer, at the start and in each step, before the run fails.
-    A host that ends is noticed at once."""
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    """Of weights, order, augmentation and dropout."""
-
-    @model_validator(mode="after")
-    def _possible(self) -> TrainParameters:
-        if self.xla and self.deterministic:
-            raise ValueError("xla=true needs deterministic=false: TensorFlow does not compile deterministic steps")
-        return self
-
-
-class TrainInputs(Inputs):
-    """What training reads."""
-
-    records: Records
-    """Record files of the train and validation channels."""
-    study: Study | None = None
-    """A finished search, whose best parameters are put over this task's own."""
-
-
-class TrainOutputs(Outputs):
-    """What training writes."""
-
-    model: Model
-    """`model.keras`, `saved_model/` and `model.json`."""
-    metrics: Metrics
-    """Last figures and learning curves."""
-    logs: Logs
-    """TensorBoard event files of both channels."""
-    accuracy: Metric
-    """Validation accuracy of the saved weights."""
-    loss: Metric
-    """Validation loss of the saved weights."""
-    epochs: Metric
-    """Epochs run."""
-
 
 train = component(
     name="train",
@@ -132,6 +17,6 @@ train = component(
     main="millrace.components.train.main:main",
     image="train",
     delegates=("training",),
-    refuses="millrace.components.train.refusals:refuse",
+    refuses="millrace.training.refusals:refuse",
     resources=Resources(cpus=2, memory_gib=4),
 )

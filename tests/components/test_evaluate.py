@@ -189,7 +189,7 @@ def schema(height: int, width: int, channels: Any, classes: Sequence[str]) -> Im
 def train_model(folder: Path, name: str, images: Images, labels: Labels) -> Path:
     import keras
 
-    from millrace.components.train.export import export
+    from millrace.training.export import export
 
     layers = keras.layers
     keras.utils.set_random_seed(3)

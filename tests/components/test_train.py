@@ -15,22 +15,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from millrace.components.train.options import (
-    Augmentation,
-    Cnn,
-    Custom,
-    EarlyStopping,
-    Mlp,
-    Pixels,
-    ReduceOnPlateau,
-    Sgd,
-)
 from millrace.components.train.spec import TrainParameters, train
 from millrace.errors import ConfigError, DataError, TaskFailedError
 from millrace.runtime.schemas import ModelCard
 from millrace.runtime.task import GivenArtifact, TaskRequest, launch, read_result
 from millrace.specs.charts import Lines, charts_adapter
 from millrace.testing import Ran, run_component
+from millrace.training.options.images import Augmentation, Pixels
+from millrace.training.options.models import Cnn, Custom, Mlp
+from millrace.training.options.optimizers import Sgd
+from millrace.training.options.schedules import EarlyStopping, ReduceOnPlateau
 from tests.components.train_data import CLASSES, picture, png, write_records
 
 SMALL = Mlp(units=(16,), dropout=0)

@@ -18,13 +18,15 @@ import keras
 import numpy as np
 import pytest
 
-from millrace.components.train.options import Augmentation, Cnn, Custom, EarlyStopping, Mlp, Pixels, ReduceOnPlateau
 from millrace.components.train.spec import TrainParameters, train
 from millrace.errors import UserError
 from millrace.runtime.context import Hosts
 from millrace.runtime.execute import attempt
 from millrace.runtime.task import GivenArtifact, TaskRequest, launch, read_failure
 from millrace.testing import run_component
+from millrace.training.options.images import Augmentation, Pixels
+from millrace.training.options.models import Cnn, Custom, Mlp
+from millrace.training.options.schedules import EarlyStopping, ReduceOnPlateau
 from tests.components.train_data import write_records
 
 pytestmark = pytest.mark.slow

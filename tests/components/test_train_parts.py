@@ -13,26 +13,16 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from millrace.components.train.augmentation import AugmentationLayer
-from millrace.components.train.data import inspect, training_batches
-from millrace.components.train.models import build_model, load_backbone
-from millrace.components.train.options import (
-    Application,
-    Augmentation,
-    Cnn,
-    Cosine,
-    Custom,
-    EarlyStopping,
-    Exponential,
-    Mlp,
-    Piecewise,
-    Pixels,
-    ReduceOnPlateau,
-)
-from millrace.components.train.schedule import best_epoch, learning_rate, make_optimizer, should_stop
 from millrace.components.train.spec import TrainParameters
 from millrace.errors import ConfigError, DataError
 from millrace.runtime.schemas import ImageRecords
+from millrace.training.augmentation import AugmentationLayer
+from millrace.training.data import inspect, training_batches
+from millrace.training.models import build_model, load_backbone
+from millrace.training.options.images import Augmentation, Pixels
+from millrace.training.options.models import Application, Cnn, Custom, Mlp
+from millrace.training.options.schedules import Cosine, EarlyStopping, Exponential, Piecewise, ReduceOnPlateau
+from millrace.training.schedule import best_epoch, learning_rate, make_optimizer, should_stop
 from tests.components.train_data import CLASSES, picture, write_records
 
 SCHEMA = ImageRecords(height=8, width=8, channels=1, encoding="png", resize="stretch", classes=CLASSES)

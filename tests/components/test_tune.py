@@ -16,7 +16,6 @@ import psutil
 import pytest
 from pydantic import Field
 
-from millrace.components.train.options import Mlp
 from millrace.components.train.spec import TrainParameters, train
 from millrace.components.tune.spec import MedianRule, NoPruning, Objective, RandomSampler, TuneParameters, tune
 from millrace.errors import CompositionError, ConfigError, TaskFailedError, UserError
@@ -25,6 +24,7 @@ from millrace.runtime.task import GivenArtifact, TaskRequest, launch, read_resul
 from millrace.specs import Inputs, Metric, Metrics, Outputs, Parameters, Records, component
 from millrace.specs.charts import charts_adapter
 from millrace.testing import Ran, run_component
+from millrace.training.options.models import Mlp
 from tests.components.train_data import write_records
 
 

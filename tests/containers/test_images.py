@@ -13,11 +13,11 @@ import pytest
 
 from millrace import __version__
 from millrace.components.digits.spec import DigitsParameters
-from millrace.components.train.options import Mlp
 from millrace.components.train.spec import TrainParameters
 from millrace.registry import components, load_component
 from millrace.runtime.task import GivenArtifact, TaskRequest, read_result
 from millrace.services.images import IMAGES
+from millrace.training.options.models import Mlp
 from tests import toys
 from tests.components.train_data import CLASSES, picture, png, write_records
 

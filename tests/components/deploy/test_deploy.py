@@ -142,7 +142,7 @@ class TestComponent:
 
     @pytest.mark.slow
     def test_a_keras_model_of_colour_pictures_with_validation_records_only(self, tmp_path: Path) -> None:
-        from millrace.components.train.export import export
+        from millrace.training.export import export
 
         schema = SCHEMA.model_copy(update={"channels": 3, "encoding": "raw"})
         folders = tmp_path / "model", tmp_path / "records"

@@ -28,7 +28,7 @@ def test_tensorflow_serving_is_asked_by_the_signature_of_our_saved_models(tmp_pa
     import keras
     import tensorflow as tf
 
-    from millrace.components.train.export import export
+    from millrace.training.export import export
 
     layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
     card = export(keras.Sequential([keras.Input((4, 6, 1)), *layers]), "linear", SCHEMA, tmp_path)

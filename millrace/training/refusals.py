@@ -1,14 +1,14 @@
-"""What several hosts can't train together."""
+"""What several ranks can't train together."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from millrace.components.train.spec import TrainParameters
 from millrace.errors import ConfigError, UnsupportedError
 from millrace.specs import Distribution
 from millrace.targets.kubeflow import ClusterWork
+from millrace.training.parameters import TrainParameters
 
 __all__ = ["check_hosts", "refuse"]
 

@@ -7,7 +7,7 @@ from types import TracebackType
 
 import tensorflow as tf
 
-from millrace.components.train.schedule import Row
+from millrace.training.schedule import Row
 
 __all__ = ["EventWriter"]
 

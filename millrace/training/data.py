@@ -18,13 +18,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from millrace.components.train.augmentation import AugmentationLayer
-from millrace.components.train.ranks import Part, Ranks
-from millrace.components.train.spec import TrainParameters
 from millrace.errors import ConfigError, DataError, did_you_mean
 from millrace.runtime.datasets import decode_records, image_dataset, load_arrays, record_dataset
 from millrace.runtime.records import counts
 from millrace.runtime.schemas import CHANNELS, Channel, ImageRecords, read_records_schema
+from millrace.training.augmentation import AugmentationLayer
+from millrace.training.parameters import TrainParameters
+from millrace.training.ranks import Part, Ranks
 
 __all__ = ["Data", "evaluation_batches", "inspect", "pixel_statistics", "training_batches"]
 

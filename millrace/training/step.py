@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from millrace.components.train.ranks import Part, Ranks
+from millrace.training.ranks import Part, Ranks
 
 __all__ = ["add_up_metrics", "scatter_seeds", "synchronise"]
 

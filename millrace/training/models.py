@@ -13,11 +13,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from millrace.components.train.options import Application, Cnn, Custom, Mlp, Pixels
-from millrace.components.train.spec import TrainParameters
 from millrace.errors import ConfigError, DataError
 from millrace.runtime.schemas import ImageRecords
 from millrace.runtime.storage import read
+from millrace.training.options.images import Pixels
+from millrace.training.options.models import Application, Cnn, Custom, Mlp
+from millrace.training.parameters import TrainParameters
 
 __all__ = ["Statistics", "build_model", "load_backbone"]
 

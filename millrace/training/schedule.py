@@ -7,14 +7,8 @@ from typing import Any
 
 import keras
 
-from millrace.components.train.options import (
-    Cosine,
-    EarlyStopping,
-    Exponential,
-    Piecewise,
-    ReduceOnPlateau,
-)
-from millrace.components.train.spec import TrainParameters
+from millrace.training.options.schedules import Cosine, EarlyStopping, Exponential, Piecewise, ReduceOnPlateau
+from millrace.training.parameters import TrainParameters
 
 __all__ = ["Row", "best_epoch", "learning_rate", "make_optimizer", "should_stop"]
 

@@ -19,17 +19,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from millrace.components.train.checkpoint import Arrays, State, checkpoint_file, restore, save, values
-from millrace.components.train.data import Data, training_batches
-from millrace.components.train.events import EventWriter
-from millrace.components.train.models import Statistics
-from millrace.components.train.ranks import Ranks
-from millrace.components.train.schedule import best_epoch, learning_rate, should_stop
-from millrace.components.train.spec import TrainParameters
-from millrace.components.train.synchronous import add_up_metrics, scatter_seeds, synchronise
 from millrace.errors import TaskFailedError
 from millrace.runtime.context import Context, summary
 from millrace.runtime.task import write_atomically
+from millrace.training.checkpoint import Arrays, State, checkpoint_file, restore, save, values
+from millrace.training.data import Data, training_batches
+from millrace.training.events import EventWriter
+from millrace.training.models import Statistics
+from millrace.training.parameters import TrainParameters
+from millrace.training.ranks import Ranks
+from millrace.training.schedule import best_epoch, learning_rate, should_stop
+from millrace.training.step import add_up_metrics, scatter_seeds, synchronise
 
 __all__ = ["Run", "fit", "score"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from millrace.components.train.options import Augmentation
-from millrace.components.train.ranks import Part
+from millrace.training.options.images import Augmentation
+from millrace.training.ranks import Part
 
 __all__ = ["AugmentationLayer"]
 
