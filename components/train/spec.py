@@ -18,5 +18,6 @@ train = component(
     image="train",
     delegates=("training",),
     refuses="millrace.training.refusals:refuse",
+    module=__name__,
     resources=Resources(cpus=2, memory_gib=4),
 )

@@ -47,8 +47,9 @@ def component(
     delegates: tuple[Service, ...] = (),
     refuses: str | None = None,
     uncached_when: tuple[str, ...] = (),
+    module: str | None = None,
 ) -> Component[ParametersT, InputsP, OutputsT]:
-    """Declare a component. It must be bound to `name` in the module that defines `parameters`.
+    """Declare a component. It must be bound to `name` in the module that defines `parameters`, or in `module`.
 
     Args:
         name: Lower-case snake case.
@@ -66,6 +67,7 @@ def component(
         delegates: Kinds of work that it can hand to a service of the target.
         refuses: `module:function` that refuses what such a service can't do, while compiling.
         uncached_when: Parameters that reach outside the pipeline when set.
+        module: `__name__` of the calling module, when its parameters are another one's.
 
     Raises:
         CompositionError: At the caller's line, when it can't be declared so.
@@ -78,7 +80,7 @@ def component(
             main=main,
             image=image,
             parameters=parameters_schema(parameters, uncached_when),
-            entry=f"{parameters.__module__}:{name}",
+            entry=f"{module or parameters.__module__}:{name}",
             inputs=input_ports(inputs),
             outputs=output_ports(outputs),
             metrics=reported_metrics(outputs),
