@@ -18,13 +18,14 @@ from millrace.runtime.context import Context, Result
 from millrace.specs import Curve, Lines, Study
 from millrace.specs.dotted import merged
 from millrace.training.checkpoint import State
+from millrace.training.collectives import connect
 from millrace.training.data import Data, evaluation_batches, inspect, pixel_statistics
 from millrace.training.export import export
 from millrace.training.loop import Run, fit, score
 from millrace.training.models import build_model, load_backbone
 from millrace.training.options.models import Application, Custom
 from millrace.training.parameters import TrainInputs, TrainOutputs, TrainParameters
-from millrace.training.ranks import Ranks, connect
+from millrace.training.ranks import Ranks
 from millrace.training.refusals import check_hosts
 from millrace.training.schedule import best_epoch, make_optimizer
 
