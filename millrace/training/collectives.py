@@ -1,4 +1,4 @@
-"""The multi-worker backend: hosts find each other, add up numbers with TensorFlow's own collectives, and end together."""
+"""The multi-worker backend: hosts find each other, add up numbers by TensorFlow's own collectives, end together."""
 
 from __future__ import annotations
 
