@@ -16,6 +16,7 @@ from millrace.compilers.sagemaker.serving import serving_steps
 from millrace.compilers.sagemaker.training import training_step
 from millrace.compilers.sagemaker.transform import transform_steps
 from millrace.compilers.sagemaker.tuning import tuning_step
+from millrace.compilers.sagemaker.walk import every_step
 from millrace.specs import PipelineSpec, Task
 from millrace.targets.sagemaker import SageMaker
 
@@ -85,9 +86,4 @@ def _parameters(context: Compiling) -> Iterator[dict[str, Any]]:
 
 def _conditions(steps: Iterable[Step]) -> Iterator[str]:
     """Names of all Condition and Fail steps."""
-    for step in steps:
-        if step["Type"] == "Fail":
-            yield step["Name"]
-        elif step["Type"] == "Condition":
-            yield step["Name"]
-            yield from _conditions([*step["Arguments"]["IfSteps"], *step["Arguments"]["ElseSteps"]])
+    return (str(step["Name"]) for step in every_step(steps) if step["Type"] in ("Condition", "Fail"))

@@ -46,8 +46,8 @@ def post(url: str, body: bytes, headers: Mapping[str, str], timeout: float) -> t
 @contextmanager
 def open_front(hosting: Hosting) -> Iterator[str]:
     """The address of a server that answers for the endpoints of a rehearsal as long as this context lives."""
-    server = _Front(("127.0.0.1", 0), _Request)
-    server.hosting = hosting
+    request = type("_RequestOf", (_Request,), {"hosting": hosting})
+    server = _Front(("127.0.0.1", 0), request)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
     hosting.front = f"http://127.0.0.1:{server.server_address[1]}"
@@ -61,10 +61,11 @@ def open_front(hosting: Hosting) -> Iterator[str]:
 class _Front(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
-    hosting: Hosting
 
 
 class _Request(BaseHTTPRequestHandler):
+    hosting: Hosting
+    """Set in the class of each server."""
     protocol_version = "HTTP/1.1"
     wbufsize = 1 << 16  # head and body of an answer in one piece
     disable_nagle_algorithm = True
@@ -85,8 +86,7 @@ class _Request(BaseHTTPRequestHandler):
             self._invoke(unquote(found[1]), self.rfile.read(length))
 
     def _invoke(self, name: str, body: bytes) -> None:
-        server = self.server
-        hosting: Hosting = server.hosting  # type: ignore[attr-defined]
+        hosting = self.hosting
         try:
             variant, url = hosting.choose(name, self.headers.get("X-Amzn-SageMaker-Target-Variant", ""))
         except NoSuchEndpointError:

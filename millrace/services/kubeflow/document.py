@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from millrace.compilers.kubeflow.document import parse_document
-from millrace.errors import ConfigError, DataError, did_you_mean, explain_os_error
+from millrace.errors import DataError, explain_os_error
+from millrace.services.parameters import Kind, OpenField, given_values
 
 __all__ = [
     "Document",
@@ -24,13 +24,13 @@ __all__ = [
 ]
 
 
-_KINDS: Mapping[str, tuple[str, tuple[type, ...]]] = {
-    "STRING": ("a text", (str,)),
-    "BOOLEAN": ("true or false", (bool,)),
-    "NUMBER_INTEGER": ("a whole number", (int,)),
-    "NUMBER_DOUBLE": ("a number", (int, float)),
-    "LIST": ("a list", (list,)),
-    "STRUCT": ("a mapping", (dict,)),
+_KINDS: Mapping[str, Kind] = {
+    "STRING": "text",
+    "BOOLEAN": "boolean",
+    "NUMBER_INTEGER": "integer",
+    "NUMBER_DOUBLE": "number",
+    "LIST": "list",
+    "STRUCT": "mapping",
 }
 
 
@@ -147,39 +147,14 @@ def given_parameters(document: Document, given: Mapping[str, JsonValue]) -> dict
     Raises:
         ConfigError: On an unknown name, a value of the wrong type or one that is not allowed.
     """
-    values = dict(_named(document, given, ""))
-    for name, declared in document.parameters.items():
-        if name not in values and "defaultValue" not in declared and not declared.get("isOptional"):
-            raise ConfigError(f"submit.parameters.{name}: the document asks for it and has no default: give a value")
-    return values
-
-
-def _named(document: Document, given: Mapping[str, JsonValue], prefix: str) -> Iterator[tuple[str, JsonValue]]:
-    for key, value in given.items():
-        name = f"{prefix}{key}".replace(".", "_")
-        if name in document.parameters:
-            yield name, _checked(name, value, document.parameters[name])
-        elif isinstance(value, dict) and value:
-            yield from _named(document, value, f"{name}_")
-        else:
-            told = did_you_mean(name, document.parameters)
-            raise ConfigError(
-                f"submit.parameters.{prefix}{key}: the document leaves no such field open: {told}. "
-                "Fields are left open when compiling: runtime=[train.epochs]"
+    return given_values(
+        {
+            name: OpenField(
+                _KINDS.get(str(declared.get("parameterType")), "text"),
+                "defaultValue" not in declared and not declared.get("isOptional"),
+                tuple(declared.get("literals") or ()),
             )
-
-
-def _checked(name: str, value: JsonValue, declared: Mapping[str, Any]) -> JsonValue:
-    kind = str(declared.get("parameterType", "STRING"))
-    what, types = _KINDS.get(kind, ("a value", (object,)))
-    if kind == "NUMBER_INTEGER" and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    good = isinstance(value, types) and (kind == "BOOLEAN" or not isinstance(value, bool))
-    if not good or (isinstance(value, float) and not math.isfinite(value)):
-        raise ConfigError(f"submit.parameters.{name}: it must be {what} (given: {value!r})")
-    allowed = declared.get("literals") or []
-    if allowed and value not in allowed:
-        raise ConfigError(
-            f"submit.parameters.{name}: {value!r} is not allowed: {did_you_mean(str(value), map(str, allowed))}"
-        )
-    return value
+            for name, declared in document.parameters.items()
+        },
+        given,
+    )

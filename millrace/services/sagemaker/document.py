@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,19 +14,15 @@ from pydantic import JsonValue
 
 from millrace.compilers.sagemaker.images import elsewhere, outside_ecr, push_command
 from millrace.compilers.sagemaker.walk import every_field, every_step
-from millrace.errors import ConfigError, DataError, UnsupportedError, did_you_mean
+from millrace.errors import ConfigError, DataError, UnsupportedError
+from millrace.services.parameters import Kind, OpenField, given_values
 from millrace.targets.sagemaker import SageMaker
 
 __all__ = ["Document", "given_parameters", "images_of", "read_document", "refuse_images", "with_cache"]
 
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,255}")
 _LONGEST_VALUE = 1024
-_KINDS: Mapping[str, tuple[str, tuple[type, ...]]] = {
-    "String": ("a text", (str,)),
-    "Boolean": ("true or false", (bool,)),
-    "Integer": ("a whole number", (int,)),
-    "Float": ("a number", (int, float)),
-}
+_KINDS: Mapping[str, Kind] = {"String": "text", "Boolean": "boolean", "Integer": "integer", "Float": "number"}
 
 
 @dataclass(frozen=True)
@@ -148,40 +143,19 @@ def given_parameters(document: Document, given: Mapping[str, JsonValue]) -> dict
     Raises:
         ConfigError: On an unknown name, a value of the wrong type or one that is not allowed.
     """
-    values = dict(_named(document, given, ""))
-    for name, declared in document.parameters.items():
-        if name not in values and "DefaultValue" not in declared:
-            raise ConfigError(f"submit.parameters.{name}: the document asks for it and has no default: give a value")
-    return values
+    fields = {
+        name: OpenField(
+            _KINDS.get(str(declared.get("Type")), "text"),
+            "DefaultValue" not in declared,
+            tuple(declared.get("EnumValues") or ()),
+        )
+        for name, declared in document.parameters.items()
+    }
+    return {name: _text(name, value) for name, value in given_values(fields, given).items()}
 
 
-def _named(document: Document, given: Mapping[str, JsonValue], prefix: str) -> Iterator[tuple[str, str]]:
-    for key, value in given.items():
-        name = f"{prefix}{key}".replace(".", "_")
-        if name in document.parameters:
-            yield name, _checked(name, value, document.parameters[name])
-        elif isinstance(value, dict) and value:
-            yield from _named(document, value, f"{name}_")
-        else:
-            told = did_you_mean(name, document.parameters)
-            raise ConfigError(
-                f"submit.parameters.{prefix}{key}: the document leaves no such field open: {told}. "
-                "Fields are left open when compiling: runtime=[train.epochs]"
-            )
-
-
-def _checked(name: str, value: JsonValue, declared: Mapping[str, Any]) -> str:
-    kind = str(declared.get("Type", "String"))
-    what, types = _KINDS.get(kind, ("a value", (object,)))
-    if kind == "Integer" and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    good = isinstance(value, types) and (kind == "Boolean" or not isinstance(value, bool))
-    if not good or (isinstance(value, float) and not math.isfinite(value)):
-        raise ConfigError(f"submit.parameters.{name}: it must be {what} (given: {value!r})")
+def _text(name: str, value: JsonValue) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    allowed = [str(choice) for choice in declared.get("EnumValues") or []]
-    if allowed and text not in allowed:
-        raise ConfigError(f"submit.parameters.{name}: {value!r} is not allowed: {did_you_mean(text, allowed)}")
     if not text or len(text) > _LONGEST_VALUE:
         raise ConfigError(
             f"submit.parameters.{name}: SageMaker takes 1 to {_LONGEST_VALUE} characters (given: {len(text)})"
