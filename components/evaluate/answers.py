@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from millrace.errors import DataError, TaskFailedError
-from millrace.runtime.datasets import damage_explained, image_dataset, total_records
+from millrace.runtime.datasets import damage_explained, decoded_dataset, total_records
 from millrace.runtime.models import Predictor
 from millrace.runtime.schemas import Channel
 
@@ -115,7 +115,7 @@ def answer(
 def _batches(
     records: Path, channel: Channel, size: int
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64], Sequence[bytes]]]:
-    dataset = image_dataset(records, channel, with_uri=True).batch(size).prefetch(1)
+    dataset = decoded_dataset(records, channel, with_uri=True).batch(size).prefetch(1)
     with damage_explained(records, channel):
         yield from dataset.as_numpy_iterator()
 

@@ -16,7 +16,14 @@ from millrace.errors import DataError
 from millrace.runtime.context import Context, Result
 from millrace.runtime.datasets import total_records
 from millrace.runtime.models import Predictor, check_fits, latency_ms, load_predictor
-from millrace.runtime.schemas import CHANNELS, ImageRecords, ModelCard, read_json_model, read_records_schema
+from millrace.runtime.schemas import (
+    CHANNELS,
+    ImageRecords,
+    ModelCard,
+    TextRecords,
+    read_json_model,
+    read_records_schema,
+)
 
 __all__ = ["main"]
 
@@ -129,11 +136,19 @@ def _compared(
     return Compared(title, predictor.card, answers.accuracy, latency)
 
 
-def _warn_of_skew(title: str, card: ModelCard, schema: ImageRecords, context: Context) -> None:
-    if card.records.resize != schema.resize:
+def _warn_of_skew(title: str, card: ModelCard, schema: ImageRecords | TextRecords, context: Context) -> None:
+    model = card.records
+    if isinstance(model, TextRecords) and isinstance(schema, TextRecords):
+        if (model.lower_case, model.truncation) != (schema.lower_case, schema.truncation):
+            context.log.warning(
+                "%s was trained on texts tokenized with lower_case=%s, truncation=%s, the records with %s, %s: "
+                "figures may differ from those in service",
+                title, model.lower_case, model.truncation, schema.lower_case, schema.truncation,
+            )  # fmt: skip
+    elif isinstance(model, ImageRecords) and isinstance(schema, ImageRecords) and model.resize != schema.resize:
         context.log.warning(
             "%s was trained on images resized by %r, the records were by %r: figures may differ from those in service",
             title,
-            card.records.resize,
+            model.resize,
             schema.resize,
         )

@@ -15,7 +15,7 @@ from millrace.components.quantize.convert import Scheme, convert
 from millrace.components.quantize.spec import QuantizeInputs, QuantizeOutputs, QuantizeParameters
 from millrace.errors import DataError, TaskFailedError
 from millrace.runtime.context import Context, Result
-from millrace.runtime.datasets import damage_explained, decode_records, image_dataset, record_dataset, total_records
+from millrace.runtime.datasets import damage_explained, decode_records, decoded_dataset, record_dataset, total_records
 from millrace.runtime.models import MODEL_FILES, Predictor, check_fits, latency_ms, load_predictor
 from millrace.runtime.schemas import CHANNELS, Channel, ModelCard, read_json_model, read_records_schema
 from millrace.runtime.task import write_atomically
@@ -43,7 +43,7 @@ def main(parameters: QuantizeParameters, inputs: QuantizeInputs, outputs: Quanti
     small = _save(convert(model, parameters.scheme, calibration), card, parameters.scheme, outputs.model.path)
     context.log.info("%s: %d bytes, %d in float32", parameters.scheme, small.bytes, plain.bytes)
     quantized = load_predictor(outputs.model.path, threads=context.cores)
-    batches = _batches(image_dataset(records, parameters.channel), records, parameters.channel)
+    batches = _batches(decoded_dataset(records, parameters.channel), records, parameters.channel)
     score = _compare(given, quantized, batches, total, context)
     _judge(score, parameters)
     float32 = load_predictor(context.scratch / "float32", threads=context.cores)

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from millrace.errors import DataError, did_you_mean
 from millrace.runtime.records import counts
-from millrace.runtime.schemas import Channel, ImageRecords, ShardCounts, read_records_schema
+from millrace.runtime.schemas import Channel, ImageRecords, ShardCounts, TextRecords, read_records_schema
 
 __all__ = [
     "damage_explained",
     "decode_records",
-    "image_dataset",
+    "decoded_dataset",
     "load_arrays",
     "record_dataset",
     "total_records",
@@ -38,7 +38,7 @@ def record_dataset(records: Path, channel: Channel, *, files: Sequence[str] | No
     """A `tf.data.Dataset` of the serialized records of a channel, shard after shard.
 
     Its cardinality is known. Shuffle and skip here rather than after decoding: a shuffle buffer then
-    holds encoded pictures, and what is skipped is never decoded.
+    holds encoded records, and what is skipped is never decoded.
 
     Args:
         records: A Records artifact.
@@ -58,7 +58,7 @@ def record_dataset(records: Path, channel: Channel, *, files: Sequence[str] | No
     return dataset.apply(tf.data.experimental.assert_cardinality(sum(shard.records for shard in shards)))
 
 
-def decode_records(dataset: Any, schema: ImageRecords, *, with_uri: bool = False) -> Any:
+def decode_records(dataset: Any, schema: ImageRecords | TextRecords, *, with_uri: bool = False) -> Any:
     """Decode a dataset of serialized records, in parallel and in order.
 
     Args:
@@ -67,26 +67,34 @@ def decode_records(dataset: Any, schema: ImageRecords, *, with_uri: bool = False
         with_uri: Whether elements have the object's URI as a third, string component.
 
     Returns:
-        A `tf.data.Dataset` of (uint8 image [height, width, channels], int64 label), as encoded: 0 to 255.
+        A `tf.data.Dataset` of (example, int64 label); an example is a uint8 image [height, width, channels] as
+        encoded, 0 to 255, or int32 token ids [max_seq_length], padded.
     """
     import tensorflow as tf
 
-    features = {"image": tf.io.FixedLenFeature([], tf.string), "label": tf.io.FixedLenFeature([], tf.int64)}
+    features: dict[str, Any] = {"label": tf.io.FixedLenFeature([], tf.int64)}
+    if isinstance(schema, ImageRecords):
+        features["image"] = tf.io.FixedLenFeature([], tf.string)
+    else:
+        features["tokens"] = tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True)
     if with_uri:
         features["uri"] = tf.io.FixedLenFeature([], tf.string)
 
     def decode(record: Any) -> tuple[Any, ...]:
-        example = tf.io.parse_single_example(record, features)
-        image = _decode(example["image"], schema)
-        return (image, example["label"], example["uri"]) if with_uri else (image, example["label"])
+        given = tf.io.parse_single_example(record, features)
+        if isinstance(schema, ImageRecords):
+            example = _decode(given["image"], schema)
+        else:
+            example = _padded(given["tokens"], schema)
+        return (example, given["label"], given["uri"]) if with_uri else (example, given["label"])
 
     return dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def image_dataset(
+def decoded_dataset(
     records: Path, channel: Channel, *, files: Sequence[str] | None = None, with_uri: bool = False
 ) -> Any:
-    """A `tf.data.Dataset` of (uint8 image [height, width, channels], int64 label), not batched or shuffled.
+    """A `tf.data.Dataset` of (example, int64 label), see `decode_records`, not batched or shuffled.
 
     Args:
         records: A Records artifact.
@@ -101,13 +109,11 @@ def image_dataset(
     return decode_records(record_dataset(records, channel, files=files), schema, with_uri=with_uri)
 
 
-def load_arrays(
-    records: Path, channel: Channel, limit: int | None = None
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The first `limit` pictures of a channel, or all of them, as arrays in memory.
+def load_arrays(records: Path, channel: Channel, limit: int | None = None) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The first `limit` records of a channel, or all of them, decoded, as arrays in memory.
 
     Returns:
-        Images [N, height, width, channels] and labels [N].
+        Examples [N, *shape] of the schema's shape and type, and labels [N].
 
     Raises:
         DataError: When the channel has no records or a record file is damaged.
@@ -115,16 +121,16 @@ def load_arrays(
     schema = read_records_schema(records)
     total = total_records(records, channel)
     size = total if limit is None else min(limit, total)
-    images = np.empty((size, schema.height, schema.width, schema.channels), np.uint8)
+    examples = np.empty((size, *schema.shape), schema.dtype)
     labels = np.empty(size, np.int64)
     dataset = decode_records(record_dataset(records, channel).take(size), schema).batch(256)
     position = 0
     with damage_explained(records, channel):
-        for some_images, some_labels in dataset.as_numpy_iterator():
+        for some, some_labels in dataset.as_numpy_iterator():
             end = position + len(some_labels)
-            images[position:end], labels[position:end] = some_images, some_labels
+            examples[position:end], labels[position:end] = some, some_labels
             position = end
-    return images, labels
+    return examples, labels
 
 
 @contextmanager
@@ -159,3 +165,16 @@ def _decode(image: Any, schema: ImageRecords) -> Any:
         return tf.ensure_shape(tf.io.decode_png(image, channels=schema.channels), shape)
     decoded = tf.io.decode_jpeg(image, channels=schema.channels, dct_method="INTEGER_ACCURATE")
     return tf.ensure_shape(decoded, shape)
+
+
+def _padded(tokens: Any, schema: TextRecords) -> Any:
+    import tensorflow as tf
+
+    length: Any = tf.shape(tokens)[0]
+    longest = schema.max_seq_length
+    fits = (length > 0) & (length <= longest)
+    tf.debugging.Assert(
+        fits, ["a record has tokens:", length, "allowed: 1 to", longest]
+    )  # in a graph, before what follows
+    padded = tf.pad(tf.cast(tokens, tf.int32), [[0, longest - length]], constant_values=schema.pad_id)
+    return tf.ensure_shape(padded, schema.shape)

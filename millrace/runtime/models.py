@@ -1,4 +1,4 @@
-"""A saved model, of whatever format, as one function from pixels to probabilities.
+"""A saved model, of whatever format, as one function from pixels or tokens to probabilities.
 
 TensorFlow, Keras and LiteRT are imported inside the functions: each format needs only its own runtime.
 """
@@ -20,17 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millrace.errors import DataError
-from millrace.runtime.schemas import ImageRecords, ModelCard, read_json_model
+from millrace.runtime.schemas import ImageRecords, ModelCard, TextRecords, read_json_model
 
 __all__ = ["MODEL_FILES", "Predictor", "check_fits", "latency_ms", "load_predictor"]
 
 MODEL_FILES = {"keras": "model.keras", "litert": "model.tflite"}
 """The file of a Model artifact that is loaded, by format."""
 
-_BATCH = 256  # bounds the memory of activations, however many images are asked about
+_BATCH = 256  # bounds the memory of activations, however many records are asked about
 
 _WARM_UP = 5
-_Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+_Run = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,27 @@ class Predictor:
     run: _Run
     """Answers one batch that was checked."""
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, examples: NDArray[Any]) -> NDArray[np.float32]:
         """Class probabilities.
 
         Args:
-            images: Pixels of 0 to 255, uint8 [N, height, width, channels] as in `card.records`.
+            examples: [N, *shape] of the shape and type in `card.records`: pixels of 0 to 255 as uint8
+                [N, height, width, channels], or padded token ids as int32 [N, max_seq_length].
 
         Returns:
             float32 [N, classes].
 
         Raises:
-            DataError: When the images are of another shape or type.
+            DataError: When the examples are of another shape or type, or hold a token that is none.
         """
         records = self.card.records
-        wanted = (records.height, records.width, records.channels)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
-            shape = ", ".join(("N", *map(str, wanted)))
-            raise DataError(f"the model needs images as uint8 [{shape}], given: {images.dtype} {list(images.shape)}")
-        answers = [self.run(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+        if examples.dtype != records.dtype or examples.shape[1:] != records.shape:
+            what, shape = _kind(records), ", ".join(("N", *map(str, records.shape)))
+            given = f"{examples.dtype} {list(examples.shape)}"
+            raise DataError(f"the model needs {what} as {records.dtype} [{shape}], given: {given}")
+        if isinstance(records, TextRecords) and ((examples < 0) | (examples >= records.vocabulary_size)).any():
+            raise DataError(f"tokens are numbers from 0 to {records.vocabulary_size - 1}, given: {_range(examples)}")
+        answers = [self.run(examples[start : start + _BATCH]) for start in range(0, len(examples), _BATCH)]
         return np.concatenate(answers) if answers else np.empty((0, len(records.classes)), np.float32)
 
 
@@ -81,19 +84,25 @@ def load_predictor(model: Path, *, threads: int | None = None) -> Predictor:
     return Predictor(card=card, run=run)
 
 
-def check_fits(title: str, card: ModelCard, schema: ImageRecords) -> None:
-    """Check that a model answers about images of the records' size, with the records' classes.
+def check_fits(title: str, card: ModelCard, schema: ImageRecords | TextRecords) -> None:
+    """Check that a model answers about records of this kind and size, with the records' classes.
 
     Raises:
         DataError: Saying in what they differ.
     """
     given, needed = card.records, schema
-    sizes = [(item.height, item.width, item.channels) for item in (given, needed)]
-    if sizes[0] != sizes[1]:
+    if given.kind != needed.kind:
         raise DataError(
-            f"{title} ({card.name!r}) takes images of {_size(given)}, the records are {_size(needed)}: "
+            f"{title} ({card.name!r}) takes {_kind(given)}, the records hold {_kind(needed)}: "
+            f"use records of {_kind(given)}, or train it on these"
+        )
+    if given.shape != needed.shape:
+        raise DataError(
+            f"{title} ({card.name!r}) takes {_kind(given)} of {_size(given)}, the records are {_size(needed)}: "
             f"use records that were made with the model's size, or train it on these"
         )
+    if isinstance(given, TextRecords) and isinstance(needed, TextRecords):
+        _check_vocabulary(title, card, given, needed)
     if given.classes != needed.classes:
         raise DataError(
             f"{title} ({card.name!r}) and the records have different classes: {_difference(given, needed)}: "
@@ -101,11 +110,31 @@ def check_fits(title: str, card: ModelCard, schema: ImageRecords) -> None:
         )
 
 
-def _size(schema: ImageRecords) -> str:
+def _check_vocabulary(title: str, card: ModelCard, given: TextRecords, needed: TextRecords) -> None:
+    if given.vocabulary_sha256 == needed.vocabulary_sha256 and given.pad_id == needed.pad_id:
+        return
+    raise DataError(
+        f"{title} ({card.name!r}) and the records have different vocabularies, of {given.vocabulary_size} and "
+        f"{needed.vocabulary_size} tokens: the same number is another word; make the records with the model's "
+        f"vocabulary.txt (tokenize.vocabulary), or train it on these"
+    )
+
+
+def _kind(schema: ImageRecords | TextRecords) -> str:
+    return "images" if isinstance(schema, ImageRecords) else "texts"
+
+
+def _range(values: NDArray[Any]) -> str:
+    return f"{values.min()} to {values.max()}"
+
+
+def _size(schema: ImageRecords | TextRecords) -> str:
+    if isinstance(schema, TextRecords):
+        return f"{schema.max_seq_length} tokens"
     return f"{schema.height} x {schema.width} pixels with {schema.channels} channel{'s' if schema.channels > 1 else ''}"
 
 
-def _difference(given: ImageRecords, needed: ImageRecords) -> str:
+def _difference(given: ImageRecords | TextRecords, needed: ImageRecords | TextRecords) -> str:
     unknown = sorted(set(needed.classes) - set(given.classes))
     lacking = sorted(set(given.classes) - set(needed.classes))
     if not unknown and not lacking:
@@ -119,12 +148,12 @@ def _some(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(repr(name) for name in names[:limit]) + rest
 
 
-def latency_ms(predictor: Predictor, image: NDArray[np.uint8], runs: int) -> float:
-    """Median time of `runs` answers for one image [height, width, channels] in milliseconds, after a warm-up."""
+def latency_ms(predictor: Predictor, example: NDArray[Any], runs: int) -> float:
+    """Median time of `runs` answers for one example [*shape] in milliseconds, after a warm-up."""
     seconds = []
     for _ in range(_WARM_UP + runs):
         started = time.perf_counter()
-        predictor.predict(image[None])
+        predictor.predict(example[None])
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds[_WARM_UP:]) * 1000
 
@@ -140,13 +169,19 @@ def _check_size(path: Path, card: ModelCard) -> None:
 
 def _check_shapes(path: Path, card: ModelCard, given: tuple[int | None, ...], classes: int | None) -> None:
     records = card.records
-    wanted = (records.height, records.width, records.channels)
-    fits = len(given) == 3 and all(size in (None, -1, needed) for size, needed in zip(given, wanted, strict=True))
+    wanted = records.shape
+    fits = len(given) == len(wanted) and all(
+        size in (None, -1, needed) for size, needed in zip(given, wanted, strict=True)
+    )
     if not fits or classes != len(records.classes):
         raise DataError(
-            f"{path} takes images of height, width, channels {given} and answers with {classes} classes; "
+            f"{path} takes {_kind(records)} of {_axes(records)} {given} and answers with {classes} classes; "
             f"its model.json says {wanted} and {len(records.classes)} classes"
         )
+
+
+def _axes(schema: ImageRecords | TextRecords) -> str:
+    return "height, width, channels" if isinstance(schema, ImageRecords) else "tokens"
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -167,15 +202,16 @@ def _keras(path: Path, card: ModelCard, threads: int) -> _Run:
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise DataError(f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs, needed: one of each")
     _check_shapes(path, card, tuple(model.inputs[0].shape[1:]), model.outputs[0].shape[-1])
-    shape = (card.records.height, card.records.width, card.records.channels)
+    records = card.records
+    dtype = tf.float32 if isinstance(records, ImageRecords) else tf.int32
 
-    def answer(images: Any) -> Any:
-        return tf.cast(model(tf.cast(images, tf.float32), training=False), tf.float32)
+    def answer(examples: Any) -> Any:
+        return tf.cast(model(tf.cast(examples, dtype), training=False), tf.float32)
 
-    compiled = tf.function(answer, input_signature=[tf.TensorSpec([None, *shape], tf.uint8)])
+    compiled = tf.function(answer, input_signature=[tf.TensorSpec([None, *records.shape], records.dtype)])
 
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        probabilities: NDArray[np.float32] = compiled(tf.constant(images)).numpy()
+    def run(examples: NDArray[Any]) -> NDArray[np.float32]:
+        probabilities: NDArray[np.float32] = compiled(tf.constant(examples)).numpy()
         return probabilities
 
     return run
@@ -194,14 +230,14 @@ def _litert(path: Path, card: ModelCard, threads: int) -> _Run:
     lock = threading.Lock()  # an interpreter holds the tensors of one call
     size = int(source["shape"][0])
 
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(examples: NDArray[Any]) -> NDArray[np.float32]:
         nonlocal size
         with lock:
-            if len(images) != size:
-                interpreter.resize_tensor_input(given, [len(images), *images.shape[1:]], strict=True)
+            if len(examples) != size:
+                interpreter.resize_tensor_input(given, [len(examples), *examples.shape[1:]], strict=True)
                 interpreter.allocate_tensors()
-                size = len(images)
-            interpreter.set_tensor(given, _quantized(images, source))
+                size = len(examples)
+            interpreter.set_tensor(given, _quantized(examples, source))
             interpreter.invoke()
             return _dequantized(interpreter.get_tensor(target["index"]), target)
 
@@ -209,7 +245,7 @@ def _litert(path: Path, card: ModelCard, threads: int) -> _Run:
 
 
 def _ends(path: Path, card: ModelCard, interpreter: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Details of the pixels' and the probabilities' tensors; a model may answer more than probabilities."""
+    """Details of the examples' and the probabilities' tensors; a model may answer more than probabilities."""
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     numeric = [detail for detail in outputs if detail["dtype"] in (np.float32, np.int8, np.uint8)]
     if len(inputs) != 1 or len(numeric) != 1:
@@ -219,13 +255,13 @@ def _ends(path: Path, card: ModelCard, interpreter: Any) -> tuple[dict[str, Any]
     return inputs[0], numeric[0]
 
 
-def _quantized(images: NDArray[np.uint8], detail: dict[str, Any]) -> NDArray[Any]:
+def _quantized(examples: NDArray[Any], detail: dict[str, Any]) -> NDArray[Any]:
     scale, zero = detail["quantization"]
     dtype = np.dtype(detail["dtype"])
     if dtype.kind == "f" or not scale or (dtype == np.uint8 and (scale, zero) == (1.0, 0)):
-        return images.astype(dtype, copy=False)
+        return examples.astype(dtype, copy=False)
     limits = np.iinfo(dtype)
-    levels: NDArray[Any] = np.clip(np.rint(images / np.float32(scale)) + zero, limits.min, limits.max)
+    levels: NDArray[Any] = np.clip(np.rint(examples / np.float32(scale)) + zero, limits.min, limits.max)
     return levels.astype(dtype)
 
 
@@ -238,12 +274,12 @@ def _dequantized(answers: NDArray[Any], detail: dict[str, Any]) -> NDArray[np.fl
 
 
 def _in_batches(run: _Run, size: int) -> _Run:
-    """For models that take batches of one size only: the last batch is filled up with black images."""
+    """For models that take batches of one size only: the last batch is filled up with zeros, black images."""
 
-    def run_all(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        missing = -len(images) % size
-        filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+    def run_all(examples: NDArray[Any]) -> NDArray[np.float32]:
+        missing = -len(examples) % size
+        filled = np.concatenate([examples, np.zeros((missing, *examples.shape[1:]), examples.dtype)])
         answers = [run(filled[start : start + size]) for start in range(0, len(filled), size)]
-        return np.concatenate(answers)[: len(images)]
+        return np.concatenate(answers)[: len(examples)]
 
     return run_all

@@ -7,7 +7,7 @@ tensorflow/core/example/{example,feature}.proto.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from struct import Struct
@@ -23,7 +23,7 @@ from google.protobuf.message_factory import GetMessageClass
 from millrace.errors import DataError
 from millrace.runtime.schemas import Channel, ShardCounts, read_json_model
 
-__all__ = ["ImageRecord", "RecordWriter", "counts", "pack", "read_images", "read_records", "unpack"]
+__all__ = ["ImageRecord", "RecordWriter", "TextRecord", "counts", "pack", "read_images", "read_records", "unpack"]
 
 _LENGTH = Struct("<Q")
 _CRC = Struct("<I")
@@ -39,6 +39,16 @@ class ImageRecord(NamedTuple):
     label: int
     uri: str
     """The object it was made from."""
+
+
+class TextRecord(NamedTuple):
+    """One text of a record file."""
+
+    tokens: Sequence[int]
+    """Ids, `[CLS]` and `[SEP]` included, not padded."""
+    label: int
+    uri: str
+    """The file it was in, with `#row=NUMBER` (from 0)."""
 
 
 class RecordWriter:
@@ -108,11 +118,14 @@ def read_records(path: Path) -> Iterator[bytes]:
             offset = end
 
 
-def pack(record: ImageRecord) -> bytes:
-    """A picture as a serialized tf.train.Example; the same bytes for the same record."""
+def pack(record: ImageRecord | TextRecord) -> bytes:
+    """A picture or a text as a serialized tf.train.Example; the same bytes for the same record."""
     example = _example_class()()
     feature = example.features.feature
-    feature["image"].bytes_list.value.append(record.image)
+    if isinstance(record, ImageRecord):
+        feature["image"].bytes_list.value.append(record.image)
+    else:
+        feature["tokens"].int64_list.value.extend(record.tokens)
     feature["label"].int64_list.value.append(record.label)
     feature["uri"].bytes_list.value.append(record.uri.encode())
     packed: bytes = example.SerializeToString(deterministic=True)

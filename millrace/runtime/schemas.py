@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, Field, JsonValue, ValidationError
+from pydantic import BaseModel, Field, JsonValue, RootModel, ValidationError
 
 from millrace.errors import DataError, explain_validation
 from millrace.specs import Frozen
 
 __all__ = [
     "CHANNELS",
+    "VOCABULARY",
     "Channel",
     "ImageRecords",
     "ModelCard",
     "PlannedShard",
+    "RecordsSchema",
     "ShardCounts",
     "ShardPlan",
+    "TextRecords",
     "read_json_model",
     "read_records_schema",
 ]
 
 Channel = Literal["train", "validation", "test"]
 CHANNELS: tuple[Channel, ...] = ("train", "validation", "test")
+
+VOCABULARY = "vocabulary.txt"
+"""Beside `schema.json` of text records, and beside `model.json` of a model that was trained on them."""
 
 
 class ImageRecords(Frozen):
@@ -40,6 +46,54 @@ class ImageRecords(Frozen):
     """How other sizes were brought to this one; serving does the same."""
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names; the label is the index."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one decoded record: height, width, channels."""
+        return self.height, self.width, self.channels
+
+    @property
+    def dtype(self) -> Literal["uint8"]:
+        """Of a decoded record: pixels of 0 to 255."""
+        return "uint8"
+
+
+class TextRecords(Frozen):
+    """Text records: tf.train.Example with `tokens` (int64 list), `label` (int64) and `uri` (bytes).
+
+    The tokens are ids of WordPiece, `[CLS] ... [SEP]`, not padded; `vocabulary.txt` beside the schema has
+    one token a line, the id is the line's number from 0.
+    """
+
+    kind: Literal["text"] = "text"
+    max_seq_length: int = Field(ge=3)
+    """Most tokens of a record, `[CLS]` and `[SEP]` included; decoded records are padded to it."""
+    lower_case: bool
+    """Whether texts were brought to lower case without accents; serving does the same."""
+    truncation: Literal["end", "start"] = "end"
+    """Which part of longer texts is left out."""
+    vocabulary_size: int = Field(ge=1)
+    """Tokens in `vocabulary.txt`."""
+    vocabulary_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """Digest of `vocabulary.txt`."""
+    pad_id: int = Field(default=0, ge=0)
+    """What records are padded with: the id of `[PAD]`."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    """Class names; the label is the index."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one decoded record: `max_seq_length`."""
+        return (self.max_seq_length,)
+
+    @property
+    def dtype(self) -> Literal["int32"]:
+        """Of a decoded record: token ids."""
+        return "int32"
+
+
+RecordsSchema = Annotated[ImageRecords | TextRecords, Field(discriminator="kind")]
+"""`schema.json` of a Records artifact: what its record files hold."""
 
 
 class ShardCounts(Frozen):
@@ -79,8 +133,8 @@ class ModelCard(Frozen):
     """keras: `model.keras` and `saved_model/`; litert: `model.tflite`."""
     name: str
     """Architecture, `cnn` for one."""
-    records: ImageRecords
-    """What the model was trained on: input size, resize policy and class names."""
+    records: RecordsSchema
+    """What the model was trained on: size of its input, how inputs are made, and class names."""
     parameters: int = Field(ge=0)
     """Number of weights."""
     bytes: int = Field(ge=0)
@@ -114,10 +168,14 @@ def read_json_model(path: Path, model: type[ModelT]) -> ModelT:
         raise DataError(f"{path}: {explain_validation(error)}") from error
 
 
-def read_records_schema(records: Path) -> ImageRecords:
+def read_records_schema(records: Path) -> ImageRecords | TextRecords:
     """The schema of a Records artifact.
 
     Raises:
         DataError: When `schema.json` is missing or broken.
     """
-    return read_json_model(records / "schema.json", ImageRecords)
+    return read_json_model(records / "schema.json", _AnyRecords).root
+
+
+class _AnyRecords(RootModel[RecordsSchema]):
+    """So that a union is read as a model is."""

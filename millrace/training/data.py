@@ -19,10 +19,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from millrace.errors import ConfigError, DataError, did_you_mean
-from millrace.runtime.datasets import decode_records, image_dataset, load_arrays, record_dataset
+from millrace.runtime.datasets import decode_records, decoded_dataset, load_arrays, record_dataset
 from millrace.runtime.records import counts
-from millrace.runtime.schemas import CHANNELS, Channel, ImageRecords, read_records_schema
+from millrace.runtime.schemas import CHANNELS, Channel, ImageRecords, TextRecords, read_records_schema
 from millrace.training.augmentation import AugmentationLayer
+from millrace.training.options.images import Augmentation, Pixels
 from millrace.training.parameters import TrainParameters
 from millrace.training.ranks import Part, Ranks
 
@@ -36,14 +37,14 @@ class Data:
     """A Records artifact that training can use."""
 
     records: Path
-    schema: ImageRecords
+    schema: ImageRecords | TextRecords
     sizes: dict[Channel, int]
     """Records a channel."""
     class_weights: tuple[float, ...] | None
 
     def bytes(self, channel: Channel) -> int:
-        """Size of a channel's decoded images."""
-        return self.sizes[channel] * self.schema.height * self.schema.width * self.schema.channels
+        """Size of a channel's decoded records."""
+        return self.sizes[channel] * math.prod(self.schema.shape) * np.dtype(self.schema.dtype).itemsize
 
 
 def inspect(records: Path, parameters: TrainParameters) -> Data:
@@ -76,11 +77,15 @@ def inspect(records: Path, parameters: TrainParameters) -> Data:
             f"batch_size is {parameters.batch_size}, but there are only {sizes['train']} train records: "
             f"choose {sizes['train']} or less"
         )
+    if isinstance(schema, TextRecords) and (parameters.augmentation, parameters.pixels) != (Augmentation(), Pixels()):
+        raise ConfigError("augmentation and pixels are for pictures, the records hold texts: leave them out")
     return Data(records, schema, sizes, _weights(parameters, schema, by_class))
 
 
 def training_batches(data: Data, parameters: TrainParameters, start: int, part: Part | None = None) -> Any:
-    """The endless stream of (float32 images, float32 one-hot labels, float32 weights) from step `start` on.
+    """The endless stream of (examples, float32 one-hot labels, float32 weights) from step `start` on.
+
+    Images are float32 and augmented, texts are int32 token ids as they are.
 
     Args:
         data: The records.
@@ -92,13 +97,14 @@ def training_batches(data: Data, parameters: TrainParameters, start: int, part: 
         batches = _cached(data, parameters, start, part)
     else:
         batches = _streamed(data, parameters, start, part)
-    augment = AugmentationLayer(parameters.augmentation)
+    augment = AugmentationLayer(parameters.augmentation) if isinstance(data.schema, ImageRecords) else None
     weights = None if data.class_weights is None else tf.constant(data.class_weights, tf.float32)
     classes = len(data.schema.classes)
 
     def prepare(step: Any, batch: tuple[Any, Any]) -> tuple[Any, ...]:
         images, labels = batch
-        images = augment(images, seed=tf.stack([tf.cast(parameters.seed, tf.int64), step]), part=part)
+        if augment is not None:
+            images = augment(images, seed=tf.stack([tf.cast(parameters.seed, tf.int64), step]), part=part)
         targets = tf.one_hot(labels, classes)
         return (images, targets) if weights is None else (images, targets, tf.gather(weights, labels))
 
@@ -109,21 +115,23 @@ def training_batches(data: Data, parameters: TrainParameters, start: int, part: 
 def evaluation_batches(
     data: Data, channel: Channel, parameters: TrainParameters, steps: int | None, ranks: Ranks | None = None
 ) -> Any:
-    """Up to `steps` batches of (float32 images, float32 one-hot labels) in order, the last one maybe smaller.
+    """Up to `steps` batches of (float32 images or int32 tokens, float32 one-hot labels) in order.
 
+    The last one may be smaller.
     With `ranks`, this rank's share of these records; there may be none.
     """
     classes = len(data.schema.classes)
+    dtype = tf.float32 if isinstance(data.schema, ImageRecords) else tf.int32
     if ranks is not None:
         batches = _shared(data, channel, parameters, steps, ranks)
     elif data.bytes(channel) <= parameters.cache_mib * _MIB:
         images = tf.data.Dataset.from_tensor_slices(load_arrays(data.records, channel))
         batches = images.batch(parameters.batch_size).take(-1 if steps is None else steps)
     else:
-        images = image_dataset(data.records, channel)
+        images = decoded_dataset(data.records, channel)
         batches = images.batch(parameters.batch_size).take(-1 if steps is None else steps)
     prepared = batches.map(
-        lambda images, labels: (tf.cast(images, tf.float32), tf.one_hot(labels, classes)),
+        lambda images, labels: (tf.cast(images, dtype), tf.one_hot(labels, classes)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
@@ -132,13 +140,14 @@ def evaluation_batches(
 
 def pixel_statistics(data: Data) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and variance of each colour channel over all training images, on the 0 to 255 scale."""
-    total = np.zeros(data.schema.channels)
-    squares = np.zeros(data.schema.channels)
-    for images, _ in image_dataset(data.records, "train").batch(64).as_numpy_iterator():
+    height, width, channels = data.schema.shape
+    total = np.zeros(channels)
+    squares = np.zeros(channels)
+    for images, _ in decoded_dataset(data.records, "train").batch(64).as_numpy_iterator():
         pixels = images.astype(np.float64)
         total += pixels.sum(axis=(0, 1, 2))
         squares += np.square(pixels).sum(axis=(0, 1, 2))
-    count = data.sizes["train"] * data.schema.height * data.schema.width
+    count = data.sizes["train"] * height * width
     mean = total / count
     return mean, squares / count - np.square(mean)
 
@@ -193,7 +202,9 @@ def _streamed(data: Data, parameters: TrainParameters, start: int, part: Part | 
     return decode_records(records, data.schema).batch(batch, drop_remainder=True)
 
 
-def _weights(parameters: TrainParameters, schema: ImageRecords, by_class: Counter[str]) -> tuple[float, ...] | None:
+def _weights(
+    parameters: TrainParameters, schema: ImageRecords | TextRecords, by_class: Counter[str]
+) -> tuple[float, ...] | None:
     chosen = parameters.class_weights
     if chosen == "none":
         return None

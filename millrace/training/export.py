@@ -4,26 +4,41 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from millrace.runtime.schemas import ImageRecords, ModelCard
+from millrace.runtime.schemas import VOCABULARY, ImageRecords, ModelCard, TextRecords
 from millrace.runtime.task import write_atomically
 
 __all__ = ["export"]
 
+_Answer = Callable[[Any], dict[str, Any]]
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date a zip archive can hold
 
 
-def export(model: Any, name: str, schema: ImageRecords, folder: Path) -> ModelCard:
+def export(
+    model: Any, name: str, schema: ImageRecords | TextRecords, folder: Path, records: Path | None = None
+) -> ModelCard:
     """Write all forms of a float32 model into `folder`.
 
-    `saved_model/` has two signatures: `serving_default` takes encoded images, `pixels` takes uint8
-    [N, H, W, C]; both give labels, probabilities and the class names.
+    `saved_model/` has two signatures, which give labels, probabilities and the class names. Of images
+    `serving_default` takes encoded ones, `pixels` takes uint8 [N, H, W, C]; of texts `serving_default` and
+    `tokens` take int32 token ids [N, L].
+
+    Args:
+        model: A Keras model.
+        name: Of its architecture.
+        schema: Of the records that it was trained on.
+        folder: Where it is written.
+        records: The Records artifact, whose vocabulary a model of texts is saved with.
     """
+    if records is not None and isinstance(schema, TextRecords):
+        shutil.copyfile(records / VOCABULARY, folder / VOCABULARY)
     keras_file = folder / "model.keras"
     model.save(keras_file)
     _without_clock(keras_file)
@@ -39,11 +54,9 @@ def export(model: Any, name: str, schema: ImageRecords, folder: Path) -> ModelCa
     return card
 
 
-def _saved_model(model: Any, schema: ImageRecords, folder: Path) -> None:
-    shape = (schema.height, schema.width, schema.channels)
-
-    def answer(images: Any) -> dict[str, Any]:
-        probabilities = model(images, training=False)
+def _saved_model(model: Any, schema: ImageRecords | TextRecords, folder: Path) -> None:
+    def answer(examples: Any) -> dict[str, Any]:
+        probabilities = model(examples, training=False)
         names = tf.constant(schema.classes)
         count: Any = tf.shape(probabilities)[0]
         return {
@@ -52,22 +65,31 @@ def _saved_model(model: Any, schema: ImageRecords, folder: Path) -> None:
             "classes": tf.tile(names[None], [count, 1]),
         }
 
+    module: Any = tf.Module(name=model.name)
+    # keras.export.ExportArchive orders variables by memory address, so its bytes differ each time
+    module.weights = [variable.value for variable in model.variables]
+    signatures = _of_images(answer, schema) if isinstance(schema, ImageRecords) else _of_texts(answer, schema)
+    tf.saved_model.save(module, str(folder), signatures)
+    (folder / "fingerprint.pb").unlink(missing_ok=True)  # holds a random number
+
+
+def _of_images(answer: _Answer, schema: ImageRecords) -> dict[str, Any]:
     def pixels(images: Any) -> dict[str, Any]:
         return answer(tf.cast(images, tf.float32))
 
     def encoded(images: Any) -> dict[str, Any]:
-        signature = tf.TensorSpec(shape, tf.uint8)
+        signature = tf.TensorSpec(schema.shape, tf.uint8)
         return pixels(tf.map_fn(lambda image: _decode(image, schema), images, fn_output_signature=signature))
 
-    module: Any = tf.Module(name=model.name)
-    # keras.export.ExportArchive orders variables by memory address, so its bytes differ each time
-    module.weights = [variable.value for variable in model.variables]
-    signatures = {
+    return {
         "serving_default": tf.function(encoded, [tf.TensorSpec([None], tf.string, name="images")]),
-        "pixels": tf.function(pixels, [tf.TensorSpec([None, *shape], tf.uint8, name="images")]),
+        "pixels": tf.function(pixels, [tf.TensorSpec([None, *schema.shape], tf.uint8, name="images")]),
     }
-    tf.saved_model.save(module, str(folder), signatures)
-    (folder / "fingerprint.pb").unlink(missing_ok=True)  # holds a random number
+
+
+def _of_texts(answer: _Answer, schema: TextRecords) -> dict[str, Any]:
+    tokens = tf.function(answer, [tf.TensorSpec([None, *schema.shape], tf.int32, name="tokens")])
+    return {"serving_default": tokens, "tokens": tokens}
 
 
 def _decode(encoded: Any, schema: ImageRecords) -> Any:

@@ -1,4 +1,4 @@
-"""Networks by name. All take float pixels of 0 to 255 and give class probabilities."""
+"""Networks by name. Those for pictures take float pixels of 0 to 255; all give class probabilities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millrace.errors import ConfigError, DataError
-from millrace.runtime.schemas import ImageRecords
+from millrace.runtime.schemas import ImageRecords, TextRecords
 from millrace.runtime.storage import read
 from millrace.training.options.images import Pixels
 from millrace.training.options.models import Application, Cnn, Custom, Mlp
@@ -31,7 +31,11 @@ layers = keras.layers
 
 
 def build_model(
-    parameters: TrainParameters, schema: ImageRecords, *, policy: str, statistics: Statistics | None = None
+    parameters: TrainParameters,
+    schema: ImageRecords | TextRecords,
+    *,
+    policy: str,
+    statistics: Statistics | None = None,
 ) -> Any:
     """A new network with weights drawn from `parameters.seed`, made of stock Keras layers.
 
@@ -42,8 +46,10 @@ def build_model(
         statistics: Of the training images, for featurewise normalisation.
 
     Raises:
-        ConfigError: When the network can't take images of this size, or its function can't be used.
+        ConfigError: When the network can't take images of this size, or texts, or its function can't be used.
     """
+    if isinstance(schema, TextRecords):
+        raise ConfigError(f"model.kind={parameters.model.kind} is a network for pictures, the records hold texts")
     keras.utils.clear_session()  # layer names count up from the same start each time
     keras.utils.set_random_seed(parameters.seed + 1)  # tf.data can't combine a global seed of 0 with its own
     keras.config.set_dtype_policy(policy)

@@ -61,7 +61,7 @@ def _train(run: Run, outputs: TrainOutputs) -> Result:
         metrics |= {f"test_{name}": value for name, value in figures.items()}
     if run.ranks is not None:
         run.ranks.leave()
-    card = export(_plain(run), _architecture(parameters), data.schema, outputs.model.path)
+    card = export(_plain(run), _architecture(parameters), data.schema, outputs.model.path, data.records)
     return Result(
         metrics=metrics,
         charts=_charts(history, chosen),

@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from millrace.errors import DataError
-from millrace.runtime.datasets import decode_records, image_dataset, load_arrays, record_dataset, total_records
+from millrace.runtime.datasets import decode_records, decoded_dataset, load_arrays, record_dataset, total_records
 from millrace.runtime.records import ImageRecord, RecordWriter, pack
 from millrace.runtime.schemas import ImageRecords, ShardCounts, read_records_schema
 
@@ -74,7 +74,7 @@ def test_jpeg_is_decoded_as_pillow_does(tmp_path: Path) -> None:
 
 
 def test_elements_have_a_fixed_type_and_a_known_number(tmp_path: Path) -> None:
-    dataset = image_dataset(make_records(tmp_path, (3, 4)), "train", with_uri=True)
+    dataset = decoded_dataset(make_records(tmp_path, (3, 4)), "train", with_uri=True)
     image, label, uri = dataset.element_spec
     assert (image.shape, image.dtype) == ((HEIGHT, WIDTH, 3), tf.uint8)
     assert (label.shape, label.dtype, uri.dtype) == ((), tf.int64, tf.string)
@@ -85,7 +85,7 @@ def test_elements_have_a_fixed_type_and_a_known_number(tmp_path: Path) -> None:
 def test_order_is_that_of_the_files_asked_for(tmp_path: Path) -> None:
     records = make_records(tmp_path, (2, 0, 3, 2))
     files = ["train-00003-of-00004.tfrecord", "train-00001-of-00004.tfrecord", "train-00000-of-00004.tfrecord"]
-    labels = [int(label) for _, label in image_dataset(records, "train", files=files).as_numpy_iterator()]
+    labels = [int(label) for _, label in decoded_dataset(records, "train", files=files).as_numpy_iterator()]
     assert labels == [5, 6, 0, 1]
     assert total_records(records, "train", files=files) == 4
     assert total_records(records, "train") == 7
@@ -115,14 +115,14 @@ def test_limit_takes_the_first(tmp_path: Path) -> None:
 def test_a_channel_without_records_is_refused(tmp_path: Path) -> None:
     records = make_records(tmp_path, (0, 0))
     with pytest.raises(DataError, match="channel 'validation' has no records"):
-        image_dataset(records, "validation")
+        decoded_dataset(records, "validation")
     with pytest.raises(DataError, match="channel 'train' has no records"):
         load_arrays(records, "train")
 
 
 def test_an_unknown_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no file 'train-1': allowed: train-00000-of-00001\.tfrecord"):
-        image_dataset(make_records(tmp_path, (1,)), "train", files=["train-1"])
+        decoded_dataset(make_records(tmp_path, (1,)), "train", files=["train-1"])
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
