@@ -14,7 +14,7 @@ from millrace.specs import Chart, Frozen
 from millrace.targets.kubeflow import ClusterWork
 from millrace.targets.sagemaker import EndpointWork
 
-__all__ = ["Context", "Hosts", "Progress", "Result", "Share", "summary"]
+__all__ = ["Context", "Hosts", "Progress", "Rank", "Result", "Share", "summary"]
 
 
 class Share(Frozen):
@@ -33,6 +33,24 @@ class Hosts(Frozen):
     """Of this one."""
     processes: int = Field(default=1, ge=1)
     """Ranks on each."""
+
+
+class Rank(Frozen):
+    """One of the processes that train a model together, where a host has several or Horovod joins them."""
+
+    index: int = Field(ge=0)
+    """Among all; what is to be kept is made by the first."""
+    size: int = Field(ge=1)
+    """How many there are."""
+    local_index: int = Field(ge=0)
+    """Among those of its host."""
+    local_size: int = Field(ge=1)
+    """How many its host has."""
+
+    @property
+    def makes_outputs(self) -> bool:
+        """Whether it writes its host's outputs: one rank of each host does."""
+        return self.local_index == 0
 
 
 class Progress(Frozen):
@@ -68,6 +86,10 @@ class Context:
     share: Share = field(default_factory=Share)
     hosts: Hosts = field(default_factory=Hosts)
     """Only for components that delegate training; one host for all others."""
+    rank: Rank | None = None
+    """Set in a process that is one of several ranks; None in the host's own, which may start them."""
+    directory: Path | None = None
+    """The task directory, on which ranks are started."""
     cores: int = 1
     """Processor cores this worker may use."""
     run: str = ""
