@@ -27,6 +27,10 @@ $(READY): requirements/dev.txt pyproject.toml tools/ensure-venv
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+.PHONY: horovod
+horovod: $(READY) ## Build Horovod for the TensorFlow in .venv and install it; cached (ARGS=--no-cuda)
+	@$(BIN)/python tools/build-horovod $(ARGS)
+
 .PHONY: demo
 demo: $(READY) ## Run the digits pipeline: pictures to an answering endpoint (OVERRIDES="train.epochs=5")
 	$(BIN)/millrace run pipeline=digits $(OVERRIDES)
@@ -76,7 +80,7 @@ package: $(READY) ## Build the wheel and the source distribution into dist/
 .PHONY: lock
 lock: $(READY) ## Resolve the requirements again, with hashes
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --upgrade --extra local --extra kubeflow --extra rehearse --extra cluster --extra sagemaker-sdk --group dev --output-file requirements/dev.txt pyproject.toml
+	  --upgrade --extra local --extra horovod --extra kubeflow --extra rehearse --extra cluster --extra sagemaker-sdk --group dev --output-file requirements/dev.txt pyproject.toml
 	bash tools/lock-images $(BIN)/uv --upgrade
 
 .PHONY: clean
