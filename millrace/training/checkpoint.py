@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from millrace.training.watch import Seen
+
 __all__ = ["Arrays", "State", "checkpoint_file", "restore", "save", "values"]
 
 Arrays = list[NDArray[Any]]
@@ -31,6 +33,8 @@ class State(BaseModel):
     """Figures of the finished epochs."""
     trained: dict[str, float] | None = None
     """Training figures of an epoch whose validation is still to come."""
+    seen: Seen = Field(default_factory=Seen)
+    """What `debug` saw."""
 
 
 def checkpoint_file(folder: Path) -> Path:

@@ -41,6 +41,8 @@ class Data:
     sizes: dict[Channel, int]
     """Records a channel."""
     class_weights: tuple[float, ...] | None
+    by_class: dict[str, int]
+    """Train records of each class."""
 
     def bytes(self, channel: Channel) -> int:
         """Size of a channel's decoded records."""
@@ -79,7 +81,7 @@ def inspect(records: Path, parameters: TrainParameters) -> Data:
         )
     if isinstance(schema, TextRecords) and (parameters.augmentation, parameters.pixels) != (Augmentation(), Pixels()):
         raise ConfigError("augmentation and pixels are for pictures, the records hold texts: leave them out")
-    return Data(records, schema, sizes, _weights(parameters, schema, by_class))
+    return Data(records, schema, sizes, _weights(parameters, schema, by_class), dict(by_class))
 
 
 def training_batches(data: Data, parameters: TrainParameters, start: int, part: Part | None = None) -> Any:

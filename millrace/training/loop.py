@@ -30,6 +30,7 @@ from millrace.training.parameters import TrainParameters
 from millrace.training.ranks import Ranks
 from millrace.training.schedule import best_epoch, learning_rate, should_stop
 from millrace.training.step import add_up_metrics, scatter_seeds, synchronise
+from millrace.training.watch import Watch
 
 __all__ = ["Run", "fit", "score"]
 
@@ -58,6 +59,8 @@ class Run:
     """Set when this process is told to stop."""
     ranks: Ranks | None = None
     """Those that train together, when there are several."""
+    watch: Watch | None = None
+    """Looks at the network while it learns, when that is asked for."""
 
     @property
     def first(self) -> bool:
@@ -87,6 +90,8 @@ def fit(run: Run, logs: Path) -> None:
     """
     _build(run)
     _restore(run)
+    if run.watch is not None:
+        run.watch.begin(run.state.seen, None if run.data.class_weights else run.data.by_class)
     with EventWriter(logs) as events, _terminable(run):
         for row in run.state.history:
             events.write(row)
@@ -159,14 +164,16 @@ def _train_epoch(run: Run, batches: Iterator[Any]) -> dict[str, float]:
     first, end = epoch * run.steps_per_epoch, (epoch + 1) * run.steps_per_epoch
     if run.state.step == first:
         run.model.reset_metrics()
-        if (rate := learning_rate(run.parameters, run.state.history)) is not None:
-            run.model.optimizer.learning_rate = rate
     train, total = run.model.train_function, run.parameters.epochs * run.steps_per_epoch
     figures: dict[str, Any] = {}
     while run.state.step < end:
         _pass_on_stop(run)
+        if (rate := learning_rate(run.parameters, run.state.history, run.state.step, run.steps_per_epoch)) is not None:
+            run.model.optimizer.learning_rate = rate
         figures = train(batches)
         run.state.step += 1
+        if run.watch is not None:
+            run.watch.after_step(run.state.seen, run.state.step)
         _refuse_nan(run, float(figures["loss"]))
         if run.state.step % run.parameters.checkpoint_steps == 0 and run.state.step < end:
             _save(run)
@@ -190,6 +197,8 @@ def _validate(run: Run) -> None:
         raise TaskFailedError(_diverged(run, "weights", math.nan))  # ReLU can hide them from the loss
     run.state.history.append(row)
     run.state.trained = None
+    if run.watch is not None:
+        run.watch.after_epoch(run.state.seen, run.state.history)
     stopping = run.parameters.early_stopping
     if stopping is not None and stopping.restore_best and best_epoch(stopping, run.state.history) == row["epoch"] - 1:
         run.best = values(run.model.weights)

@@ -17,6 +17,7 @@ from millrace.specs import (
     Records,
     Study,
 )
+from millrace.training.options.debug import Debug
 from millrace.training.options.images import Augmentation, Pixels
 from millrace.training.options.models import Cnn, ModelChoice
 from millrace.training.options.optimizers import Adam, Optimizer
@@ -71,12 +72,21 @@ class TrainParameters(Parameters):
     """Compile the step with XLA; needs `deterministic=false`."""
     deterministic: bool = Field(default=True)
     """Only operations that give the same bits each time; false can be faster on a GPU."""
-    strategy: Literal["auto", "single", "multiworker"] = Field(default="auto")
-    """How several hosts train one model. multiworker: in step, gradients added up over gRPC. auto: that with several
-    hosts, single with one."""
+    strategy: Literal["auto", "single", "multiworker", "horovod"] = Field(default="auto")
+    """How several ranks train one model, in step. horovod: processes on one host or several, gradients added up by
+    Horovod. multiworker: one process a host, gradients added up by TensorFlow over gRPC. auto: single with one rank,
+    else horovod where it is installed, else multiworker."""
+    scaling: Literal["none", "linear", "sqrt"] = Field(default="none")
+    """linear, sqrt: `batch_size` is that of each rank, and `learning_rate` is multiplied by the number of ranks, or its
+    square root; a run that goes on with another number of ranks keeps its first one for this. none: both as given."""
+    sharding: Literal["auto", "data", "file"] = Field(default="auto")
+    """Which records a rank reads. data: every host has all record files, and each rank takes its part of each step.
+    file: each rank reads record files of its own. auto: file when the hosts were given different files, else data."""
     peer_seconds: float = Field(default=600.0, ge=1, le=86_400)
     """How long a host waits for another that does not answer, at the start and in each step, before the run fails.
     A host that ends is noticed at once."""
+    debug: Debug | None = Field(default=None)
+    """Look at gradients and activations now and then: warnings in the log, plots in the report. None does not."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of weights, order, augmentation and dropout."""
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from millrace.training.options.schedules import Cosine, EarlyStopping, Exponential, Piecewise, ReduceOnPlateau
+from millrace.training.options.schedules import Constant, Cosine, EarlyStopping, Exponential, Piecewise, ReduceOnPlateau
 from millrace.training.parameters import TrainParameters
 
-__all__ = ["Row", "best_epoch", "learning_rate", "make_optimizer", "should_stop"]
+__all__ = ["Row", "best_epoch", "learning_rate", "make_optimizer", "scaled", "should_stop"]
 
 Row = Mapping[str, float]
 """One epoch's figures."""
@@ -37,11 +38,26 @@ def make_optimizer(parameters: TrainParameters, steps_per_epoch: int) -> Any:
     )
 
 
+def scaled(parameters: TrainParameters, ranks: int) -> TrainParameters:
+    """The parameters of a step of all ranks, of those of one rank, when they ask for `scaling`.
+
+    A step of k times as many records goes along a gradient of 1/k of the variance: linear keeps what the same records
+    change ([Goyal et al. 2017](https://arxiv.org/abs/1706.02677)), sqrt keeps the variance of a step's change.
+    """
+    factor = {"none": 1.0, "linear": float(ranks), "sqrt": math.sqrt(ranks)}[parameters.scaling]
+    if parameters.scaling == "none":
+        return parameters
+    change = {"batch_size": parameters.batch_size * ranks, "learning_rate": parameters.learning_rate * factor}
+    return parameters.model_copy(update=change)
+
+
 def _by_step(parameters: TrainParameters, steps: int) -> Any:
+    """What Keras makes the learning rate of: a function of the step, or a number."""
     schedule, highest = parameters.schedule, parameters.learning_rate
+    warmup = round(schedule.warmup_epochs * steps)
     schedules = keras.optimizers.schedules
     if isinstance(schedule, Cosine):
-        warmup = min(round(schedule.warmup_epochs * steps), parameters.epochs * steps - 1)
+        warmup = min(warmup, parameters.epochs * steps - 1)
         return schedules.CosineDecay(
             0.0 if warmup else highest,
             parameters.epochs * steps - warmup,
@@ -51,21 +67,47 @@ def _by_step(parameters: TrainParameters, steps: int) -> Any:
         )
     if isinstance(schedule, Exponential):
         period = max(1, round(schedule.epochs * steps))
-        return schedules.ExponentialDecay(highest, period, schedule.rate, staircase=schedule.staircase)
+        decay = schedules.ExponentialDecay(highest, period, schedule.rate, staircase=schedule.staircase)
+        return Warmup(decay, warmup, after=True) if warmup else decay
     if isinstance(schedule, Piecewise):
         # Keras goes over after the boundary itself, epochs end one step earlier
         boundaries = [epoch * steps - 1 for epoch in schedule.epochs]
-        return schedules.PiecewiseConstantDecay(boundaries, [highest, *(highest * part for part in schedule.factors)])
-    return highest
+        stairs = schedules.PiecewiseConstantDecay(boundaries, [highest, *(highest * part for part in schedule.factors)])
+        return Warmup(stairs, warmup) if warmup else stairs
+    return Warmup(lambda _: highest, warmup) if warmup and isinstance(schedule, Constant) else highest
 
 
-def learning_rate(parameters: TrainParameters, history: Sequence[Row]) -> float | None:
-    """The learning rate for the next epoch, when it depends on the epochs so far; None when it does not."""
+class Warmup(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]  # keras is untyped
+    """A straight rise from zero to what another schedule says."""
+
+    def __init__(self, highest: Callable[[Any], Any], steps: int, *, after: bool = False) -> None:
+        """With `after`, the other schedule begins when the rise is over."""
+        super().__init__()
+        self.highest = highest
+        self.steps = steps
+        self.after = after
+
+    def __call__(self, step: Any) -> Any:
+        """The learning rate of a step."""
+        step = keras.ops.cast(step, "float32")
+        highest = self.highest(keras.ops.maximum(step - self.steps, 0.0) if self.after else step)
+        return highest * keras.ops.minimum(step / self.steps, 1.0)
+
+
+def learning_rate(parameters: TrainParameters, history: Sequence[Row], step: int, steps_per_epoch: int) -> float | None:
+    """The learning rate of a step, when it depends on the epochs so far; None when it does not.
+
+    Args:
+        parameters: How the model is trained.
+        history: The epochs before this one.
+        step: Number of steps before this one.
+        steps_per_epoch: Steps of each epoch.
+    """
     schedule = parameters.schedule
     if not isinstance(schedule, ReduceOnPlateau):
         return None
     rate, best, waited = parameters.learning_rate, float("inf"), 0
-    for row in history:
+    for row in history[math.ceil(schedule.warmup_epochs) :]:
         value = _cost(row, schedule.monitor)
         if value < best - schedule.min_delta:
             best, waited = value, 0
@@ -73,7 +115,8 @@ def learning_rate(parameters: TrainParameters, history: Sequence[Row]) -> float 
         waited += 1
         if waited >= schedule.patience:
             rate, waited = min(rate, max(rate * schedule.factor, schedule.minimum)), 0
-    return rate
+    warmup = round(schedule.warmup_epochs * steps_per_epoch)
+    return rate * min(1.0, step / warmup) if warmup else rate
 
 
 def best_epoch(stopping: EarlyStopping, history: Sequence[Row]) -> int:
@@ -87,10 +130,13 @@ def best_epoch(stopping: EarlyStopping, history: Sequence[Row]) -> int:
 
 
 def should_stop(stopping: EarlyStopping | None, history: Sequence[Row]) -> bool:
-    """Whether the monitored number has not become better for too long."""
+    """Whether the monitored number has not become better for too long, or training and validation are too far apart."""
     if stopping is None or not history:
         return False
-    return len(history) - 1 - best_epoch(stopping, history) >= stopping.patience
+    if len(history) - 1 - best_epoch(stopping, history) >= stopping.patience:
+        return True
+    gaps = [row["accuracy"] - row["validation_accuracy"] for row in history[-stopping.patience :]]
+    return stopping.max_gap is not None and len(gaps) == stopping.patience and min(gaps) > stopping.max_gap
 
 
 def _cost(row: Row, monitor: str) -> float:

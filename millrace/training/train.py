@@ -13,13 +13,12 @@ import keras
 import tensorflow as tf
 from pydantic import ValidationError
 
-from millrace.errors import ConfigError, DataError, explain_validation
+from millrace.errors import ConfigError, DataError, TaskFailedError, explain_validation
 from millrace.runtime.context import Context, Result
 from millrace.specs import Curve, Lines, Study
 from millrace.specs.dotted import merged
 from millrace.training.checkpoint import State
-from millrace.training.collectives import connect
-from millrace.training.data import Data, evaluation_batches, inspect, pixel_statistics
+from millrace.training.data import Data, evaluation_batches, inspect, pixel_statistics, training_batches
 from millrace.training.export import export
 from millrace.training.loop import Run, fit, score
 from millrace.training.models import build_model, load_backbone
@@ -28,6 +27,8 @@ from millrace.training.parameters import TrainInputs, TrainOutputs, TrainParamet
 from millrace.training.ranks import Ranks
 from millrace.training.refusals import check_hosts
 from millrace.training.schedule import best_epoch, make_optimizer
+from millrace.training.strategy import Strategy, choose_strategy
+from millrace.training.watch import Watch
 
 __all__ = ["train"]
 
@@ -36,18 +37,32 @@ def train(parameters: TrainParameters, inputs: TrainInputs, outputs: TrainOutput
     """Train, save the model and report its figures."""
     if inputs.study is not None:
         parameters = _with_best(parameters, inputs.study, context)
-    if len(context.hosts.names) == 1 and context.hosts.processes == 1:
+    check_hosts(parameters, len(context.hosts.names), context.hosts.processes)
+    strategy = choose_strategy(parameters, context.hosts, context.log)
+    if strategy == "single" or len(context.hosts.names) * context.hosts.processes == 1:
         data = inspect(inputs.records.path, parameters)
         _configure_tensorflow(parameters, context.cores)
         return _train(_prepare(parameters, data, context), outputs)
-    check_hosts(parameters, len(context.hosts.names), context.hosts.processes)
     _configure_tensorflow(parameters, context.cores)
-    ranks = connect(context.hosts, parameters.peer_seconds, context.log)
+    ranks = _connect(strategy, parameters, context)
     with ranks.ending_together():
         data = inspect(inputs.records.path, parameters)
         run = _prepare(parameters, data, context, ranks)
         ranks.check_same(run.state.fingerprint, "parameters or records")
         return _train(run, outputs)
+
+
+def _connect(strategy: Strategy, parameters: TrainParameters, context: Context) -> Ranks:
+    """Meet the other ranks; each module imports what only it needs."""
+    if strategy == "multiworker":
+        from millrace.training import collectives
+
+        return collectives.connect(context.hosts, parameters.peer_seconds, context.log)
+    from millrace.training import horovod
+
+    if context.rank is None:
+        raise TaskFailedError("strategy=horovod: nobody has started this process as one of the ranks")
+    return horovod.connect(context.rank, parameters.peer_seconds, context.log)
 
 
 def _train(run: Run, outputs: TrainOutputs) -> Result:
@@ -64,7 +79,7 @@ def _train(run: Run, outputs: TrainOutputs) -> Result:
     card = export(_plain(run), _architecture(parameters), data.schema, outputs.model.path, data.records)
     return Result(
         metrics=metrics,
-        charts=_charts(history, chosen),
+        charts=(*_charts(history, chosen), *(run.watch.charts(run.state.seen) if run.watch else ())),
         metadata={"model": card.facts()},
     )
 
@@ -124,7 +139,15 @@ def _prepare(parameters: TrainParameters, data: Data, context: Context, ranks: R
         state=State(fingerprint=_fingerprint(parameters, data)),
         statistics=statistics,
         ranks=ranks,
+        watch=_watch(parameters, data, model, context, ranks),
     )
+
+
+def _watch(parameters: TrainParameters, data: Data, model: Any, context: Context, ranks: Ranks | None) -> Watch | None:
+    if parameters.debug is None:
+        return None
+    part = None if ranks is None else ranks.part(parameters.batch_size)
+    return Watch(parameters.debug, model, next(iter(training_batches(data, parameters, 0, part))), context)
 
 
 def _policy(parameters: TrainParameters) -> str:

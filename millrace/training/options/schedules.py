@@ -13,24 +13,29 @@ __all__ = ["Constant", "Cosine", "EarlyStopping", "Exponential", "Monitor", "Pie
 Monitor = Literal["validation_loss", "validation_accuracy", "loss", "accuracy"]
 
 
-class Constant(Parameters):
+class _Rising(Parameters):
+    """What all schedules have."""
+
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    """Epochs in which the learning rate first rises from zero, in a straight line; parts of an epoch are allowed."""
+
+
+class Constant(_Rising):
     """The same learning rate throughout."""
 
     kind: Literal["constant"] = "constant"
 
 
-class Cosine(Parameters):
-    """A linear rise, then half a cosine down, over all epochs."""
+class Cosine(_Rising):
+    """Half a cosine down, from the end of the warm-up to the last epoch."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup_epochs: float = Field(default=0.0, ge=0)
-    """Epochs of the rise from zero; parts of an epoch are allowed."""
     floor: float = Field(default=0.0, ge=0, le=1)
     """Last learning rate, as a share of the highest."""
 
 
-class Exponential(Parameters):
-    """Multiplied by a rate at a steady pace."""
+class Exponential(_Rising):
+    """Multiplied by a rate at a steady pace, from the end of the warm-up on."""
 
     kind: Literal["exponential"] = "exponential"
     rate: float = Field(default=0.9, gt=0, le=1)
@@ -41,12 +46,12 @@ class Exponential(Parameters):
     """Change at the end of each period only."""
 
 
-class Piecewise(Parameters):
+class Piecewise(_Rising):
     """A factor for each stretch of epochs."""
 
     kind: Literal["piecewise"] = "piecewise"
     epochs: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(10, 15), min_length=1)
-    """After how many epochs the next factor holds, rising."""
+    """After how many epochs the next factor holds, rising; those of the warm-up count."""
     factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.1, 0.01), min_length=1)
     """Share of `learning_rate` from then on, one for each of `epochs`."""
 
@@ -57,8 +62,8 @@ class Piecewise(Parameters):
         return self
 
 
-class ReduceOnPlateau(Parameters):
-    """Multiplied by a factor when the monitored number stops getting better."""
+class ReduceOnPlateau(_Rising):
+    """Multiplied by a factor when the monitored number stops getting better. Epochs of the warm-up do not count."""
 
     kind: Literal["reduce_on_plateau"] = "reduce_on_plateau"
     monitor: Monitor = Field(default="validation_loss")
@@ -85,5 +90,7 @@ class EarlyStopping(Parameters):
     """Epochs without improvement before training ends."""
     min_delta: float = Field(default=0.0, ge=0)
     """A change smaller than this is no improvement."""
+    max_gap: float | None = Field(default=None, gt=0, le=1)
+    """Training accuracy above validation accuracy by more than this for `patience` epochs ends training (overfit)."""
     restore_best: bool = Field(default=True)
     """Save the weights of the best epoch instead of the last."""
