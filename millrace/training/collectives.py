@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,26 +48,32 @@ class Collectives(Ranks):
         """`places` are the IP address and the port of each other rank."""
         super().__init__(names, index, seconds)
         self._places = places
-        self._keys = 0
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
 
-    def total(self, tensors: Sequence[Any]) -> list[Any]:
-        """Sums over all ranks, to the same bits on each: one message for each dtype.
-
-        Args:
-            tensors: Of the same static shapes and dtypes on every rank.
-        """
+    def total(self, tensors: Sequence[Any], name: str = "total") -> list[Any]:
+        """Sums over all ranks, to the same bits on each: one message for each dtype."""
         tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
         sums: list[Any] = [None] * len(tensors)
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
-            shapes = [tensors[place].shape for place in places]
-            flat = self._reduce(tf.concat([tf.reshape(tensors[place], [-1]) for place in places], 0))
-            parts = tf.split(flat, [shape.num_elements() for shape in shapes])
-            for place, shape, part in zip(places, shapes, parts, strict=True):
-                sums[place] = tf.reshape(part, shape)
+            flat = tf.concat([tf.reshape(tensors[place], [-1]) for place in places], 0)
+            sizes = [tf.size(tensors[place]) for place in places]
+            parts = tf.split(self._reduce(flat, f"{name}.{dtype.name}"), sizes)
+            for place, part in zip(places, parts, strict=True):
+                sums[place] = tf.ensure_shape(tf.reshape(part, tf.shape(tensors[place])), tensors[place].shape)
         return sums
+
+    def joined(self, tensor: Any, name: str) -> Any:
+        """The tensors of all ranks one after another, along the first axis.
+
+        TensorFlow's own gathering wants equal lengths. So each adds zeros where the others' are, and all are added up.
+        """
+        length = tf.shape(tensor)[:1]
+        (lengths,) = self.total([tf.pad(length, [[self.index, self.count - 1 - self.index]])], f"{name}.lengths")
+        before, after = tf.reduce_sum(lengths[: self.index]), tf.reduce_sum(lengths[self.index + 1 :])
+        paddings = [[before, after], *[[0, 0]] * (tensor.shape.rank - 1)]
+        return self.total([tf.pad(tensor, paddings)], name)[0]
 
     @contextmanager
     def ending_together(self) -> Iterator[None]:
@@ -115,14 +122,14 @@ class Collectives(Ranks):
                         own: Any = eager.context()
                         own.abort_collective_ops(tf.errors.UNAVAILABLE, f"collective with [[{peer}]]: {error}")
 
-    def _reduce(self, tensor: Any) -> Any:
-        self._keys += 1
+    def _reduce(self, tensor: Any, name: str) -> Any:
+        key = zlib.crc32(name.encode()) & 0x7FFFFFFF  # counted keys would part where only some ranks trace a step anew
         with tf.device("CPU:0"):
             return tf.raw_ops.CollectiveReduceV2(
                 input=tensor,
                 group_size=self.count,
                 group_key=_GROUP,
-                instance_key=self._keys,
+                instance_key=key,
                 ordering_token=[],
                 merge_op="Add",
                 final_op="Id",

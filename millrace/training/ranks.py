@@ -45,11 +45,21 @@ class Ranks(ABC):
         self._heard = tf.Variable(tf.constant(0.0), trainable=False)
 
     @abstractmethod
-    def total(self, tensors: Sequence[Any]) -> list[Any]:
+    def total(self, tensors: Sequence[Any], name: str = "total") -> list[Any]:
         """Sums over all ranks, to the same bits on each: one message for each dtype.
 
         Args:
-            tensors: Of the same static shapes and dtypes on every rank.
+            tensors: Of the same shapes and dtypes on every rank.
+            name: The same on every rank. Sums that are taken at the same time, in one graph, need names of their own.
+        """
+
+    @abstractmethod
+    def joined(self, tensor: Any, name: str) -> Any:
+        """The tensors of all ranks one after another, along the first axis.
+
+        Args:
+            tensor: Of the same dtype and shape on every rank, but for its length.
+            name: As for `total`.
         """
 
     @abstractmethod
@@ -79,9 +89,9 @@ class Ranks(ABC):
         """The places of a batch that are this rank's."""
         return Part(self.index * batch // self.count, (self.index + 1) * batch // self.count, batch)
 
-    def agree(self, tensors: Sequence[Any]) -> list[Any]:
+    def agree(self, tensors: Sequence[Any], name: str = "total") -> list[Any]:
         """`total`; with it all ranks learn whether one of them wishes to stop."""
-        *sums, wishes = self.total([*tensors, self._wish.read_value()])
+        *sums, wishes = self.total([*tensors, self._wish.read_value()], name)
         self._heard.assign(wishes)
         return sums
 

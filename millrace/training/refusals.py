@@ -25,24 +25,27 @@ def check_hosts(parameters: TrainParameters, hosts: int, processes: int) -> None
         ConfigError: For parameters that contradict the number of hosts.
         UnsupportedError: For what only one host can do.
     """
-    if processes > 1:
-        raise UnsupportedError(
-            f"distribution: {processes} processes a host are asked for; several hosts train with one process each, "
-            "which uses all of its processors: use Distribution(processes=1)"
-        )
-    if hosts == 1:
+    ranks = hosts * processes
+    if ranks == 1:
         return
     if parameters.strategy == "single":
+        told = f"{hosts} hosts are" if processes == 1 else f"{ranks} ranks are"
         raise ConfigError(
-            f"strategy=single, but {hosts} hosts are there, and each would train a model of its own: "
+            f"strategy=single, but {told} there, and each would train a model of its own: "
             "use strategy=auto or Distribution(hosts=1)"
+        )
+    if parameters.strategy == "multiworker" and processes > 1:
+        raise UnsupportedError(
+            f"strategy=multiworker takes one process a host, which uses all of its processors, but {processes} are "
+            "asked for: use strategy=horovod or Distribution(processes=1)"
         )
     if parameters.xla:
         raise UnsupportedError("xla=true works on one host only: a compiled step can't talk to other hosts")
-    if parameters.batch_size < hosts:
+    if parameters.batch_size < ranks:
+        what = "hosts" if processes == 1 else "ranks"
         raise ConfigError(
-            f"batch_size={parameters.batch_size}: the images of a step on all hosts together, but there are {hosts} "
-            f"hosts: choose {hosts} or more"
+            f"batch_size={parameters.batch_size}: the records of a step on all {what} together, but there are {ranks} "
+            f"{what}: choose {ranks} or more"
         )
 
 

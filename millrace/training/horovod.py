@@ -1,0 +1,104 @@
+"""The Horovod backend: one rank for each process, found by the HOROVOD_* variables that its launcher sets."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import horovod.tensorflow as hvd
+import tensorflow as tf
+from horovod.common.exceptions import HorovodInternalError
+
+from millrace.errors import TransientError
+from millrace.runtime.context import Rank
+from millrace.training.ranks import Ranks
+
+__all__ = ["HorovodRanks", "connect"]
+
+_WIDER = {tf.bfloat16: tf.float32}
+"""What Horovod can't add up, and what is added up in its place."""
+
+
+class HorovodRanks(Ranks):
+    """One rank a process; Horovod carries the numbers, by NCCL between GPUs and by Gloo or MPI otherwise."""
+
+    def __init__(
+        self, names: Sequence[str], index: int, seconds: float, processes: Any = hvd.global_process_set
+    ) -> None:
+        """`processes` are the process set that trains; `names` and `index` are of its ranks."""
+        super().__init__(names, index, seconds)
+        self._processes = processes
+
+    def total(self, tensors: Sequence[Any], name: str = "total") -> list[Any]:
+        """Sums over all ranks, to the same bits on each: one group for each dtype."""
+        given = [tf.convert_to_tensor(tensor) for tensor in tensors]
+        sums = [tf.cast(tensor, _WIDER.get(tensor.dtype, tensor.dtype)) for tensor in given]
+        for dtype in dict.fromkeys(tensor.dtype for tensor in sums):
+            places = [place for place, tensor in enumerate(sums) if tensor.dtype == dtype]
+            group = hvd.grouped_allreduce(
+                [sums[place] for place in places],
+                op=hvd.Sum,
+                name=f"millrace.{name}.{dtype.name}",
+                ignore_name_scope=True,
+                process_set=self._processes,
+            )
+            for place, tensor in zip(places, group, strict=True):
+                sums[place] = tensor
+        return [tf.cast(tensor, one.dtype) for tensor, one in zip(sums, given, strict=True)]
+
+    def joined(self, tensor: Any, name: str) -> Any:
+        """The tensors of all ranks one after another, along the first axis."""
+        return hvd.allgather(tensor, f"millrace.{name}", ignore_name_scope=True, process_set=self._processes)
+
+    @contextmanager
+    def ending_together(self) -> Iterator[None]:
+        """Say that another rank ended, when it did; which one and why, the launcher knows.
+
+        Raises:
+            TransientError: When another rank is gone or does not answer.
+        """
+        try:
+            yield
+        except (tf.errors.OpError, HorovodInternalError) as error:
+            if "Horovod" not in str(error):
+                raise
+            raise TransientError(
+                "another rank ended, or did not come as far in time (peer_seconds): the ranks' logs say why"
+            ) from error
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Mind no more whether the others are there: what still waits for this rank fails at once."""
+        hvd.shutdown()
+
+
+def connect(rank: Rank, seconds: float, log: logging.Logger) -> HorovodRanks:
+    """Meet the other ranks; before TensorFlow has done anything else.
+
+    Args:
+        rank: Which one this is; of a host with several GPUs it takes one.
+        seconds: How long to wait for them, now and at each sum.
+        log: Told who is there.
+
+    Raises:
+        TransientError: When a rank does not come.
+    """
+    limits = {
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": seconds,
+        "HOROVOD_STALL_CHECK_TIME_SECONDS": min(60.0, seconds / 2),
+        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": seconds,
+    }
+    for name, limit in limits.items():
+        os.environ.setdefault(name, str(max(1, round(limit))))
+    if gpus := tf.config.list_physical_devices("GPU"):
+        tf.config.set_visible_devices(gpus[rank.local_index % len(gpus)], "GPU")
+    try:
+        hvd.init()
+    except (RuntimeError, ValueError) as error:
+        raise TransientError(f"the ranks did not come together: {error}") from error
+    log.info("rank %d of %d: all are there", hvd.rank() + 1, hvd.size())
+    return HorovodRanks([f"rank {index}" for index in range(hvd.size())], hvd.rank(), seconds)
