@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -53,7 +53,7 @@ class Watch:
             seen.steps, seen.looks = seen.steps[1::2], seen.looks[1::2]
         self._warn(seen, about_look(self._debug, look, step))
 
-    def after_epoch(self, seen: Seen, history: list[Row]) -> None:
+    def after_epoch(self, seen: Seen, history: Sequence[Row]) -> None:
         """Warn of what the last epochs tell."""
         self._warn(seen, about_history(self._debug, history))
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -46,7 +47,7 @@ class TestProbe:
         model = _compiled([keras.layers.Dense(4, activation="relu", name="first")])
         look = Probe(model, (X, Y)).look()
         with tf.GradientTape() as tape:
-            loss = model.compute_loss(x=X, y=Y, y_pred=model(X, training=True))
+            loss: Any = model.compute_loss(x=X, y=Y, y_pred=model(X, training=True))
         kernel, bias = tape.gradient(loss, model.get_layer("first").trainable_weights)
         together = np.concatenate([kernel.numpy().ravel(), bias.numpy().ravel()])
         assert look["first"]["gradient"] == pytest.approx(np.abs(together).mean(), rel=1e-5)
