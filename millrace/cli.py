@@ -160,14 +160,18 @@ def _exec(words: Sequence[str]) -> int:
 
         if here():
             return run_processing(words)
-    rest = [word for word in words if word != "--supervised"]
+    rest = [word for word in words if word not in ("--supervised", "--rank")]
     if len(rest) != 2 or rest[0] != "--task":
         raise UserError("usage: millrace exec --task DIRECTORY (a folder that holds a task.json)")
     directory = Path(rest[1])
     if not os.path.isdir(directory):  # noqa: PTH112 - Path.is_dir() raises where a folder above can't be read
         raise UserError(f"{directory} is not a folder that can be read")
-    if len(rest) != len(words):
+    if "--supervised" in words:
         end_with_parent()
+    if "--rank" in words:
+        from millrace.runtime.launcher.rank import execute_rank
+
+        return execute_rank(directory.absolute())
     return execute(directory.absolute())
 
 

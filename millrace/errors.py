@@ -18,6 +18,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "MillraceError",
+    "PeerError",
     "TaskFailedError",
     "TransientError",
     "UnsupportedError",
@@ -44,6 +45,10 @@ class TransientError(MillraceError):
     """A failure outside the task (network, throttling) that may pass: the task is tried again."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class PeerError(TransientError):
+    """Another rank ended, or did not answer: what happened to that one is the cause."""
 
 
 class UserError(MillraceError):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from millrace.runtime.context import Context, Result
 from millrace.training.parameters import TrainInputs, TrainOutputs, TrainParameters
-from millrace.training.train import train
+from millrace.training.start import start
 
 __all__ = ["main"]
 
 
 def main(parameters: TrainParameters, inputs: TrainInputs, outputs: TrainOutputs, context: Context) -> Result:
     """Train, save the model and report its figures."""
-    return train(parameters, inputs, outputs, context)
+    return start(parameters, inputs, outputs, context)

@@ -27,6 +27,7 @@ from pydantic import JsonValue, ValidationError
 from millrace.errors import (
     ConfigError,
     MillraceError,
+    PeerError,
     TransientError,
     UserError,
     explain_os_error,
@@ -39,7 +40,17 @@ from millrace.runtime.task import Failure, MadeArtifact, TaskRequest, TaskResult
 from millrace.specs import Artifact, Inputs, Metric, Outputs, Parameters, TaskOutput
 from millrace.specs.charts import charts_adapter
 
-__all__ = ["attempt", "digest", "end_when_told", "end_with_parent", "execute"]
+__all__ = [
+    "attempt",
+    "digest",
+    "end_when_told",
+    "end_with_parent",
+    "execute",
+    "explain",
+    "output_handles",
+    "perform",
+    "read_request",
+]
 
 _GRACE_SECONDS = 15.0
 _MESSAGE = 4000
@@ -56,19 +67,19 @@ def execute(directory: Path) -> int:
         with FileLock(directory / ".lock"):  # an earlier worker may still be ending, another run may be at it
             return 0 if whole_result(directory) else _execute(directory)
     except OSError as error:  # of the lock itself
-        return _fail(directory, error)
+        return explain(directory, error)
 
 
 def _execute(directory: Path) -> int:
     try:
         for name in ("result.json", "progress.json"):
             (directory / name).unlink(missing_ok=True)
-        result = attempt(directory, _read_request(directory))
+        result = attempt(directory, read_request(directory))
         write_atomically(directory / "result.json", result.model_dump_json(indent=2))
     except Exception as error:  # the boundary of the worker: everything becomes a recorded failure
         for name in ("partial", "scratch"):  # what failed shall not fill the disk
             shutil.rmtree(directory / name, ignore_errors=True)
-        return _fail(directory, error)
+        return explain(directory, error)
     (directory / "failure.json").unlink(missing_ok=True)
     return 0
 
@@ -104,7 +115,12 @@ def digest(path: Path) -> tuple[str, int]:
     return total.hexdigest(), size
 
 
-def _read_request(directory: Path) -> TaskRequest:
+def read_request(directory: Path) -> TaskRequest:
+    """The request in a task directory.
+
+    Raises:
+        ConfigError: When there is none, or it is not valid.
+    """
     try:
         return TaskRequest.model_validate_json((directory / "task.json").read_bytes())
     except OSError as error:
@@ -126,12 +142,13 @@ def attempt(directory: Path, request: TaskRequest) -> TaskResult:
         shutil.rmtree(folder, ignore_errors=True)
     for folder in (partial, scratch, directory / "checkpoints"):
         folder.mkdir(parents=True, exist_ok=True)
-    outputs = _output_handles(component, partial)
+    outputs = output_handles(component, partial)
     context = Context(
         scratch=scratch,
         checkpoints=directory / "checkpoints",
         share=request.share,
         hosts=request.hosts,
+        directory=directory,
         cores=request.cores,
         progress_file=directory / "progress.json",
         run=request.run,
@@ -139,9 +156,7 @@ def attempt(directory: Path, request: TaskRequest) -> TaskResult:
         cluster=request.cluster,
         endpoint=request.endpoint,
     )
-    main = _main(component)
-    returned = main(_parameters(component, request), _input_handles(component, request), outputs, context)
-    result = _checked(component, returned)
+    result = perform(component, request, outputs, context)
     _write_metrics(component, outputs, result)
     made = {name: _made(component, name, handle.path, result) for name, handle in _artifacts(outputs)}
     partial.replace(directory / "outputs")
@@ -153,6 +168,18 @@ def attempt(directory: Path, request: TaskRequest) -> TaskResult:
         metrics=result.metrics,
         seconds=time.monotonic() - started,
         peak_memory=_peak_memory(),
+    )
+
+
+def perform(component: AnyComponent, request: TaskRequest, outputs: Outputs, context: Context) -> Result:
+    """Call a component's `main` with what a request asks for, and check what it returns.
+
+    Raises:
+        MillraceError: When the request is wrong or the component fails on purpose.
+    """
+    main = _main(component)
+    return _checked(
+        component, main(_parameters(component, request), _input_handles(component, request), outputs, context)
     )
 
 
@@ -204,7 +231,8 @@ def _input_handles(component: AnyComponent, request: TaskRequest) -> Inputs:
         raise ConfigError(explain_validation(error, prefix=request.name)) from error
 
 
-def _output_handles(component: AnyComponent, partial: Path) -> Outputs:
+def output_handles(component: AnyComponent, partial: Path) -> Outputs:
+    """A component's outputs, to be written below a folder."""
     values: dict[str, object] = {}
     for name, info in component.outputs.model_fields.items():
         kind = info.annotation
@@ -265,7 +293,8 @@ def _files(path: Path) -> Iterator[Path]:
             yield Path(folder, name)
 
 
-def _fail(directory: Path, error: Exception) -> int:
+def explain(directory: Path, error: Exception) -> int:
+    """Print why an attempt failed, put it into failure.json, and give the exit code that it means."""
     failure, code = _classify(error)
     if len(failure.message) > _MESSAGE:
         failure = failure.model_copy(update={"message": f"{failure.message[:_MESSAGE]}..."})
@@ -282,7 +311,8 @@ def _classify(error: Exception) -> tuple[Failure, int]:
     if isinstance(error, UserError):
         return Failure(kind="user", message=str(error)), UserError.exit_code
     if isinstance(error, TransientError):
-        return Failure(kind="transient", message=str(error)), TransientError.exit_code
+        follows = isinstance(error, PeerError)
+        return Failure(kind="transient", message=str(error), follows=follows), TransientError.exit_code
     if isinstance(error, MillraceError):
         return Failure(kind="error", message=str(error)), MillraceError.exit_code
     if isinstance(error, OSError) and is_disk_full(error):

@@ -108,6 +108,8 @@ class Failure(Frozen):
 
     kind: Literal["user", "transient", "disk_full", "error"]
     message: str
+    follows: bool = False
+    """Only because another rank had ended before."""
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ import horovod.tensorflow as hvd
 import tensorflow as tf
 from horovod.common.exceptions import HorovodInternalError
 
-from millrace.errors import TransientError
+from millrace.errors import PeerError
 from millrace.runtime.context import Rank
 from millrace.training.ranks import Ranks
 
@@ -58,14 +58,14 @@ class HorovodRanks(Ranks):
         """Say that another rank ended, when it did; which one and why, the launcher knows.
 
         Raises:
-            TransientError: When another rank is gone or does not answer.
+            PeerError: When another rank is gone or does not answer.
         """
         try:
             yield
         except (tf.errors.OpError, HorovodInternalError) as error:
             if "Horovod" not in str(error):
                 raise
-            raise TransientError(
+            raise PeerError(
                 "another rank ended, or did not come as far in time (peer_seconds): the ranks' logs say why"
             ) from error
         finally:
@@ -85,7 +85,7 @@ def connect(rank: Rank, seconds: float, log: logging.Logger) -> HorovodRanks:
         log: Told who is there.
 
     Raises:
-        TransientError: When a rank does not come.
+        PeerError: When a rank does not come.
     """
     limits = {
         "HOROVOD_GLOO_TIMEOUT_SECONDS": seconds,
@@ -99,6 +99,6 @@ def connect(rank: Rank, seconds: float, log: logging.Logger) -> HorovodRanks:
     try:
         hvd.init()
     except (RuntimeError, ValueError) as error:
-        raise TransientError(f"the ranks did not come together: {error}") from error
+        raise PeerError(f"the ranks did not come together: {error}") from error
     log.info("rank %d of %d: all are there", hvd.rank() + 1, hvd.size())
     return HorovodRanks([f"rank {index}" for index in range(hvd.size())], hvd.rank(), seconds)

@@ -18,6 +18,7 @@ from millrace.specs import (
     Study,
 )
 from millrace.training.options.debug import Debug
+from millrace.training.options.elastic import Elastic
 from millrace.training.options.images import Augmentation, Pixels
 from millrace.training.options.models import Cnn, ModelChoice
 from millrace.training.options.optimizers import Adam, Optimizer
@@ -85,6 +86,8 @@ class TrainParameters(Parameters):
     peer_seconds: float = Field(default=600.0, ge=1, le=86_400)
     """How long a host waits for another that does not answer, at the start and in each step, before the run fails.
     A host that ends is noticed at once."""
+    elastic: Elastic | None = Field(default=None)
+    """Go on when ranks or hosts are lost, with Horovod; None ends the run then."""
     debug: Debug | None = Field(default=None)
     """Look at gradients and activations now and then: warnings in the log, plots in the report. None does not."""
     seed: int = Field(default=0, ge=0, lt=2**31)

@@ -1,0 +1,1 @@
+"""Ranks as processes: each host starts its own, the first one brings them together. Neither ssh nor MPI."""
