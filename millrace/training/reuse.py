@@ -1,0 +1,327 @@
+"""Trained models that a run starts from or learns from: found, checked against their digest, and read.
+
+Nothing of them is trusted: no pickle, no code of theirs, no file outside of the scratch folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from millrace.errors import ConfigError, DataError
+from millrace.runtime.buckets import Patience, copy_from_bucket
+from millrace.runtime.context import Context
+from millrace.runtime.models import check_fits
+from millrace.runtime.sagemaker.archives import unpack
+from millrace.runtime.schemas import ModelCard, RecordsSchema, read_json_model
+from millrace.runtime.storage import parse_source
+from millrace.training.options.images import Pixels
+from millrace.training.options.models import Cnn
+from millrace.training.options.reuse import REGISTRY, RUN, FineTuning, Teacher
+from millrace.training.parameters import TrainInputs, TrainParameters
+
+__all__ = ["Reused", "Sources", "find", "find_all", "load", "with_inputs"]
+
+_FILE, _CARD, _QUANTIZED = "model.keras", "model.json", "model.tflite"
+_ARCHIVES = (".tar.gz", ".tgz")
+_MOST_BYTES = 32 * 2**30
+_MOST_CONFIG = 64 * 2**20
+_PACKAGES = ("keras", "keras_hub", "builtins")
+"""Whose classes a foreign model may be made of."""
+
+
+@dataclass(frozen=True)
+class Reused:
+    """A trained model that was found."""
+
+    title: str
+    """What it is called in messages: the parameter or the input."""
+    file: Path
+    """Its `.keras` file."""
+    digest: str
+    """SHA-256 of that file."""
+    card: ModelCard | None
+    """None for a `.keras` file without a `model.json` beside it."""
+
+    @property
+    def name(self) -> str:
+        """Architecture."""
+        return self.file.stem if self.card is None else self.card.name
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a run starts from and learns from."""
+
+    base: Reused | None = None
+    teacher: Reused | None = None
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """By role; empty when nothing is reused."""
+        found = {"base": self.base, "teacher": self.teacher}
+        return {role: reused.digest for role, reused in found.items() if reused is not None}
+
+
+def with_inputs(parameters: TrainParameters, inputs: TrainInputs) -> TrainParameters:
+    """The parameters, with defaults for what the inputs `base` and `teacher` ask for.
+
+    Raises:
+        ConfigError: For a model that is named twice or not at all, and for settings that a base leaves no use for.
+    """
+    given = [name for name in ("base", "teacher") if getattr(inputs, name) is not None]
+    return completed(parameters, given)
+
+
+def completed(parameters: TrainParameters, inputs: list[str]) -> TrainParameters:
+    """The same by the names of the inputs that are given; to be asked while compiling, too."""
+    if "base" in inputs and parameters.fine_tuning is None:
+        parameters = parameters.model_copy(update={"fine_tuning": FineTuning()})
+    if "teacher" in inputs and parameters.teacher is None:
+        parameters = parameters.model_copy(update={"teacher": Teacher()})
+    tuning, teacher = parameters.fine_tuning, parameters.teacher
+    for name, port, choice in (("fine_tuning", "base", tuning), ("teacher", "teacher", teacher)):
+        if choice is not None and choice.model is not None and port in inputs:
+            raise ConfigError(
+                f"{name}.model={choice.model}, but the input {port!r} is a model, too: leave one of them out"
+            )
+    if teacher is not None and teacher.model is None and "teacher" not in inputs:
+        raise ConfigError("teacher.model is missing: name a trained model there, or give one as the input `teacher`")
+    if tuning is not None:
+        _check_network(parameters, tuning, based=tuning.model is not None or "base" in inputs)
+    return parameters
+
+
+def _check_network(parameters: TrainParameters, tuning: FineTuning, *, based: bool) -> None:
+    if not based:
+        if getattr(parameters.model, "weights", "of its own function") is None or parameters.model.kind in (
+            "cnn",
+            "mlp",
+        ):
+            raise ConfigError(
+                f"fine_tuning has nothing to start from: model.kind={parameters.model.kind} has random weights; name a "
+                "trained model as fine_tuning.model, give one as the input `base`, or set model.weights"
+            )
+        if tuning.head == "keep":
+            raise ConfigError("fine_tuning.head=keep: pretrained weights of model.weights come without a head")
+        return
+    for name, given, default in (("model", parameters.model, Cnn()), ("pixels", parameters.pixels, Pixels())):
+        if given != default:
+            raise ConfigError(
+                f"{name} is set, but fine_tuning starts from a trained model, which brings its own network: leave "
+                f"{name} out (for the network alone, with weights of a backbone, set model.weights instead)"
+            )
+
+
+def find_all(parameters: TrainParameters, inputs: TrainInputs, context: Context) -> Sources:
+    """The models that completed parameters name, on this machine.
+
+    Raises:
+        UserError: When one can't be read, has another digest, or is no Keras model.
+        TransientError: When a store stays unreachable.
+    """
+    tuning, teacher = parameters.fine_tuning, parameters.teacher
+    asked = {
+        "base": ("fine_tuning", inputs.base, tuning and tuning.model, tuning and tuning.sha256),
+        "teacher": ("teacher", inputs.teacher, teacher and teacher.model, teacher and teacher.sha256),
+    }
+    found = {}
+    for port, (name, handle, model, sha256) in asked.items():
+        if handle is not None:
+            found[port] = find(str(handle.path), sha256, context, title=f"the input {port!r}")
+        elif model is not None:
+            found[port] = find(model, sha256, context, title=f"{name}.model={model}")
+    for reused in found.values():
+        context.log.info("%s is %s, SHA-256 %s", reused.title, reused.file.name, reused.digest)
+    return Sources(**found)
+
+
+def find(model: str, sha256: str | None, context: Context, *, title: str) -> Reused:
+    """A trained model by what `fine_tuning.model` may say.
+
+    Raises:
+        UserError: When it can't be read, has another digest, or is no Keras model.
+        TransientError: When a store stays unreachable.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="reused-", dir=context.scratch))  # which ranks of a host may share
+    if match := RUN.fullmatch(model):
+        place = _of_run(match["id"], match["task"], context, title)
+    else:
+        source = _of_registry(model, match["region"]) if (match := REGISTRY.fullmatch(model)) else model
+        scheme, path = parse_source(source)
+        place = Path(path) if scheme == "file" else _downloaded(scheme, path, folder)
+    file = place / _FILE if place.is_dir() else place
+    if not file.is_file():
+        raise DataError(_missing(title, place))
+    _check_digest(title, file, sha256)
+    if file.name.endswith(_ARCHIVES):
+        file = _unpacked(title, file, folder / "archive")
+    card = read_json_model(file.with_name(_CARD), ModelCard) if file.with_name(_CARD).is_file() else None
+    if card is not None and card.format != "keras":
+        raise DataError(_missing(title, file.parent))
+    _check_archive(title, file)
+    return Reused(title, file, _digest(file), card)
+
+
+def load(reused: Reused, schema: RecordsSchema, *, same_classes: bool) -> Any:
+    """The Keras model, all of it trainable, if it takes records like these.
+
+    Args:
+        reused: What was found.
+        schema: Of the records.
+        same_classes: Whether it must know these classes, in this order.
+
+    Raises:
+        DataError: When it can't be loaded without code of its own, or does not fit.
+    """
+    if reused.card is not None:
+        classes = schema.classes if same_classes else reused.card.records.classes
+        check_fits(reused.title, reused.card, schema.model_copy(update={"classes": classes}))
+    try:
+        model: Any = keras.models.load_model(reused.file, compile=False, safe_mode=True)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, zipfile.BadZipFile) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DataError(f"{reused.title} can't be loaded as a model: {reason}") from error
+    inputs, outputs = getattr(model, "inputs", None) or (), getattr(model, "outputs", None) or ()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise DataError(
+            f"{reused.title} has {len(inputs)} inputs and {len(outputs)} outputs, needed: a functional or sequential "
+            "model with one of each"
+        )
+    given, needed = tuple(inputs[0].shape[1:]), tuple(schema.shape)
+    if len(given) != len(needed) or any(size not in (None, wanted) for size, wanted in zip(given, needed, strict=True)):
+        raise DataError(
+            f"{reused.title} takes records of shape {given}, these have {needed}: make them with the model's size"
+        )
+    if same_classes and tuple(outputs[0].shape[1:]) != (len(schema.classes),):
+        raise DataError(
+            f"{reused.title} answers with {tuple(outputs[0].shape[1:])} numbers, the records have "
+            f"{len(schema.classes)} classes"
+        )
+    model.trainable = True  # whatever was frozen when it was trained
+    return model
+
+
+def _of_run(run: str, task: str, context: Context, title: str) -> Path:
+    """The model of a task of an earlier run in the folder of the local runner that this one is in, too."""
+    records = [folder / "runs" / run / "run.json" for folder in context.checkpoints.absolute().parents]
+    try:
+        told = json.loads(next(record for record in records if record.is_file()).read_bytes())["tasks"]
+    except StopIteration:
+        raise DataError(
+            f"{title}: there is no run of that id in the runner's folder; only the local runner knows earlier runs, "
+            "elsewhere name the model's path or URI"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{title}: the record of that run can't be read: {error}") from error
+    models = [name for name, one in told.items() if "model" in one.get("outputs", {}) and one.get("directory")]
+    if task not in models:
+        raise DataError(f"{title}: that run has no model of a task {task!r}; it has models of: {', '.join(models)}")
+    return Path(told[task]["directory"], told[task]["outputs"]["model"]["path"])
+
+
+def _of_registry(arn: str, region: str) -> str:
+    """URI of the model data of a SageMaker model package."""
+    from millrace.runtime.sagemaker.endpoints import clients
+
+    ask = clients(region)
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        told = ask("sagemaker").describe_model_package(ModelPackageName=arn)
+    except (ClientError, BotoCoreError) as error:
+        raise DataError(f"{arn} can't be described: {error}") from error
+    containers = told.get("InferenceSpecification", {}).get("Containers", [])
+    if len(containers) != 1:
+        raise DataError(f"{arn} has {len(containers)} containers, needed: one with a model")
+    data = containers[0].get("ModelDataSource", {}).get("S3DataSource", {}).get("S3Uri")
+    uri = containers[0].get("ModelDataUrl") or data
+    if not uri:
+        raise DataError(f"{arn} names no model data")
+    return str(uri)
+
+
+def _downloaded(scheme: str, place: str, folder: Path) -> Path:
+    """A file or an archive of a store; of a folder the model and what describes it."""
+    bucket, _, key = place.partition("/")
+    name = key.rpartition("/")[2]
+    if name.endswith((".keras", *_ARCHIVES)):
+        copy_from_bucket(scheme, bucket, key, folder / name, Patience())
+        return folder / name
+    prefix = key.rstrip("/")
+    copy_from_bucket(scheme, bucket, f"{prefix}/{_FILE}", folder / _FILE, Patience())
+    copy_from_bucket(scheme, bucket, f"{prefix}/{_CARD}", folder / _CARD, Patience())
+    return folder
+
+
+def _unpacked(title: str, archive: Path, folder: Path) -> Path:
+    unpack(archive, folder, most_bytes=_MOST_BYTES)
+    found = sorted(folder.rglob(_FILE))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(str(path.relative_to(folder)) for path in found[:5])
+        raise DataError(f"{title} holds {len(found)} models: {names}; needed: one")
+    raise DataError(_missing(title, next((path.parent for path in folder.rglob(_QUANTIZED)), folder)))
+
+
+def _missing(title: str, place: Path) -> str:
+    if place.is_dir() and (place / _QUANTIZED).exists():
+        return f"{title} is a quantized model, which can't be trained: take the model that was quantized"
+    if not place.exists():
+        return f"{title}: there is nothing at {place}"
+    return f"{title}: there is no {_FILE} in {place}"
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_digest(title: str, file: Path, sha256: str | None) -> None:
+    if sha256 is not None and (found := _digest(file)) != sha256:
+        raise DataError(f"{title}: {file.name} has SHA-256 {found}, asked for is {sha256}")
+
+
+def _check_archive(title: str, file: Path) -> None:
+    """Look into a `.keras` file before Keras does."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            sizes = {item.filename: item.file_size for item in archive.infolist()}
+            if not {"config.json", "metadata.json", "model.weights.h5"} <= sizes.keys():
+                raise DataError(f"{title} is no Keras model: {file.name} holds {', '.join(sorted(sizes)[:5])}")
+            if sum(sizes.values()) > _MOST_BYTES or sizes["config.json"] > _MOST_CONFIG:
+                raise DataError(f"{title}: {file.name} unpacks to {sum(sizes.values())} bytes, which is too much")
+            config = json.loads(archive.read("config.json"))
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise DataError(
+            f"{title} is no Keras model: {file.name}: {error}; needed: a .keras file of Keras 3, a folder with a "
+            f"{_FILE}, or a model.tar.gz of either"
+        ) from error
+    for module, name in _classes(config):
+        if module is not None and module.partition(".")[0] not in _PACKAGES:
+            raise DataError(f"{title} needs code of its own, {module}.{name}: only layers of Keras itself are loaded")
+        if name in ("Lambda", "__lambda__"):
+            raise DataError(f"{title} has a Lambda layer, whose code is not run: build it from stock Keras layers")
+
+
+def _classes(config: Any) -> Iterator[tuple[str | None, str]]:
+    """Module and name of each class in a model's configuration."""
+    if isinstance(config, dict):
+        name = config.get("class_name")
+        if isinstance(name, str):
+            module = config.get("module")
+            yield (module if isinstance(module, str) else None), name
+        for value in config.values():
+            yield from _classes(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _classes(value)
