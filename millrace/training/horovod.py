@@ -76,13 +76,16 @@ class HorovodRanks(Ranks):
         hvd.shutdown()
 
 
-def connect(rank: Rank, seconds: float, log: logging.Logger) -> HorovodRanks:
+def connect(
+    rank: Rank, seconds: float, log: logging.Logger, process_sets: Sequence[hvd.ProcessSet] = ()
+) -> HorovodRanks:
     """Meet the other ranks; before TensorFlow has done anything else.
 
     Args:
         rank: Which one this is; of a host with several GPUs it takes one.
         seconds: How long to wait for them, now and at each sum.
         log: Told who is there.
+        process_sets: Of some of the ranks, to be known to Horovod; the same on every rank.
 
     Raises:
         PeerError: When a rank does not come.
@@ -97,7 +100,7 @@ def connect(rank: Rank, seconds: float, log: logging.Logger) -> HorovodRanks:
     if gpus := tf.config.list_physical_devices("GPU"):
         tf.config.set_visible_devices(gpus[rank.local_index % len(gpus)], "GPU")
     try:
-        hvd.init()
+        hvd.init(process_sets=list(process_sets))
     except (RuntimeError, ValueError) as error:
         raise PeerError(f"the ranks did not come together: {error}") from error
     log.info("rank %d of %d: all are there", hvd.rank() + 1, hvd.size())
