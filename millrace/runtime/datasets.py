@@ -20,6 +20,7 @@ from millrace.runtime.schemas import Channel, ImageRecords, ShardCounts, TextRec
 __all__ = [
     "damage_explained",
     "decode_records",
+    "decoded_arrays",
     "decoded_dataset",
     "load_arrays",
     "record_dataset",
@@ -118,18 +119,23 @@ def load_arrays(records: Path, channel: Channel, limit: int | None = None) -> tu
     Raises:
         DataError: When the channel has no records or a record file is damaged.
     """
-    schema = read_records_schema(records)
     total = total_records(records, channel)
     size = total if limit is None else min(limit, total)
+    with damage_explained(records, channel):
+        return decoded_arrays(record_dataset(records, channel).take(size), read_records_schema(records), size)
+
+
+def decoded_arrays(
+    dataset: Any, schema: ImageRecords | TextRecords, size: int
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The `size` records of a dataset of serialized ones, decoded, as arrays in memory: see `load_arrays`."""
     examples = np.empty((size, *schema.shape), schema.dtype)
     labels = np.empty(size, np.int64)
-    dataset = decode_records(record_dataset(records, channel).take(size), schema).batch(256)
     position = 0
-    with damage_explained(records, channel):
-        for some, some_labels in dataset.as_numpy_iterator():
-            end = position + len(some_labels)
-            examples[position:end], labels[position:end] = some, some_labels
-            position = end
+    for some, some_labels in decode_records(dataset, schema).batch(256).as_numpy_iterator():
+        end = position + len(some_labels)
+        examples[position:end], labels[position:end] = some, some_labels
+        position = end
     return examples, labels
 
 

@@ -9,7 +9,6 @@ import keras
 import tensorflow as tf
 
 from millrace.training.options.images import Augmentation
-from millrace.training.ranks import Part
 
 __all__ = ["AugmentationLayer"]
 
@@ -25,24 +24,25 @@ class AugmentationLayer(keras.layers.Layer):  # type: ignore[misc]  # keras is u
         super().__init__(dtype="float32", trainable=False)
         self.options = options
 
-    def call(self, images: Any, seed: Any, part: Part | None = None) -> Any:
+    def call(self, images: Any, seed: Any, places: Any = None, whole: Any = None) -> Any:
         """Change images.
 
         Args:
             images: [N, H, W, C] on the 0 to 255 scale.
             seed: Two integers.
-            part: Which places of the batch these images have; None when they are all of it.
+            places: Of these images in their batch; None when they are all of it.
+            whole: Size of that batch.
 
         Returns:
             float32 [N, H, W, C] on the 0 to 255 scale.
         """
         options = self.options
         images = tf.cast(images, tf.float32)
-        size: Any = tf.shape(images)[0] if part is None else part.whole
+        size: Any = tf.shape(images, tf.int64)[0] if places is None else whole
         channels = images.shape[-1]
         draws = tf.random.stateless_uniform([size, 10 + channels], seed, -1.0, 1.0)
-        if part is not None:
-            draws = draws[part.first : part.end]
+        if places is not None:
+            draws = tf.gather(draws, places)
         if options.geometric:
             images = _move(images, draws[:, :8], options)
         if options.photometric:

@@ -1,8 +1,8 @@
 """What training reads: early checks of the records, and an endless stream that can start at any step.
 
-The stream is cut into steps of `batch_size` images; an image's place in it, with the seed, decides
-everything random about it. So a run that goes on from step N sees what it would have seen, and several
-ranks together see what one would: each has its places of every step.
+What a step takes is a function of the step (see `order`); an image's place in it, with the seed, decides everything
+random about it. So a run that goes on from step N sees what it would have seen, and any number of ranks together see
+what one would.
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from millrace.errors import ConfigError, DataError, did_you_mean
-from millrace.runtime.datasets import decode_records, decoded_dataset, load_arrays, record_dataset
-from millrace.runtime.records import counts
-from millrace.runtime.schemas import CHANNELS, Channel, ImageRecords, TextRecords, read_records_schema
+from millrace.runtime.datasets import damage_explained, decode_records, decoded_arrays, record_dataset
+from millrace.runtime.schemas import CHANNELS, Channel, ImageRecords, TextRecords
 from millrace.training.augmentation import AugmentationLayer
 from millrace.training.options.images import Augmentation, Pixels
+from millrace.training.order import DataOrder, FileOrder, Steps, file_order
 from millrace.training.parameters import TrainParameters
-from millrace.training.ranks import Part, Ranks
+from millrace.training.ranks import Ranks
+from millrace.training.shards import RecordFile, take_stock
 
 __all__ = ["Data", "evaluation_batches", "inspect", "pixel_statistics", "training_batches"]
 
 _MIB = 2**20
+_READ_BYTES = 8 * _MIB
+_LEAST_READ_BYTES = 2**18
+_FOREVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -43,21 +47,22 @@ class Data:
     class_weights: tuple[float, ...] | None
     by_class: dict[str, int]
     """Train records of each class."""
+    files: dict[Channel, tuple[RecordFile, ...]] | None = None
+    """Who reads which file; None when all ranks read all."""
 
     def bytes(self, channel: Channel) -> int:
         """Size of a channel's decoded records."""
         return self.sizes[channel] * math.prod(self.schema.shape) * np.dtype(self.schema.dtype).itemsize
 
 
-def inspect(records: Path, parameters: TrainParameters) -> Data:
-    """Read the schema and the counts, and refuse what training would trip over later.
+def inspect(records: Path, parameters: TrainParameters, ranks: Ranks | None = None) -> Data:
+    """Read the schema and the counts, of all ranks, and refuse what training would trip over later.
 
     Raises:
-        DataError: When a channel or a class is missing.
+        DataError: When a channel or a class is missing, or the ranks' record files do not go together.
         ConfigError: When the parameters do not fit the data.
     """
-    schema = read_records_schema(records)
-    shards = {channel: counts(records, channel) for channel in CHANNELS}
+    schema, shards, files = take_stock(records, parameters.sharding, ranks)
     sizes: dict[Channel, int] = {channel: sum(shard.records for shard in shards[channel]) for channel in CHANNELS}
     if not sizes["train"]:
         raise DataError(
@@ -81,34 +86,35 @@ def inspect(records: Path, parameters: TrainParameters) -> Data:
         )
     if isinstance(schema, TextRecords) and (parameters.augmentation, parameters.pixels) != (Augmentation(), Pixels()):
         raise ConfigError("augmentation and pixels are for pictures, the records hold texts: leave them out")
-    return Data(records, schema, sizes, _weights(parameters, schema, by_class), dict(by_class))
+    return Data(records, schema, sizes, _weights(parameters, schema, by_class), dict(by_class), files)
 
 
-def training_batches(data: Data, parameters: TrainParameters, start: int, part: Part | None = None) -> Any:
+def training_batches(data: Data, parameters: TrainParameters, start: int, ranks: Ranks | None = None) -> Any:
     """The endless stream of (examples, float32 one-hot labels, float32 weights) from step `start` on.
 
-    Images are float32 and augmented, texts are int32 token ids as they are.
-
-    Args:
-        data: The records.
-        parameters: How they are used.
-        start: The first step.
-        part: Which places of each step; None gives all.
+    Images are float32 and augmented, texts are int32 token ids as they are. There are weights only when classes have
+    any. With `ranks` each element is a pair: such a tuple with what this rank has of the step, and how many records
+    all ranks have of it (float32). A rank that has none of a step gets none.
     """
+    steps = Steps(data.sizes["train"], parameters.batch_size)
+    order = DataOrder(steps, ranks) if data.files is None else file_order(steps, data.files["train"])
     if data.bytes("train") <= parameters.cache_mib * _MIB:
-        batches = _cached(data, parameters, start, part)
+        batches = _cached(data, parameters, order, start)
     else:
-        batches = _streamed(data, parameters, start, part)
+        batches = _streamed(data, parameters, order, start)
     augment = AugmentationLayer(parameters.augmentation) if isinstance(data.schema, ImageRecords) else None
     weights = None if data.class_weights is None else tf.constant(data.class_weights, tf.float32)
     classes = len(data.schema.classes)
 
     def prepare(step: Any, batch: tuple[Any, Any]) -> tuple[Any, ...]:
-        images, labels = batch
+        examples, labels = batch
+        places, whole = order.mine(step % steps.count)
         if augment is not None:
-            images = augment(images, seed=tf.stack([tf.cast(parameters.seed, tf.int64), step]), part=part)
+            seed = tf.stack([tf.cast(parameters.seed, tf.int64), step])
+            examples = augment(examples, seed=seed, places=places, whole=whole)
         targets = tf.one_hot(labels, classes)
-        return (images, targets) if weights is None else (images, targets, tf.gather(weights, labels))
+        given = (examples, targets) if weights is None else (examples, targets, tf.gather(weights, labels))
+        return given if ranks is None else (given, tf.cast(whole, tf.float32))
 
     prepared = batches.enumerate(start).map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return prepared.prefetch(tf.data.AUTOTUNE)
@@ -119,89 +125,132 @@ def evaluation_batches(
 ) -> Any:
     """Up to `steps` batches of (float32 images or int32 tokens, float32 one-hot labels) in order.
 
-    The last one may be smaller.
-    With `ranks`, this rank's share of these records; there may be none.
+    The last one may be smaller. With `ranks`, this rank's share of these records; there may be none.
     """
     classes = len(data.schema.classes)
     dtype = tf.float32 if isinstance(data.schema, ImageRecords) else tf.int32
-    if ranks is not None:
-        batches = _shared(data, channel, parameters, steps, ranks)
-    elif data.bytes(channel) <= parameters.cache_mib * _MIB:
-        images = tf.data.Dataset.from_tensor_slices(load_arrays(data.records, channel))
-        batches = images.batch(parameters.batch_size).take(-1 if steps is None else steps)
+    limit = data.sizes[channel] if steps is None else min(steps * parameters.batch_size, data.sizes[channel])
+    records, size = _evaluated(data, channel, limit, ranks)
+    if data.bytes(channel) <= parameters.cache_mib * _MIB:
+        with damage_explained(data.records, channel):
+            decoded = tf.data.Dataset.from_tensor_slices(decoded_arrays(records, data.schema, size))
     else:
-        images = decoded_dataset(data.records, channel)
-        batches = images.batch(parameters.batch_size).take(-1 if steps is None else steps)
-    prepared = batches.map(
-        lambda images, labels: (tf.cast(images, dtype), tf.one_hot(labels, classes)),
+        decoded = decode_records(records, data.schema).apply(tf.data.experimental.assert_cardinality(size))
+    prepared = decoded.batch(math.ceil(parameters.batch_size / (ranks.count if ranks else 1))).map(
+        lambda examples, labels: (tf.cast(examples, dtype), tf.one_hot(labels, classes)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
     return prepared.prefetch(tf.data.AUTOTUNE)
 
 
-def pixel_statistics(data: Data) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def pixel_statistics(data: Data, ranks: Ranks | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and variance of each colour channel over all training images, on the 0 to 255 scale."""
     height, width, channels = data.schema.shape
     total = np.zeros(channels)
     squares = np.zeros(channels)
-    for images, _ in decoded_dataset(data.records, "train").batch(64).as_numpy_iterator():
+    for images, _ in decode_records(_own(data, "train"), data.schema).batch(64).as_numpy_iterator():
         pixels = images.astype(np.float64)
         total += pixels.sum(axis=(0, 1, 2))
         squares += np.square(pixels).sum(axis=(0, 1, 2))
+    if ranks is not None and data.files is not None:
+        total, squares = (one.numpy() for one in ranks.total([tf.constant(total), tf.constant(squares)]))
     count = data.sizes["train"] * height * width
     mean = total / count
     return mean, squares / count - np.square(mean)
 
 
-def _shared(data: Data, channel: Channel, parameters: TrainParameters, steps: int | None, ranks: Ranks) -> Any:
-    """One rank's share of the records that are evaluated: each `ranks.count`th."""
-    limit = data.sizes[channel] if steps is None else min(steps * parameters.batch_size, data.sizes[channel])
-    if data.bytes(channel) <= parameters.cache_mib * _MIB:
-        arrays = load_arrays(data.records, channel)
-        images = tf.data.Dataset.from_tensor_slices(tuple(array[ranks.index : limit : ranks.count] for array in arrays))
-    else:
-        mine = record_dataset(data.records, channel).take(limit).shard(ranks.count, ranks.index)
-        images = decode_records(mine, data.schema)
-    return images.batch(math.ceil(parameters.batch_size / ranks.count))
+def _evaluated(data: Data, channel: Channel, limit: int, ranks: Ranks | None) -> tuple[Any, int]:
+    """This rank's share of the first `limit` serialized records of a channel, and its size."""
+    if data.files is None:
+        count, index = (ranks.count, ranks.index) if ranks else (1, 0)
+        return record_dataset(data.records, channel).take(limit).shard(count, index), -(-(limit - index) // count)
+    size = position = 0
+    for file in data.files[channel]:
+        size += min(file.records, max(0, limit - position)) if file.mine else 0
+        position += file.records
+    return _own(data, channel).take(size), size
 
 
-def _cached(data: Data, parameters: TrainParameters, start: int, part: Part | None) -> Any:
+def _own(data: Data, channel: Channel) -> Any:
+    """The serialized records of the files that this rank reads."""
+    if data.files is None:
+        return record_dataset(data.records, channel)
+    return tf.data.TFRecordDataset([str(data.records / file.name) for file in data.files[channel] if file.mine])
+
+
+def _cached(data: Data, parameters: TrainParameters, order: DataOrder | FileOrder, start: int) -> Any:
     """Batches drawn from arrays in memory; each pass over the data in an order of its own."""
-    arrays = load_arrays(data.records, "train")
-    images, labels = (tf.constant(array) for array in arrays)
-    size, batch = data.sizes["train"], parameters.batch_size
-    first, end, _ = part or Part(0, batch, batch)
+    size = data.sizes["train"] if isinstance(order, DataOrder) else len(order.places)
+    with damage_explained(data.records, "train"):
+        arrays = decoded_arrays(_own(data, "train"), data.schema, size)
+    examples, labels = (tf.constant(array) for array in arrays)
+    count = order.steps.count
 
     def draw(step: Any) -> tuple[Any, Any]:
-        places = step * batch + tf.range(first, end, dtype=tf.int64)
-        passes = tf.cast(places // size, tf.int32)
-        seeds = tf.stack([tf.fill([end - first], parameters.seed), passes, tf.zeros_like(passes)], axis=1)
-        # the public wrapper, tf.random.experimental.index_shuffle, takes no seed for each index
-        chosen = tf.raw_ops.RandomIndexShuffle(
-            index=places % size, seed=seeds, max_index=tf.constant(size - 1, tf.int64), rounds=4
-        )
-        return tf.gather(images, chosen), tf.gather(labels, chosen)
+        chosen = order.drawn(parameters.seed, step // count, step % count)
+        return tf.gather(examples, chosen), tf.gather(labels, chosen)
 
-    return tf.data.Dataset.range(start, np.iinfo(np.int64).max // batch).map(draw)
+    return tf.data.Dataset.range(start, _FOREVER).map(draw)
 
 
-def _streamed(data: Data, parameters: TrainParameters, start: int, part: Part | None) -> Any:
+def _streamed(data: Data, parameters: TrainParameters, order: DataOrder | FileOrder, start: int) -> Any:
     """Batches read from the record files, shuffled through a buffer; what is skipped is not decoded."""
-    size, batch = data.sizes["train"], parameters.batch_size
-    passed, place = divmod(start * batch, size)
+    passed, index = divmod(start, order.steps.count)
+    if not order.sizes.any():
+        none = np.empty((0, *data.schema.shape), data.schema.dtype), np.empty(0, np.int64)
+        return tf.data.Dataset.from_tensors(none).repeat()
+    if isinstance(order, DataOrder):
+        records = _one_stream(data, parameters, order, passed, index)
+    else:
+        records = _stream_a_file(data, parameters, order, passed, index)
+    sizes = np.roll(order.sizes, -index)
+    return decode_records(records, data.schema).batch(max(1, sizes.max())).rebatch(sizes)
 
-    def one_pass(index: Any) -> Any:
+
+def _one_stream(data: Data, parameters: TrainParameters, order: DataOrder, passed: int, index: int) -> Any:
+    """This rank's serialized records: all are read and shuffled, those of others dropped."""
+
+    def one_pass(number: Any) -> Any:
+        seed = number + parameters.seed * 1_000_003
         return record_dataset(data.records, "train").shuffle(
-            parameters.shuffle_buffer, seed=index + parameters.seed * 1_000_003, reshuffle_each_iteration=False
+            parameters.shuffle_buffer, seed=seed, reshuffle_each_iteration=False
         )
 
-    passes = tf.data.Dataset.range(passed, np.iinfo(np.int64).max)
-    records = passes.flat_map(one_pass).skip(place)
-    if part is not None:
-        batch = part.size
-        records = records.batch(part.whole, drop_remainder=True).map(lambda step: step[part.first : part.end]).unbatch()
-    return decode_records(records, data.schema).batch(batch, drop_remainder=True)
+    steps, passes = order.steps, tf.data.Dataset.range(passed, _FOREVER)
+    records = passes.flat_map(one_pass).skip(steps.begin(index))
+    if order.ranks is None:
+        return records
+
+    def part(step: Any, batch: Any) -> Any:
+        return tf.gather(batch, order.mine(step % steps.count).places)
+
+    whole = records.batch(steps.batch).rebatch(np.roll(steps.sizes, -index))
+    return whole.enumerate(index).map(part).unbatch()
+
+
+def _stream_a_file(data: Data, parameters: TrainParameters, order: FileOrder, passed: int, index: int) -> Any:
+    """This rank's serialized records: each file is shuffled by itself, and as many are taken as its steps need."""
+    begin = int(order.bounds[index])
+    taken = np.bincount(order.numbers[:begin], minlength=len(order.own))
+    read_bytes = max(_LEAST_READ_BYTES, _READ_BYTES // len(order.own))
+    share = parameters.shuffle_buffer / order.steps.records
+    passes = tf.data.Dataset.range(passed, _FOREVER)
+
+    def stream(file: RecordFile, number: int, skipped: int) -> Any:
+        buffer = max(1, math.ceil(file.records * share))
+
+        def one_pass(number_of_pass: Any) -> Any:
+            seed = number_of_pass + parameters.seed * 1_000_003 + number * 1_000_000_007
+            dataset = tf.data.TFRecordDataset(str(data.records / file.name), buffer_size=read_bytes)
+            return dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
+
+        return passes.flat_map(one_pass).skip(skipped)
+
+    ids = [number for number, file in enumerate(order.files, 1) if file.mine]
+    streams = [stream(*given) for given in zip(order.own, ids, taken, strict=True)]
+    chosen = tf.data.Dataset.from_tensor_slices(np.roll(order.numbers, -begin)).repeat()
+    return tf.data.Dataset.choose_from_datasets(streams, chosen)
 
 
 def _weights(
