@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from millrace.errors import ConfigError, DataError
 from millrace.runtime.schemas import ImageRecords, TextRecords
 from millrace.runtime.storage import read
+from millrace.training.bert import bert_features, load_bert
 from millrace.training.options.images import Pixels
-from millrace.training.options.models import Application, Cnn, Custom, Mlp
+from millrace.training.options.models import Application, Bert, Cnn, Custom, Mlp, ModelChoice
 from millrace.training.parameters import TrainParameters
 
-__all__ = ["Statistics", "build_model", "load_backbone"]
+__all__ = ["Statistics", "build_model", "load_pretrained"]
 
 Statistics = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Mean and variance of each colour channel on the 0 to 255 scale."""
@@ -46,31 +47,47 @@ def build_model(
         statistics: Of the training images, for featurewise normalisation.
 
     Raises:
-        ConfigError: When the network can't take images of this size, or texts, or its function can't be used.
+        ConfigError: When the network can't take what the records hold, or its function can't be used.
     """
-    if isinstance(schema, TextRecords):
-        raise ConfigError(f"model.kind={parameters.model.kind} is a network for pictures, the records hold texts")
     keras.utils.clear_session()  # layer names count up from the same start each time
     keras.utils.set_random_seed(parameters.seed + 1)  # tf.data can't combine a global seed of 0 with its own
     keras.config.set_dtype_policy(policy)
     try:
-        inputs = keras.Input((schema.height, schema.width, schema.channels), name="pixels", dtype="float32")
-        outputs = _network(parameters, inputs, schema, statistics)
+        if isinstance(schema, TextRecords):
+            inputs, outputs = _of_texts(parameters, schema)
+        else:
+            inputs, outputs = _of_pictures(parameters, schema, statistics)
         return keras.Model(inputs, outputs, name=parameters.model.kind)
     finally:
         keras.config.set_dtype_policy("float32")
 
 
-def _network(parameters: TrainParameters, inputs: Any, schema: ImageRecords, statistics: Statistics | None) -> Any:
+def _of_texts(parameters: TrainParameters, schema: TextRecords) -> tuple[Any, Any]:
+    """Input and output of a network for texts."""
     model = parameters.model
-    classes = len(schema.classes)
+    if not isinstance(model, Bert):
+        raise ConfigError(
+            f"model.kind={model.kind} is a network for pictures, the records hold texts: use model.kind=bert"
+        )
+    tokens = keras.Input(schema.shape, name="tokens", dtype="int32")
+    return tokens, _probabilities(bert_features(model, tokens, schema), len(schema.classes))
+
+
+def _of_pictures(parameters: TrainParameters, schema: ImageRecords, statistics: Statistics | None) -> tuple[Any, Any]:
+    """Input and output of a network for pictures."""
+    model, classes = parameters.model, len(schema.classes)
+    if isinstance(model, Bert):
+        raise ConfigError(
+            "model.kind=bert is a network for texts, the records hold pictures: use cnn, mlp, application or custom"
+        )
+    pixels = keras.Input(schema.shape, name="pixels", dtype="float32")
     if isinstance(model, Application):
-        return _probabilities(_application(model, inputs), classes)
-    scaled = _scaled(parameters.pixels, inputs, statistics)
+        return pixels, _probabilities(_application(model, pixels), classes)
+    scaled = _scaled(parameters.pixels, pixels, statistics)
     if isinstance(model, Custom):
-        return _custom(model, scaled, classes)
+        return pixels, _custom(model, scaled, classes)
     features = _cnn(model, scaled, schema) if isinstance(model, Cnn) else _mlp(model, scaled)
-    return _probabilities(features, classes)
+    return pixels, _probabilities(features, classes)
 
 
 def _probabilities(features: Any, classes: int) -> Any:
@@ -164,30 +181,36 @@ def _application(model: Application, inputs: Any) -> Any:
     return layers.Dropout(model.dropout)(x)
 
 
-def load_backbone(model: Any, choice: Application, scratch: Path) -> None:
-    """Put the weights that the parameters name into the backbone.
+def load_pretrained(network: Any, choice: ModelChoice, schema: ImageRecords | TextRecords, scratch: Path) -> None:
+    """Put the weights that the parameters name into the part of a network that they are for.
 
     Raises:
         DataError: When the file is missing, has another digest or is for another network.
+        ConfigError: When the parameters name another size than the weights have.
     """
-    if choice.weights is None:
-        return
-    path = Path(choice.weights)
-    if "://" in choice.weights:
-        path = scratch / Path(choice.weights).name
-        path.write_bytes(read(choice.weights))
+    if isinstance(choice, Application) and choice.weights is not None:
+        _load_backbone(network, choice, choice.weights, scratch)
+    if isinstance(choice, Bert) and isinstance(schema, TextRecords):
+        load_bert(network, choice, schema, scratch)
+
+
+def _load_backbone(network: Any, choice: Application, weights: str, scratch: Path) -> None:
+    path = Path(weights)
+    if "://" in weights:
+        path = scratch / Path(weights).name
+        path.write_bytes(read(weights))
     try:
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"model.weights={choice.weights}: {error.strerror}") from error
+        raise DataError(f"model.weights={weights}: {error.strerror}") from error
     if choice.sha256 not in (None, found):
-        raise DataError(f"model.weights={choice.weights} has SHA-256 {found}, model.sha256 asks for {choice.sha256}")
+        raise DataError(f"model.weights={weights} has SHA-256 {found}, model.sha256 asks for {choice.sha256}")
     try:
-        model.get_layer(_BACKBONE).load_weights(path)
+        network.get_layer(_BACKBONE).load_weights(path)
     except (ValueError, OSError) as error:
         raise DataError(
-            f"model.weights={choice.weights} does not fit {choice.name} without its top at this input size: {error}"
+            f"model.weights={weights} does not fit {choice.name} without its top at this input size: {error}"
         ) from error
 
 

@@ -28,10 +28,10 @@ __all__ = ["TrainInputs", "TrainOutputs", "TrainParameters"]
 
 
 class TrainParameters(Parameters):
-    """Train an image classifier on record files, with Keras on TensorFlow."""
+    """Train a classifier of pictures or texts on record files, with Keras on TensorFlow."""
 
     model: ModelChoice = Field(default=Cnn())
-    """The network, by kind: cnn, mlp, application or custom."""
+    """The network, by kind: cnn, mlp, application or custom for pictures, bert for texts."""
     pixels: Pixels = Field(default=Pixels())
     """Scaling and normalisation, built into the saved model."""
     augmentation: Augmentation = Field(default=Augmentation())

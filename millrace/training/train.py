@@ -21,7 +21,7 @@ from millrace.training.checkpoint import State
 from millrace.training.data import Data, evaluation_batches, inspect, pixel_statistics, training_batches
 from millrace.training.export import export
 from millrace.training.loop import Run, fit, score
-from millrace.training.models import build_model, load_backbone
+from millrace.training.models import build_model, load_pretrained
 from millrace.training.options.models import Application, Custom
 from millrace.training.parameters import TrainInputs, TrainOutputs, TrainParameters
 from millrace.training.ranks import Ranks
@@ -114,8 +114,7 @@ def _prepare(parameters: TrainParameters, data: Data, context: Context, ranks: R
     """A compiled model with all that its training needs."""
     statistics = pixel_statistics(data) if parameters.pixels.normalise == "featurewise" else None
     model = build_model(parameters, data.schema, policy=_policy(parameters), statistics=statistics)
-    if isinstance(parameters.model, Application):
-        load_backbone(model, parameters.model, context.scratch)
+    load_pretrained(model, parameters.model, data.schema, context.scratch)
     if isinstance(parameters.model, Custom):
         _refuse_unsaveable(model, parameters.model, context.scratch)
     steps = parameters.steps_per_epoch or math.ceil(data.sizes["train"] / parameters.batch_size)

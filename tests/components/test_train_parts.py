@@ -18,7 +18,7 @@ from millrace.errors import ConfigError, DataError
 from millrace.runtime.schemas import ImageRecords
 from millrace.training.augmentation import AugmentationLayer
 from millrace.training.data import inspect, training_batches
-from millrace.training.models import build_model, load_backbone
+from millrace.training.models import build_model, load_pretrained
 from millrace.training.options.images import Augmentation, Pixels
 from millrace.training.options.models import Application, Cnn, Custom, Mlp
 from millrace.training.options.schedules import Cosine, EarlyStopping, Exponential, Piecewise, ReduceOnPlateau
@@ -152,7 +152,8 @@ class TestSchedule:
         parameters = TrainParameters(learning_rate=1, schedule=schedule)
         losses = [3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0]
         rates = [
-            learning_rate(parameters, [{"validation_loss": loss} for loss in losses[:epochs]]) for epochs in range(8)
+            learning_rate(parameters, [{"validation_loss": loss} for loss in losses[:epochs]], 0, 1)
+            for epochs in range(8)
         ]
         assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
 
@@ -284,7 +285,7 @@ class TestModels:
             trainable=False,
         )  # fmt: skip
         built = self.build(schema, model=choice)
-        load_backbone(built, choice, tmp_path)
+        load_pretrained(built, choice, schema, tmp_path)
         assert len(built.trainable_variables) == 2
         images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 1), np.uint8)
         features = keras.Model(built.input, built.get_layer("global_average_pooling2d").output)
@@ -292,7 +293,7 @@ class TestModels:
         assert np.allclose(features(images), donor(colour).numpy().mean(axis=(1, 2)), atol=1e-5)
         wrong = choice.model_copy(update={"sha256": "0" * 64})
         with pytest.raises(DataError, match=r"model.sha256 asks for 000"):
-            load_backbone(built, wrong, tmp_path)
+            load_pretrained(built, wrong, schema, tmp_path)
 
     def test_names_every_backbone_of_keras(self) -> None:
         names = {name for name, item in vars(BACKBONES).items() if name[0].isupper() and callable(item)}

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from millrace.specs import Parameters
 
-__all__ = ["Application", "Backbone", "Cnn", "Custom", "Mlp", "ModelChoice"]
+__all__ = ["Application", "Backbone", "Bert", "Cnn", "Custom", "Mlp", "ModelChoice"]
 
 Units = Annotated[int, Field(ge=1, le=65_536)]
 
@@ -83,11 +83,43 @@ class Application(Parameters):
 
     @model_validator(mode="after")
     def _pinned(self) -> Application:
-        remote = self.weights is not None and self.weights.startswith(("s3://", "gs://"))
-        if remote and self.sha256 is None:
-            raise ValueError(f"weights from {self.weights!r} need sha256, the digest that the file must have")
-        if self.weights is None and not self.trainable:
-            raise ValueError("trainable=false freezes random weights: give weights as well")
+        _check_weights(self.weights, self.sha256, trainable=self.trainable)
+        return self
+
+
+class Bert(Parameters):
+    """A text classifier on the encoder of BERT (Devlin et al. 2018), as keras-hub's `BertBackbone` has it; for text
+    records. The defaults are those of BERT-Tiny (Turc et al. 2019)."""
+
+    kind: Literal["bert"] = "bert"
+    layers: int = Field(default=2, ge=1, le=96)
+    """Transformer layers."""
+    heads: int = Field(default=2, ge=1, le=256)
+    """Attention heads of each layer; must divide `hidden`."""
+    hidden: int = Field(default=128, ge=1, le=16_384)
+    """Length of a token's vector."""
+    intermediate: int = Field(default=512, ge=1, le=65_536)
+    """Units between the two dense layers of each transformer layer."""
+    positions: int = Field(default=512, ge=3, le=65_536)
+    """Longest text in tokens that there are position embeddings for."""
+    dropout: Probability = Field(default=0.1)
+    """Share dropped of embeddings, attention, the outputs of each layer, and before the classes."""
+    pooling: Literal["cls", "average"] = Field(default="cls")
+    """What turns the tokens into one vector: the first one, `[CLS]`, through BERT's pooler, which pretrained weights
+    were trained with; or the average of all, which learns sooner from random weights."""
+    weights: str | None = Field(default=None)
+    """File or URI (s3://, gs://, file://) of a `BertBackbone`'s weights (`.weights.h5`), or a folder that keras-hub's
+    `save_to_preset` wrote. None starts from random weights; nothing is ever fetched from the internet unasked."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """What the weights file must hash to (of a folder, `model.weights.h5`); required for s3:// and gs://."""
+    trainable: bool = Field(default=True)
+    """False trains the classes on top only."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Bert:
+        _check_weights(self.weights, self.sha256, trainable=self.trainable)
+        if self.hidden % self.heads:
+            raise ValueError(f"heads={self.heads} must divide hidden={self.hidden}")
         return self
 
 
@@ -100,4 +132,11 @@ class Custom(Parameters):
     keras.Model from scaled pixels (see `pixels`) to class probabilities."""
 
 
-ModelChoice = Annotated[Cnn | Mlp | Application | Custom, Field(discriminator="kind")]
+ModelChoice = Annotated[Cnn | Mlp | Application | Bert | Custom, Field(discriminator="kind")]
+
+
+def _check_weights(weights: str | None, sha256: str | None, *, trainable: bool) -> None:
+    if weights is not None and weights.startswith(("s3://", "gs://")) and sha256 is None:
+        raise ValueError(f"weights from {weights!r} need sha256, the digest that the file must have")
+    if weights is None and not trainable:
+        raise ValueError("trainable=false freezes random weights: give weights as well")
