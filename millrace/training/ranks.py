@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from millrace.errors import ConfigError
 
-__all__ = ["Part", "Ranks"]
+__all__ = ["Alone", "Part", "Ranks"]
 
 
 class Part(NamedTuple):
@@ -125,3 +125,26 @@ class Ranks(ABC):
                 f"{', '.join(names)} has other {what} than {self.names[0]}: every host needs all records, and takes "
                 "its part of each step itself"
             )
+
+
+class Alone(Ranks):
+    """The only rank, for what is written for several."""
+
+    def __init__(self) -> None:
+        """There is nobody to wait for."""
+        super().__init__(("localhost",), 0, 0.0)
+
+    def total(self, tensors: Sequence[Any], name: str = "total") -> list[Any]:
+        """The tensors themselves."""
+        return list(tensors)
+
+    def joined(self, tensor: Any, name: str) -> Any:
+        """The tensor itself."""
+        return tensor
+
+    def ending_together(self) -> AbstractContextManager[None]:
+        """Nothing."""
+        return nullcontext()
+
+    def leave(self) -> None:
+        """Nothing."""
