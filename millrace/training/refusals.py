@@ -8,9 +8,10 @@ from typing import Any
 from millrace.errors import ConfigError, UnsupportedError
 from millrace.specs import Distribution
 from millrace.targets.kubeflow import ClusterWork
+from millrace.training.options.elastic import Elastic
 from millrace.training.parameters import TrainParameters
 
-__all__ = ["check_hosts", "refuse"]
+__all__ = ["check_hosts", "check_records", "refuse"]
 
 
 def check_hosts(parameters: TrainParameters, hosts: int, processes: int) -> None:
@@ -26,6 +27,8 @@ def check_hosts(parameters: TrainParameters, hosts: int, processes: int) -> None
         UnsupportedError: For what only one host can do.
     """
     ranks = hosts * processes
+    if parameters.elastic is not None:
+        _check_elastic(parameters, parameters.elastic, ranks)
     if ranks == 1:
         return
     if parameters.strategy == "single":
@@ -46,6 +49,40 @@ def check_hosts(parameters: TrainParameters, hosts: int, processes: int) -> None
         raise ConfigError(
             f"batch_size={parameters.batch_size}: the records of a step on all {what} together, but there are {ranks} "
             f"{what}: choose {ranks} or more"
+        )
+
+
+def _check_elastic(parameters: TrainParameters, elastic: Elastic, ranks: int) -> None:
+    """Refuse what can't go on with fewer ranks."""
+    if ranks == 1 or elastic.min_workers > ranks:
+        raise ConfigError(
+            f"elastic.min_workers={elastic.min_workers}: there {'is one rank' if ranks == 1 else f'are {ranks} ranks'}, "
+            "hosts times processes: have more of them, or leave elastic out"
+        )
+    if parameters.strategy not in ("auto", "horovod"):
+        raise UnsupportedError(f"elastic: strategy={parameters.strategy} can't lose a host: use strategy=horovod")
+    if parameters.parallel.tensor > 1:
+        raise UnsupportedError(
+            f"elastic: with parallel.tensor={parameters.parallel.tensor} each rank holds a part of the model, which is "
+            "lost with it: leave one of them out"
+        )
+    check_records(parameters, apart=parameters.sharding == "file")
+
+
+def check_records(parameters: TrainParameters, *, apart: bool) -> None:
+    """Refuse elastic training where a lost host takes records with it.
+
+    Args:
+        parameters: With `elastic`.
+        apart: Whether hosts hold records of their own.
+
+    Raises:
+        UnsupportedError: Then.
+    """
+    if parameters.elastic is not None and apart:
+        raise UnsupportedError(
+            "elastic: the hosts hold different record files (sharding=file), and a lost one would take its own with "
+            "it: give every host all records, or leave elastic out"
         )
 
 

@@ -25,7 +25,7 @@ from millrace.training.models import build_model, load_pretrained
 from millrace.training.options.models import Application, Custom
 from millrace.training.parameters import TrainInputs, TrainOutputs, TrainParameters
 from millrace.training.ranks import Ranks
-from millrace.training.refusals import check_hosts
+from millrace.training.refusals import check_hosts, check_records
 from millrace.training.schedule import best_epoch, make_optimizer
 from millrace.training.strategy import Strategy, choose_strategy
 from millrace.training.watch import Watch
@@ -49,6 +49,7 @@ def train(parameters: TrainParameters, inputs: TrainInputs, outputs: TrainOutput
         data = inspect(inputs.records.path, parameters)
         run = _prepare(parameters, data, context, ranks)
         ranks.check_same(run.state.fingerprint, "parameters or records")
+        check_records(parameters, apart=data.files is not None)
         return _train(run, outputs)
 
 
@@ -76,6 +77,8 @@ def _train(run: Run, outputs: TrainOutputs) -> Result:
         metrics |= {f"test_{name}": value for name, value in figures.items()}
     if run.ranks is not None:
         run.ranks.leave()
+    if run.context.rank is not None and not run.context.rank.makes_outputs:
+        return Result(metrics=metrics)
     card = export(_plain(run), _architecture(parameters), data.schema, outputs.model.path, data.records)
     return Result(
         metrics=metrics,
@@ -178,7 +181,7 @@ def _refuse_unsaveable(model: Any, choice: Custom, scratch: Path) -> None:
 
 
 def _fingerprint(parameters: TrainParameters, data: Data) -> str:
-    how = {"strategy", "peer_seconds"}  # makes no difference to what is trained
+    how = {"elastic", "strategy", "peer_seconds"}  # makes no difference to what is trained
     facts = [parameters.model_dump(mode="json", exclude=how), data.schema.model_dump(mode="json"), data.sizes]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
