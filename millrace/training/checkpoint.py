@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from millrace.training.watch import Seen
 
-__all__ = ["Arrays", "State", "checkpoint_file", "restore", "save", "values"]
+__all__ = ["Arrays", "State", "begun_with", "checkpoint_file", "restore", "save", "values"]
 
 Arrays = list[NDArray[Any]]
 
@@ -27,6 +27,8 @@ class State(BaseModel):
 
     fingerprint: str
     """Of parameters and data; a checkpoint of another run is not used."""
+    ranks: int = 1
+    """How many began it."""
     step: int = 0
     """Steps taken since the beginning."""
     history: list[dict[str, float]] = Field(default_factory=list)
@@ -40,6 +42,16 @@ class State(BaseModel):
 def checkpoint_file(folder: Path) -> Path:
     """Where the checkpoint is in its folder."""
     return folder / _FILE
+
+
+def begun_with(folder: Path, fingerprint: str) -> int | None:
+    """With how many ranks the run of a checkpoint began; None when there is none of this run."""
+    try:
+        with np.load(folder / _FILE) as stored:
+            state = State.model_validate_json(str(stored["state"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # which restoring will tell
+        return None
+    return state.ranks if state.fingerprint == fingerprint else None
 
 
 def values(variables: Sequence[Any]) -> Arrays:
@@ -59,15 +71,13 @@ def save(folder: Path, state: State, variables: Sequence[Any], best: Arrays | No
     partial.replace(folder / _FILE)
 
 
-def restore(
-    folder: Path, fingerprint: str, variables: Sequence[Any], log: logging.Logger
-) -> tuple[State, Arrays | None]:
+def restore(folder: Path, begun: State, variables: Sequence[Any], log: logging.Logger) -> tuple[State, Arrays | None]:
     """Put a checkpoint's values into `variables`.
 
     Returns:
-        The state and the best weights so far; a new state when there is no usable checkpoint.
+        The state and the best weights so far; the state `begun` when there is no usable checkpoint.
     """
-    fresh = State(fingerprint=fingerprint), None
+    fresh = begun, None
     try:
         with np.load(folder / _FILE) as stored:
             state = State.model_validate_json(str(stored["state"]))
@@ -78,7 +88,7 @@ def restore(
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         log.warning("the checkpoint can't be read (%s): starting from the beginning", error)
         return fresh
-    if state.fingerprint != fingerprint or [item.shape for item in arrays] != [tuple(v.shape) for v in variables]:
+    if state.fingerprint != begun.fingerprint or [item.shape for item in arrays] != [tuple(v.shape) for v in variables]:
         log.warning("the checkpoint belongs to a run with other parameters or data: starting from the beginning")
         return fresh
     for variable, value in zip(variables, arrays, strict=True):

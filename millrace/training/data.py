@@ -70,8 +70,9 @@ def inspect(records: Path, parameters: TrainParameters, ranks: Ranks | None = No
         )
     if not sizes["validation"]:
         raise DataError(f"{records} has no validation records: raise the validation share of the split in `manifest`")
-    if parameters.test_steps and not sizes["test"]:
-        raise DataError(f"test_steps is {parameters.test_steps}, but {records} has no test records: set it to 0")
+    for name in ("test_steps", "sample_predictions"):
+        if getattr(parameters, name) != 0 and not sizes["test"]:
+            raise DataError(f"{name} is {getattr(parameters, name)}, but {records} has no test records: set it to 0")
     if len(schema.classes) < 2:
         raise DataError(f"training needs two classes at least, the records have {list(schema.classes)}")
     by_class: Counter[str] = Counter()
@@ -129,14 +130,16 @@ def evaluation_batches(
     """
     classes = len(data.schema.classes)
     dtype = tf.float32 if isinstance(data.schema, ImageRecords) else tf.int32
-    limit = data.sizes[channel] if steps is None else min(steps * parameters.batch_size, data.sizes[channel])
+    own = parameters.validation_batch_size if channel == "validation" else parameters.test_batch_size
+    batch = own or parameters.batch_size
+    limit = data.sizes[channel] if steps is None else min(steps * batch, data.sizes[channel])
     records, size = _evaluated(data, channel, limit, ranks)
     if data.bytes(channel) <= parameters.cache_mib * _MIB:
         with damage_explained(data.records, channel):
             decoded = tf.data.Dataset.from_tensor_slices(decoded_arrays(records, data.schema, size))
     else:
         decoded = decode_records(records, data.schema).apply(tf.data.experimental.assert_cardinality(size))
-    prepared = decoded.batch(math.ceil(parameters.batch_size / (ranks.count if ranks else 1))).map(
+    prepared = decoded.batch(math.ceil(batch / (ranks.count if ranks else 1))).map(
         lambda examples, labels: (tf.cast(examples, dtype), tf.one_hot(labels, classes)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
@@ -210,12 +213,11 @@ def _streamed(data: Data, parameters: TrainParameters, order: DataOrder | FileOr
 
 def _one_stream(data: Data, parameters: TrainParameters, order: DataOrder, passed: int, index: int) -> Any:
     """This rank's serialized records: all are read and shuffled, those of others dropped."""
+    once = record_dataset(data.records, "train")
 
     def one_pass(number: Any) -> Any:
         seed = number + parameters.seed * 1_000_003
-        return record_dataset(data.records, "train").shuffle(
-            parameters.shuffle_buffer, seed=seed, reshuffle_each_iteration=False
-        )
+        return once.shuffle(parameters.shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
 
     steps, passes = order.steps, tf.data.Dataset.range(passed, _FOREVER)
     records = passes.flat_map(one_pass).skip(steps.begin(index))
@@ -238,12 +240,12 @@ def _stream_a_file(data: Data, parameters: TrainParameters, order: FileOrder, pa
     passes = tf.data.Dataset.range(passed, _FOREVER)
 
     def stream(file: RecordFile, number: int, skipped: int) -> Any:
+        once = tf.data.TFRecordDataset(str(data.records / file.name), buffer_size=read_bytes)
         buffer = max(1, math.ceil(file.records * share))
 
-        def one_pass(number_of_pass: Any) -> Any:
-            seed = number_of_pass + parameters.seed * 1_000_003 + number * 1_000_000_007
-            dataset = tf.data.TFRecordDataset(str(data.records / file.name), buffer_size=read_bytes)
-            return dataset.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
+        def one_pass(passed: Any) -> Any:
+            seed = passed + parameters.seed * 1_000_003 + number * 1_000_000_007
+            return once.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
 
         return passes.flat_map(one_pass).skip(skipped)
 

@@ -22,6 +22,8 @@ from millrace.training.options.elastic import Elastic
 from millrace.training.options.images import Augmentation, Pixels
 from millrace.training.options.models import Cnn, ModelChoice
 from millrace.training.options.optimizers import Adam, Optimizer
+from millrace.training.options.parallel import Parallel
+from millrace.training.options.reuse import FineTuning, Teacher
 from millrace.training.options.schedules import Constant, EarlyStopping, Schedule
 
 __all__ = ["TrainInputs", "TrainOutputs", "TrainParameters"]
@@ -32,6 +34,11 @@ class TrainParameters(Parameters):
 
     model: ModelChoice = Field(default=Cnn())
     """The network, by kind: cnn, mlp, application or custom for pictures, bert for texts."""
+    fine_tuning: FineTuning | None = Field(default=None)
+    """Start from a trained model or pretrained weights, in up to two phases. None starts from random weights, or gives
+    the input `base`, if there is one, the defaults."""
+    teacher: Teacher | None = Field(default=None)
+    """Learn from a larger model's answers, too. None does not, unless there is an input `teacher`."""
     pixels: Pixels = Field(default=Pixels())
     """Scaling and normalisation, built into the saved model."""
     augmentation: Augmentation = Field(default=Augmentation())
@@ -50,27 +57,46 @@ class TrainParameters(Parameters):
     """Images a step, on all hosts together; each host takes its part of them."""
     steps_per_epoch: int | None = Field(default=None, ge=1)
     """Steps an epoch; None takes every training record once. The data go on where the epoch before ended."""
+    validation: Literal["epochs", "end"] = Field(default="epochs")
+    """When the validation records are scored: after each epoch; or once at the end, with the weights that are saved."""
+    validation_batch_size: int | None = Field(default=None, ge=1, le=65_536)
+    """Records of a batch of validation, on all hosts together; None takes `batch_size`."""
     validation_steps: int | None = Field(default=None, ge=1)
     """Batches of each validation; None takes all validation records."""
-    test_steps: int = Field(default=0, ge=0)
-    """Batches of the test channel to score the saved weights with, as test_loss and test_accuracy;
-    0 leaves testing to `evaluate`."""
+    test_batch_size: int | None = Field(default=None, ge=1, le=65_536)
+    """Records of a batch of testing, on all hosts together; None takes `batch_size`."""
+    test_steps: int | None = Field(default=0, ge=0)
+    """Batches of the test channel to score the saved weights with, as test_loss and test_accuracy; None takes all test
+    records, 0 leaves testing to `evaluate`."""
+    sample_predictions: int = Field(default=0, ge=0, le=1000)
+    """So many test records are shown with the saved model's answers, in the log and in the report."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of each target spread over all classes."""
     class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = Field(default="none")
     """Weight of each class in the loss: balanced makes all classes count alike; or a number a class name."""
     early_stopping: EarlyStopping | None = Field(default=EarlyStopping())
     """None runs all epochs and saves the last weights."""
-    checkpoint_steps: int = Field(default=200, ge=1)
-    """Steps between two checkpoints; a run that was killed goes on from the last one, to the same weights."""
+    checkpoint_steps: int | None = Field(default=200, ge=1)
+    """Steps between two checkpoints; a run that was killed goes on from the last one, to the same weights. None writes
+    none at all: it begins anew then."""
+    tensorboard: bool = Field(default=True)
+    """Write TensorBoard's event files; without them the output `logs` is empty."""
     shuffle_buffer: int = Field(default=10_000, ge=1)
     """Records to draw from at random when the data do not fit `cache_mib`."""
     cache_mib: int = Field(default=512, ge=0)
     """Decoded training images up to this size (MiB) are kept in memory, and shuffled as a whole."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1, le=65_536)
+    """The weights change once in so many steps, by the mean of their gradients, as by one step of as many records;
+    ranks exchange something only then. What is left at the end of an epoch counts as it is."""
+    gradient_compression: Literal["none", "fp16"] = Field(default="none")
+    """How gradients travel between ranks. fp16 halves what is sent and rounds it; slower on processors."""
     amp: bool = Field(default=False)
-    """Mixed precision: float16 with loss scaling on a GPU, bfloat16 on processors."""
+    """Mixed precision, of `amp_dtype`."""
+    amp_dtype: Literal["auto", "float16", "bfloat16"] = Field(default="auto")
+    """Type of the activations with `amp`. float16 comes with loss scaling. auto: float16 on a GPU, bfloat16 on
+    processors."""
     xla: bool = Field(default=False)
-    """Compile the step with XLA; needs `deterministic=false`."""
+    """Compile the step with XLA; needs `deterministic=false`. Of several ranks, sums over them stay outside."""
     deterministic: bool = Field(default=True)
     """Only operations that give the same bits each time; false can be faster on a GPU."""
     strategy: Literal["auto", "single", "multiworker", "horovod"] = Field(default="auto")
@@ -83,6 +109,8 @@ class TrainParameters(Parameters):
     sharding: Literal["auto", "data", "file"] = Field(default="auto")
     """Which records a rank reads. data: every host has all record files, and each rank takes its part of each step.
     file: each rank reads record files of its own. auto: file when the hosts were given different files, else data."""
+    parallel: Parallel = Field(default=Parallel())
+    """Large Dense and Embedding layers in parts on several ranks, as `parallel.tensor=2`; needs Horovod."""
     peer_seconds: float = Field(default=600.0, ge=1, le=86_400)
     """How long a host waits for another that does not answer, at the start and in each step, before the run fails.
     A host that ends is noticed at once."""
@@ -97,6 +125,20 @@ class TrainParameters(Parameters):
     def _possible(self) -> TrainParameters:
         if self.xla and self.deterministic:
             raise ValueError("xla=true needs deterministic=false: TensorFlow does not compile deterministic steps")
+        for name in ("early_stopping", "schedule"):
+            monitor = getattr(getattr(self, name), "monitor", "")
+            if self.validation == "end" and monitor.startswith("validation_"):
+                raise ValueError(
+                    f"validation=end gives no {monitor} after an epoch, which {name}.monitor asks for: watch loss or "
+                    f"accuracy, or use {name}={'null' if name == 'early_stopping' else 'constant'}"
+                )
+        if self.fine_tuning is not None and self.fine_tuning.frozen_epochs >= self.epochs:
+            raise ValueError(
+                f"fine_tuning.frozen_epochs={self.fine_tuning.frozen_epochs} leaves no epoch of {self.epochs} for the "
+                "second phase: use fewer, or unfreeze=0 to train the head alone"
+            )
+        if self.fine_tuning is not None and not getattr(self.model, "trainable", True):
+            raise ValueError("model.trainable=false trains the head alone, which fine_tuning.unfreeze=0 does: use that")
         return self
 
 
@@ -107,6 +149,10 @@ class TrainInputs(Inputs):
     """Record files of the train and validation channels."""
     study: Study | None = None
     """A finished search, whose best parameters are put over this task's own."""
+    base: Model | None = None
+    """A trained model to start from, as `fine_tuning.model` names one."""
+    teacher: Model | None = None
+    """A trained model to learn from, as `teacher.model` names one."""
 
 
 class TrainOutputs(Outputs):

@@ -8,10 +8,11 @@ from typing import Any
 
 import keras
 
+from millrace.errors import ConfigError
 from millrace.training.options.schedules import Constant, Cosine, EarlyStopping, Exponential, Piecewise, ReduceOnPlateau
 from millrace.training.parameters import TrainParameters
 
-__all__ = ["Row", "best_epoch", "learning_rate", "make_optimizer", "scaled", "should_stop"]
+__all__ = ["Row", "best_epoch", "by_step", "learning_rate", "make_optimizer", "scaled", "should_stop"]
 
 Row = Mapping[str, float]
 """One epoch's figures."""
@@ -34,24 +35,37 @@ def make_optimizer(parameters: TrainParameters, steps_per_epoch: int) -> Any:
         knobs["weight_decay"] = None
     kind = getattr(keras.optimizers, _OPTIMIZERS[parameters.optimizer.kind])
     return kind(
-        learning_rate=_by_step(parameters, steps_per_epoch), global_clipnorm=parameters.gradient_clip_norm, **knobs
+        learning_rate=by_step(parameters, steps_per_epoch), global_clipnorm=parameters.gradient_clip_norm, **knobs
     )
 
 
-def scaled(parameters: TrainParameters, ranks: int) -> TrainParameters:
+def scaled(parameters: TrainParameters, ranks: int, records: int) -> TrainParameters:
     """The parameters of a step of all ranks, of those of one rank, when they ask for `scaling`.
 
     A step of k times as many records goes along a gradient of 1/k of the variance: linear keeps what the same records
     change ([Goyal et al. 2017](https://arxiv.org/abs/1706.02677)), sqrt keeps the variance of a step's change.
+
+    Raises:
+        ConfigError: When there are fewer train records than a step takes.
     """
-    factor = {"none": 1.0, "linear": float(ranks), "sqrt": math.sqrt(ranks)}[parameters.scaling]
     if parameters.scaling == "none":
         return parameters
-    change = {"batch_size": parameters.batch_size * ranks, "learning_rate": parameters.learning_rate * factor}
+    if parameters.batch_size * ranks > records:
+        raise ConfigError(
+            f"batch_size is {parameters.batch_size} on each of {ranks} ranks (scaling={parameters.scaling}), but there "
+            f"are only {records} train records: choose {records // ranks} or less, or fewer ranks"
+        )
+    factor = ranks if parameters.scaling == "linear" else math.sqrt(ranks)
+    change: dict[str, Any] = {
+        "batch_size": parameters.batch_size * ranks,
+        "learning_rate": parameters.learning_rate * factor,
+    }
+    if (tuning := parameters.fine_tuning) is not None and tuning.learning_rate is not None:
+        change["fine_tuning"] = tuning.model_copy(update={"learning_rate": tuning.learning_rate * factor})
     return parameters.model_copy(update=change)
 
 
-def _by_step(parameters: TrainParameters, steps: int) -> Any:
+def by_step(parameters: TrainParameters, steps: int) -> Any:
     """What Keras makes the learning rate of: a function of the step, or a number."""
     schedule, highest = parameters.schedule, parameters.learning_rate
     warmup = round(schedule.warmup_epochs * steps)
@@ -135,8 +149,10 @@ def should_stop(stopping: EarlyStopping | None, history: Sequence[Row]) -> bool:
         return False
     if len(history) - 1 - best_epoch(stopping, history) >= stopping.patience:
         return True
+    if stopping.max_gap is None:
+        return False
     gaps = [row["accuracy"] - row["validation_accuracy"] for row in history[-stopping.patience :]]
-    return stopping.max_gap is not None and len(gaps) == stopping.patience and min(gaps) > stopping.max_gap
+    return len(gaps) == stopping.patience and min(gaps) > stopping.max_gap
 
 
 def _cost(row: Row, monitor: str) -> float:
