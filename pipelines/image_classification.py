@@ -38,6 +38,8 @@ class ImageClassification(PipelineConfig):
     train: TrainParameters = TrainParameters()
     hosts: int = Field(default=1, ge=1, le=1000)
     """Machines that train one model together, on Kubeflow and SageMaker."""
+    processes: int = Field(default=1, ge=1, le=128)
+    """Ranks on each of them, which Horovod joins; one for each GPU is usual. Without Horovod one trains."""
     evaluate: EvaluateParameters = EvaluateParameters()
     gate: Gate = Gate()
     quantize: QuantizeParameters = QuantizeParameters()
@@ -65,7 +67,7 @@ def classify(
     preprocessing = preprocess.with_options(shares=config.workers)
     records = preprocessing(config.preprocess, shards=plan.shards, dataset=pictures)
     study = tune(config.tune.of(train, config.train), records=records.records).study if config.tune.space else None
-    training = train.with_options(distribution=Distribution(mode="ranks", hosts=config.hosts))
+    training = train.with_options(distribution=Distribution(mode="ranks", hosts=config.hosts, processes=config.processes))
     trained = training(config.train, records=records.records, study=study)
     report = evaluate(config.evaluate, model=trained.model, records=records.records)
     with when(report.accuracy >= config.gate.accuracy):

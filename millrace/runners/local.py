@@ -31,7 +31,7 @@ from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, Ta
 from millrace.runners.revision import revision
 from millrace.runners.stop import Stop, stop_on_signal
 from millrace.runners.worker import Cancelled, Worker
-from millrace.runtime.context import Share
+from millrace.runtime.context import Hosts, Share
 from millrace.runtime.task import Failure, GivenArtifact, TaskRequest, TaskResult, whole_result
 from millrace.specs import ComponentSpec, Frozen, PipelineSpec, Task
 from millrace.specs.uncached import is_uncached
@@ -231,6 +231,7 @@ class _Execution:
             parameters=unit.task.parameters,
             inputs=inputs,
             share=Share(index=unit.share.index, count=shares),
+            hosts=Hosts(processes=unit.task.distribution.processes),
             cores=cores,
         )
         timeout = unit.task.resources.timeout_minutes * 60
@@ -311,10 +312,10 @@ def run_pipeline(
         The record, whose `state` tells how it went, and the folder that holds `run.json`.
 
     Raises:
-        UnsupportedError: When a task asks for several hosts or ranks.
+        UnsupportedError: When a task asks for several hosts, or for ranks that nobody would start.
     """
     for task in spec.tasks:
-        _refuse_several_hosts(task)
+        _check_hosts(task, spec.component_of(task))
     runner = runner or LocalRunner()
     started = datetime.now(UTC)
     run = PipelineRun(
@@ -356,12 +357,17 @@ def _begin(run: PipelineRun, root: Path, directory: Path) -> None:
         raise ConfigError(f"runner.root={root} can't be used: {told}") from error
 
 
-def _refuse_several_hosts(task: Task) -> None:
+def _check_hosts(task: Task, component: ComponentSpec) -> None:
     asked = task.distribution
-    if asked.hosts > 1 or asked.processes > 1:
+    if asked.hosts > 1:
         raise UnsupportedError(
             f"task {task.name!r} asks for {asked.hosts} hosts with {asked.processes} processes each; the local runner "
-            "gives a task one process on this machine: use Distribution(hosts=1, processes=1) here"
+            "has this machine alone: use Distribution(hosts=1) here; processes may be more"
+        )
+    if asked.processes > 1 and "training" not in component.delegates:
+        raise UnsupportedError(
+            f"task {task.name!r} asks for {asked.processes} processes, which {component.name} does not start: use "
+            "Distribution(processes=1)"
         )
 
 

@@ -23,7 +23,7 @@ from pydantic import JsonValue, ValidationError
 from millrace.errors import ConfigError, MillraceError, TaskFailedError, UserError, explain_os_error, explain_validation
 from millrace.registry import AnyComponent, load_component
 from millrace.runtime.container import home, reason, work_folder
-from millrace.runtime.context import Share
+from millrace.runtime.context import Hosts, Share
 from millrace.runtime.executor import (
     ExecutorInput,
     ExecutorOutput,
@@ -93,6 +93,7 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
         parser.add_argument(name, action="append", default=[], type=_pair)
     parser.add_argument("--part", action="append", default=[], type=_pair)
     parser.add_argument("--cluster", type=_cluster)
+    parser.add_argument("--processes", type=int, default=1)
     found = parser.parse_args(list(words))
     for name in ("input", "output", "open"):
         setattr(found, name, dict(getattr(found, name)))
@@ -130,6 +131,7 @@ def _run(asked: argparse.Namespace, directory: Path) -> int:
         parameters=_parameters(asked.task, given.inputs.parameter_values, asked.open),
         inputs={port.name: _given(asked, component, port, directory / "inputs") for port in component.spec.inputs},
         share=_share(asked.task, given.inputs.parameter_values),
+        hosts=Hosts(processes=asked.processes),
         cores=cores_allowed(),
         run=asked.run,
         cluster=asked.cluster,

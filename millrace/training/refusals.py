@@ -56,8 +56,8 @@ def _check_elastic(parameters: TrainParameters, elastic: Elastic, ranks: int) ->
     """Refuse what can't go on with fewer ranks."""
     if ranks == 1 or elastic.min_workers > ranks:
         raise ConfigError(
-            f"elastic.min_workers={elastic.min_workers}: there {'is one rank' if ranks == 1 else f'are {ranks} ranks'}, "
-            "hosts times processes: have more of them, or leave elastic out"
+            f"elastic.min_workers={elastic.min_workers}, with {ranks} rank{'s' if ranks > 1 else ''} (hosts times "
+            "processes) none can be lost: have more of them, or leave elastic out"
         )
     if parameters.strategy not in ("auto", "horovod"):
         raise UnsupportedError(f"elastic: strategy={parameters.strategy} can't lose a host: use strategy=horovod")

@@ -69,9 +69,9 @@ def _compiled(settings: Settings, target: Kubeflow) -> str:
 
 def _on_one_host(spec: PipelineSpec) -> tuple[PipelineSpec, list[str]]:
     """The pipeline with every task on one host, and the tasks that were not."""
-    several = [task.name for task in spec.tasks if task.distribution.hosts * task.distribution.processes > 1]
+    several = [task.name for task in spec.tasks if task.distribution.hosts > 1]
     tasks = tuple(
-        task.model_copy(update={"distribution": task.distribution.model_copy(update={"hosts": 1, "processes": 1})})
+        task.model_copy(update={"distribution": task.distribution.model_copy(update={"hosts": 1})})
         if task.name in several
         else task
         for task in spec.tasks

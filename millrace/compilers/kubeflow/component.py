@@ -22,7 +22,7 @@ from millrace.compilers.kubeflow.interface import (
     schema_of,
 )
 from millrace.compilers.kubeflow.pipeline import knows_literals, need_kfp, written
-from millrace.compilers.kubeflow.pods import cluster_work
+from millrace.compilers.kubeflow.pods import cluster_work, ranks_here
 from millrace.specs import ComponentSpec, Task
 from millrace.targets.kubeflow import ClusterWork, Kubeflow
 
@@ -94,6 +94,7 @@ def _interface(spec: ComponentSpec, target: Kubeflow) -> Interface:
             *paths("--output", "outputs", (name for name, one in made.items() if one.schema)),
             *(word for name in opened for word in ("--open", f"{name}={name}")),
             *_cluster(work),
+            *ranks_here(task, work),
         ],
         values=values,
         taken=taken,

@@ -14,7 +14,16 @@ from millrace.specs import ComponentSpec, PipelineSpec, Resources, Retries, Task
 from millrace.specs.uncached import is_uncached
 from millrace.targets.kubeflow import ClusterWork, Kubeflow, PodSettings
 
-__all__ = ["check_tasks", "cluster_work", "is_cached", "pod_settings", "retries_end", "set_pod", "with_resources"]
+__all__ = [
+    "check_tasks",
+    "cluster_work",
+    "is_cached",
+    "pod_settings",
+    "ranks_here",
+    "retries_end",
+    "set_pod",
+    "with_resources",
+]
 
 _FOLLOWER = Resources(cpus=0.5, memory_gib=1)
 """Of a step that hands its work to the cluster and follows it; one that deploys loads the model, to compare answers."""
@@ -92,11 +101,10 @@ def cluster_work(task: Task, component: ComponentSpec, target: Kubeflow) -> Clus
     }
     # a cluster has no service for inference: the task's own pod does it
     chosen = [settings[service] for service in component.delegates if service in settings and settings[service][2]]
-    if asked.hosts * asked.processes > 1 and not (asked.hosts > 1 and "training" in component.delegates):
+    if asked.hosts * asked.processes > 1 and "training" not in component.delegates:
         raise UnsupportedError(
-            f"tasks.{task.name}: distribution asks for {asked.hosts} hosts with {asked.processes} processes each; "
-            f"Kubeflow's Trainer takes components that delegate training, with 2 hosts or more: "
-            f"use Distribution(hosts=1, processes=1) here"
+            f"tasks.{task.name}: distribution asks for {asked.hosts} hosts with {asked.processes} processes each, "
+            "which components have that delegate training: use Distribution(hosts=1, processes=1) here"
         )
     if not chosen:
         return None
@@ -113,6 +121,11 @@ def cluster_work(task: Task, component: ComponentSpec, target: Kubeflow) -> Clus
         pod=pod_settings(task.name, target),
         settings=dict(values),
     )
+
+
+def ranks_here(task: Task, work: ClusterWork | None) -> list[str]:
+    """Arguments that tell a pod how many ranks it is to start, where it does the work itself."""
+    return ["--processes", str(task.distribution.processes)] if not work and task.distribution.processes > 1 else []
 
 
 def set_pod(

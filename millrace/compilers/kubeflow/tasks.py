@@ -16,7 +16,7 @@ from millrace.compilers.kubeflow.interface import (
     paths,
     schema_of,
 )
-from millrace.compilers.kubeflow.pods import cluster_work
+from millrace.compilers.kubeflow.pods import cluster_work, ranks_here
 from millrace.compilers.refusals import check_work
 from millrace.errors import ConfigError
 from millrace.specs import PipelineSpec, RuntimeParameter, Task, TaskOutput
@@ -80,8 +80,8 @@ def plan_task(task: Task, spec: PipelineSpec, target: Kubeflow) -> Planned:
         raise ConfigError(f"runtime: {name} can't stay open: task {task.name!r} has an input of that name")
     made = made_by(component)
     work = cluster_work(task, component, target)
-    if work is not None:
-        check_work(task, component, work)
+    if work is not None or task.distribution.processes > 1:
+        check_work(task, component, work or task.distribution)
     return Planned(
         task=task,
         interface=Interface(
@@ -97,6 +97,7 @@ def plan_task(task: Task, spec: PipelineSpec, target: Kubeflow) -> Planned:
                 *paths("--output", "outputs", (name for name, one in made.items() if one.schema)),
                 *filled,
                 *(["--cluster", as_constant(work.model_dump(mode="json"))] if work else []),
+                *ranks_here(task, work),
             ],
             values=values,
             taken=taken,
