@@ -172,6 +172,12 @@ def _exec(words: Sequence[str]) -> int:
         from millrace.runtime.launcher.rank import execute_rank
 
         return execute_rank(directory.absolute())
+    from millrace.runtime.launcher.mpi import started_by_mpirun
+
+    if started_by_mpirun(os.environ):
+        from millrace.runtime.launcher.rank import execute_under_mpirun
+
+        return execute_under_mpirun(directory.absolute())
     return execute(directory.absolute())
 
 

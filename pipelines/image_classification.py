@@ -67,7 +67,9 @@ def classify(
     preprocessing = preprocess.with_options(shares=config.workers)
     records = preprocessing(config.preprocess, shards=plan.shards, dataset=pictures)
     study = tune(config.tune.of(train, config.train), records=records.records).study if config.tune.space else None
-    training = train.with_options(distribution=Distribution(mode="ranks", hosts=config.hosts, processes=config.processes))
+    training = train.with_options(
+        distribution=Distribution(mode="ranks", hosts=config.hosts, processes=config.processes)
+    )
     trained = training(config.train, records=records.records, study=study)
     report = evaluate(config.evaluate, model=trained.model, records=records.records)
     with when(report.accuracy >= config.gate.accuracy):

@@ -35,7 +35,7 @@ from millrace.errors import (
     is_disk_full,
 )
 from millrace.registry import AnyComponent, load_component
-from millrace.runtime.context import Context, Result, summary
+from millrace.runtime.context import Context, Rank, Result, summary
 from millrace.runtime.task import Failure, MadeArtifact, TaskRequest, TaskResult, whole_result, write_atomically
 from millrace.specs import Artifact, Inputs, Metric, Outputs, Parameters, TaskOutput
 from millrace.specs.charts import charts_adapter
@@ -56,8 +56,10 @@ _GRACE_SECONDS = 15.0
 _MESSAGE = 4000
 
 
-def execute(directory: Path) -> int:
+def execute(directory: Path, rank: Rank | None = None) -> int:
     """Run the task in a task directory and return the exit code.
+
+    With a rank, of several that somebody else has started, this process does that one's work only.
 
     The result appears last, by a rename, after the outputs; a failure is written to failure.json and
     its message to stderr, without a traceback when it is a mistake of the user's.
@@ -65,16 +67,16 @@ def execute(directory: Path) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
     try:
         with FileLock(directory / ".lock"):  # an earlier worker may still be ending, another run may be at it
-            return 0 if whole_result(directory) else _execute(directory)
+            return 0 if whole_result(directory) else _execute(directory, rank)
     except OSError as error:  # of the lock itself
         return explain(directory, error)
 
 
-def _execute(directory: Path) -> int:
+def _execute(directory: Path, rank: Rank | None) -> int:
     try:
         for name in ("result.json", "progress.json"):
             (directory / name).unlink(missing_ok=True)
-        result = attempt(directory, read_request(directory))
+        result = attempt(directory, read_request(directory), rank)
         write_atomically(directory / "result.json", result.model_dump_json(indent=2))
     except Exception as error:  # the boundary of the worker: everything becomes a recorded failure
         for name in ("partial", "scratch"):  # what failed shall not fill the disk
@@ -129,7 +131,7 @@ def read_request(directory: Path) -> TaskRequest:
         raise ConfigError(f"{directory / 'task.json'}: {explain_validation(error)}") from error
 
 
-def attempt(directory: Path, request: TaskRequest) -> TaskResult:
+def attempt(directory: Path, request: TaskRequest, rank: Rank | None = None) -> TaskResult:
     """Do the work of `request` in a task directory, in this process.
 
     Raises:
@@ -148,8 +150,9 @@ def attempt(directory: Path, request: TaskRequest) -> TaskResult:
         checkpoints=directory / "checkpoints",
         share=request.share,
         hosts=request.hosts,
+        rank=rank,
         directory=directory,
-        cores=request.cores,
+        cores=max(1, request.cores // (rank.local_size if rank else 1)),
         progress_file=directory / "progress.json",
         run=request.run,
         task=request.name,

@@ -21,7 +21,9 @@ REPORT_SECONDS = 0.5
 _LOST_SECONDS = 15.0
 """Without a report a host is lost."""
 _DOUBT_SECONDS = 6.0
-"""The same while ranks complain about others that are gone, and how long to look for whom they mean."""
+"""The same while ranks complain about others that are gone."""
+_COMPLAINT_SECONDS = 3.0
+"""How long to look for whom they mean while all hosts are well."""
 _STOP_SECONDS = 150.0
 """How long a host may take to end its ranks when all are well."""
 
@@ -187,7 +189,9 @@ class Coordinator:
             if again or self._age(known) > limit:
                 how = "was started again" if again else "ended or can't be reached any more"
                 return Cause(host=member.host, kind="transient", message=how, lost=True)
-        return told[0] if told and now - (self._complained or now) > _DOUBT_SECONDS else None
+        waited = now - (self._complained or now)
+        well = all(self._age(self._hosts[member.host]) < _COMPLAINT_SECONDS / 2 for member in self.members)
+        return told[0] if told and waited > _COMPLAINT_SECONDS and well else None
 
     def _lose(self, cause: Cause) -> None:
         """Go on without what is lost, if that is allowed and can help; else end."""

@@ -97,15 +97,20 @@ class RankProcesses:
 
     def _look(self) -> None:
         """Take note of ranks that have ended."""
-        for place, process in enumerate(self._processes):
-            if place in self._seen or process.poll() is None:
+        for place, (rank, process) in enumerate(zip(self._ranks, self._processes, strict=True)):
+            code = process.poll()
+            if place in self._seen or (code is None and not self._has_failed(rank)):
                 continue
             self._seen.add(place)
-            cause = self._why(self._ranks[place], process.returncode)
+            cause = self._why(rank, code)
             if cause and (self.cause is None or (self.cause.follows and not cause.follows)):
                 self.cause = cause
 
-    def _why(self, rank: Rank, code: int) -> Cause | None:
+    def _has_failed(self, rank: Rank) -> bool:
+        """Whether a rank has said why it fails; its end takes longer than others need to notice."""
+        return (rank_folder(self.directory, rank) / "failure.json").exists()
+
+    def _why(self, rank: Rank, code: int | None) -> Cause | None:
         folder = rank_folder(self.directory, rank)
         if code == 0 and (folder / RANK_RESULT).exists():
             return None
@@ -114,6 +119,8 @@ class RankProcesses:
             return Cause(host=self.host, rank=rank.index, kind="stopped", message=told)
         if failure := read_failure(folder):
             return _cause(self.host, rank.index, failure)
+        if code is None:
+            return None
         if code == 0:
             failure = Failure(kind="error", message="it ended early, without a result")
         else:

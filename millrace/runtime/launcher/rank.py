@@ -11,14 +11,16 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from millrace.errors import MillraceError, report
 from millrace.registry import load_component
 from millrace.runtime.context import Context, Rank
-from millrace.runtime.execute import explain, output_handles, perform, read_request
+from millrace.runtime.execute import execute, explain, output_handles, perform, read_request
 from millrace.runtime.launcher.environment import PIN, read_rank
 from millrace.runtime.launcher.folders import RANK_RESULT, rank_folder
-from millrace.runtime.task import TaskRequest, write_atomically
+from millrace.runtime.launcher.mpi import joined
+from millrace.runtime.task import write_atomically
 
-__all__ = ["execute_rank"]
+__all__ = ["execute_rank", "execute_under_mpirun"]
 
 
 def execute_rank(directory: Path) -> int:
@@ -31,22 +33,40 @@ def execute_rank(directory: Path) -> int:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
     if os.environ.get(PIN) == "1":
         _pin(rank)
+    folder = rank_folder(directory, rank)
+    return _execute(directory, rank, folder, directory if rank.makes_outputs else folder)
+
+
+def execute_under_mpirun(directory: Path) -> int:
+    """Do the work of one of the ranks that mpirun has started, on this task directory, which they may share."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    try:
+        with joined(os.environ, logging.getLogger("millrace")) as rank:
+            if rank.index == 0:
+                (directory / "result.json").unlink(missing_ok=True)  # which the others may not see
+                return execute(directory, rank)
+            folder = directory / f".rank-{rank.index}"
+            code = _execute(directory, rank, folder, folder)
+            if code == 0:
+                shutil.rmtree(folder, ignore_errors=True)
+            return code
+    except MillraceError as error:
+        return report(error)
+
+
+def _execute(directory: Path, rank: Rank, folder: Path, place: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(directory / f".rank-{rank.index}.lock"):  # one of an earlier attempt may still be ending
-            work(directory, read_request(directory), rank)
+            _work(directory, rank, folder, place)
     except Exception as error:  # the boundary of the process: everything becomes a recorded failure
-        return explain(rank_folder(directory, rank), error)
+        return explain(folder, error)
     return 0
 
 
-def work(directory: Path, request: TaskRequest, rank: Rank) -> None:
-    """Do a rank's work in this process.
-
-    Raises:
-        MillraceError: When the request is wrong or the component fails on purpose.
-    """
-    folder = rank_folder(directory, rank)
-    place = directory if rank.makes_outputs else folder
+def _work(directory: Path, rank: Rank, folder: Path, place: Path) -> None:
+    """Do a rank's work in this process, with its outputs in `place` and all else in its own folder."""
+    request = read_request(directory)
     partial, scratch, checkpoints = place / "partial", folder / "scratch", place / "checkpoints"
     for made in (partial, scratch):  # of ranks before
         shutil.rmtree(made, ignore_errors=True)
@@ -60,7 +80,7 @@ def work(directory: Path, request: TaskRequest, rank: Rank) -> None:
         rank=rank,
         directory=directory,
         cores=max(1, request.cores // rank.local_size),
-        progress_file=directory / "progress.json" if rank.makes_outputs else None,
+        progress_file=directory / "progress.json" if place == directory else None,
         run=request.run,
         task=request.name,
     )

@@ -27,7 +27,7 @@ _LOOK_SECONDS = 0.05
 _GONE_SECONDS = 10.0
 """How long the first host may not be reached."""
 _FAREWELL_SECONDS = 15.0
-_GRACE_SECONDS = 6.0
+_GRACE_SECONDS = 4.0
 """Of ranks whose peers are gone: there is nothing left for them to do."""
 _POLITE_SECONDS = 120.0
 _NOTE_SECONDS = 30.0
@@ -284,7 +284,7 @@ def _stop_noted(told: threading.Event | None = None) -> Iterator[threading.Event
 
 def _told(cause: Cause, hosts: Hosts) -> str:
     """A cause in words: which host, which rank, and its own message."""
-    name = next(iter(hosts.names[cause.host : cause.host + 1]), "a host")
+    name = hosts.names[cause.host]
     if cause.rank is None:
         return f"{name}: {cause.message}"
     return f"rank {cause.rank}{f' on {name}' if len(hosts.names) > 1 else ''}: {cause.message}"
