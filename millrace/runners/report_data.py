@@ -15,7 +15,7 @@ from millrace.runners.report_text import number
 from millrace.runtime.schemas import CHANNELS
 from millrace.runtime.task import MadeArtifact
 from millrace.specs import Artifact, Dataset, Endpoint, Manifest, Metrics, Model, Records, Rejects, Shards
-from millrace.specs.charts import Chart, charts_adapter
+from millrace.specs.charts import Chart, Plot, Table, charts_adapter
 
 __all__ = ["Drawing", "Lineage", "Link", "Rejected", "charts_of", "lineages", "links", "outputs_of", "rejections"]
 
@@ -31,8 +31,9 @@ class Drawing:
 
     title: str
     svg: str = ""
+    table: Table | None = None
     problem: str = ""
-    """Why there is no picture."""
+    """Why there is neither."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,10 @@ def charts_of(run: PipelineRun, task: TaskRun) -> list[Drawing]:
 
 
 def _drawn(chart: Chart) -> Drawing:
+    if isinstance(chart, Table):
+        return Drawing(chart.title, table=chart)
     try:
-        return Drawing(chart.title, svg=_svg(charts_adapter.dump_json((chart,))))
+        return Drawing(chart.title, svg=_svg(chart))
     except ImportError as error:
         return Drawing(chart.title, problem=_needs((error.name or "matplotlib").partition(".")[0], "train"))
     except Exception as error:  # a chart that can't be drawn must not cost the report
@@ -128,10 +131,10 @@ def _drawn(chart: Chart) -> Drawing:
 
 
 @lru_cache(maxsize=256)  # a chart takes a tenth of a second, and a run that goes on is shown again and again
-def _svg(charts: bytes) -> str:
+def _svg(chart: Plot) -> str:
     from millrace.runtime.charts import render_svg
 
-    return "".join(render_svg(chart) for chart in charts_adapter.validate_json(charts))
+    return render_svg(chart)
 
 
 def lineages(run: PipelineRun) -> list[Lineage]:

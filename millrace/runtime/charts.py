@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import Any
 
-from millrace.specs import Chart, ConfusionMatrix, Curve, Lines, Scatter
+from millrace.specs import ConfusionMatrix, Curve, Lines, Plot, Scatter
 
 __all__ = ["render_svg"]
 
@@ -31,7 +31,7 @@ _MOST_INSIDE = 4
 _LONGEST_NAME = 24
 
 
-def render_svg(chart: Chart) -> str:
+def render_svg(chart: Plot) -> str:
     """A chart as one `<svg>` element, to be put into a page as it is.
 
     It scales with the width it is given, has a title and a description for screen readers, and its
@@ -84,7 +84,7 @@ def _style(name: str) -> Iterator[None]:
         yield
 
 
-def _size(chart: Chart) -> tuple[float, float]:
+def _size(chart: Plot) -> tuple[float, float]:
     """Width and height in inches of 72 points."""
     if isinstance(chart, ConfusionMatrix):
         side = min(9.0, max(4.2, 2.2 + 0.36 * len(chart.labels)))
@@ -188,7 +188,7 @@ def _shortened(name: str) -> str:
     return line if len(line) <= _LONGEST_NAME else f"{line[: _LONGEST_NAME - 1]}…"
 
 
-def _inline(document: str, chart: Chart) -> str:
+def _inline(document: str, chart: Plot) -> str:
     """The `<svg>` element of a document: scaled by the page, with a title and a description."""
     svg = document[document.index("<svg") :]
     tag, _, rest = svg.partition(">")
@@ -212,7 +212,7 @@ def _clean(text: str) -> str:
     return "".join(sign for sign in text if sign.isprintable() or sign == " ")
 
 
-def _description(chart: Chart) -> str:
+def _description(chart: Plot) -> str:
     if isinstance(chart, ConfusionMatrix):
         total = sum(map(sum, chart.counts))
         right = sum(row[index] for index, row in enumerate(chart.counts))

@@ -17,7 +17,7 @@ from millrace.specs.artifacts import (
     Shards,
     Study,
 )
-from millrace.specs.charts import Chart, ConfusionMatrix, Curve, Lines, Scatter
+from millrace.specs.charts import Chart, ConfusionMatrix, Curve, Lines, Plot, Scatter, Table
 from millrace.specs.component import (
     ComponentSpec,
     Distribution,
@@ -64,6 +64,7 @@ __all__ = [
     "Pipeline",
     "PipelineConfig",
     "PipelineSpec",
+    "Plot",
     "Port",
     "Predictions",
     "Records",
@@ -75,6 +76,7 @@ __all__ = [
     "Scatter",
     "Shards",
     "Study",
+    "Table",
     "Task",
     "TaskOutput",
     "component",

@@ -8,7 +8,7 @@ from pydantic import Field, TypeAdapter, model_validator
 
 from millrace.specs.frozen import Frozen
 
-__all__ = ["Chart", "ConfusionMatrix", "Curve", "Lines", "Scatter", "charts_adapter"]
+__all__ = ["Chart", "ConfusionMatrix", "Curve", "Lines", "Plot", "Scatter", "Table", "charts_adapter"]
 
 
 class Curve(Frozen):
@@ -70,7 +70,26 @@ class ConfusionMatrix(Frozen):
         return self
 
 
-Chart = Annotated[Lines | Scatter | ConfusionMatrix, Field(discriminator="kind")]
+class Table(Frozen):
+    """Rows of text: answers to a few examples."""
+
+    kind: Literal["table"] = "table"
+    name: str
+    title: str
+    columns: tuple[str, ...] = Field(min_length=1)
+    rows: tuple[tuple[str, ...], ...]
+
+    @model_validator(mode="after")
+    def _filled(self) -> Table:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"each row of table {self.name!r} needs {len(self.columns)} cells")
+        return self
+
+
+Plot = Lines | Scatter | ConfusionMatrix
+"""What is drawn."""
+
+Chart = Annotated[Lines | Scatter | ConfusionMatrix | Table, Field(discriminator="kind")]
 
 charts_adapter: TypeAdapter[tuple[Chart, ...]] = TypeAdapter(tuple[Chart, ...])
 """Reads and writes `charts.json`."""

@@ -70,6 +70,8 @@ def about_history(debug: Debug, history: Sequence[Row]) -> Findings:
             f"loss not decreasing: {before:.4g} at epoch {len(history) - span}, {now:.4g} at epoch {len(history)}: try "
             "another learning_rate, or end training earlier",
         )
+    if "validation_loss" not in history[-1]:
+        return
     gaps = [row["validation_loss"] - row["loss"] for row in history[-span:]]
     if all(gap > debug.overfit_ratio * row["loss"] for gap, row in zip(gaps, history[-span:], strict=True)):
         yield (

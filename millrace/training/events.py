@@ -23,9 +23,10 @@ class EventWriter:
     The files hold no clock times, so that the same run gives the same bytes: an event's time is its step.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, wanted: bool = True) -> None:
+        """Nothing is written unless `wanted`."""
         self._writers = {}
-        for channel in _TAGS:
+        for channel in _TAGS if wanted else ():
             (folder / channel).mkdir(parents=True, exist_ok=True)
             writer = tf.io.TFRecordWriter(str(folder / channel / "events.out.tfevents.0.millrace"))
             writer.write(tf.compat.v1.Event(wall_time=0, file_version="brain.Event:2").SerializeToString())
@@ -34,11 +35,12 @@ class EventWriter:
     def write(self, row: Row) -> None:
         """Write one epoch's figures."""
         step = int(row["epoch"])
-        for channel, tags in _TAGS.items():
-            scalars = [tf.compat.v1.Summary.Value(tag=tag, simple_value=row[name]) for name, tag in tags.items()]
+        for channel, writer in self._writers.items():
+            known = [(tag, row[name]) for name, tag in _TAGS[channel].items() if name in row]
+            scalars = [tf.compat.v1.Summary.Value(tag=tag, simple_value=value) for tag, value in known]
             event = tf.compat.v1.Event(wall_time=step, step=step, summary=tf.compat.v1.Summary(value=scalars))
-            self._writers[channel].write(event.SerializeToString())
-            self._writers[channel].flush()
+            writer.write(event.SerializeToString())
+            writer.flush()
 
     def __enter__(self) -> EventWriter:
         return self
