@@ -31,6 +31,8 @@ _GRACE_SECONDS = 4.0
 """Of ranks whose peers are gone: there is nothing left for them to do."""
 _POLITE_SECONDS = 120.0
 _NOTE_SECONDS = 30.0
+_PATIENCE_SECONDS = 5.0
+"""Others are named when they have not come after that."""
 _TERMINATED = 128 + signal.SIGTERM
 
 Ask = Callable[[Report], Order]
@@ -140,7 +142,7 @@ class _Host:
         self._ask = ask_first
         self._meeting = meeting
         self._reached = time.monotonic()
-        self._noted = 0.0
+        self._noted = time.monotonic() - _NOTE_SECONDS + _PATIENCE_SECONDS
 
     def run(self) -> Result:
         """Follow orders until it is over."""
@@ -255,9 +257,8 @@ class _Host:
     def _note_missing(self, order: Order) -> None:
         now = time.monotonic()
         if order.missing and now - self._noted > _NOTE_SECONDS:
-            first, self._noted = not self._noted, now
-            if not first or len(order.missing) > 1 or order.missing[0] != self.hosts.names[self.hosts.index]:
-                self.log.info("waiting for %s", ", ".join(order.missing))
+            self._noted = now
+            self.log.info("waiting for %s", ", ".join(order.missing))
 
 
 def _grace(order: Order) -> float:
