@@ -27,6 +27,7 @@ AnyComponent = Component[Parameters, ..., Outputs]
 AnyPipeline = Pipeline[PipelineConfig]
 
 COMPONENTS: Mapping[str, str] = {
+    "bert": "millrace.components.bert.spec:bert",
     "deploy": "millrace.components.deploy.spec:deploy",
     "digits": "millrace.components.digits.spec:digits",
     "evaluate": "millrace.components.evaluate.spec:evaluate",
@@ -44,6 +45,7 @@ COMPONENTS: Mapping[str, str] = {
 PIPELINES: Mapping[str, str] = {
     "digits": "millrace.pipelines.digits:digits",
     "image_classification": "millrace.pipelines.image_classification:image_classification",
+    "text_classification": "millrace.pipelines.text_classification:text_classification",
 }
 
 
