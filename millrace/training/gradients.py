@@ -73,7 +73,8 @@ def _mapped(gradient: Any, change: Any) -> Any:
 
 
 def _times(values: Any, share: Any) -> Any:
-    return tf.math.multiply_no_nan(values, tf.cast(share, values.dtype))
+    exact = tf.cast(values, tf.float32) if values.dtype.size < 4 else values
+    return tf.cast(tf.math.multiply_no_nan(exact, tf.cast(share, exact.dtype)), values.dtype)
 
 
 def _sent(values: Any, half: bool) -> Any:

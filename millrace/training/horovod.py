@@ -13,7 +13,6 @@ import tensorflow as tf
 from horovod.common.exceptions import HorovodInternalError
 
 from millrace.errors import PeerError
-from millrace.runtime.context import Rank
 from millrace.training.ranks import Ranks
 
 __all__ = ["HorovodRanks", "connect"]
@@ -76,13 +75,10 @@ class HorovodRanks(Ranks):
         hvd.shutdown()
 
 
-def connect(
-    rank: Rank, seconds: float, log: logging.Logger, process_sets: Sequence[hvd.ProcessSet] = ()
-) -> HorovodRanks:
-    """Meet the other ranks; before TensorFlow has done anything else.
+def connect(seconds: float, log: logging.Logger, process_sets: Sequence[hvd.ProcessSet] = ()) -> HorovodRanks:
+    """Meet the other ranks, and take one of the host's GPUs; before TensorFlow has done anything else.
 
     Args:
-        rank: Which one this is; of a host with several GPUs it takes one.
         seconds: How long to wait for them, now and at each sum.
         log: Told who is there.
         process_sets: Of some of the ranks, to be known to Horovod; the same on every rank.
@@ -97,11 +93,11 @@ def connect(
     }
     for name, limit in limits.items():
         os.environ.setdefault(name, str(max(1, round(limit))))
-    if gpus := tf.config.list_physical_devices("GPU"):
-        tf.config.set_visible_devices(gpus[rank.local_index % len(gpus)], "GPU")
     try:
         hvd.init(process_sets=list(process_sets))
     except (RuntimeError, ValueError) as error:
         raise PeerError(f"the ranks did not come together: {error}") from error
+    if gpus := tf.config.list_physical_devices("GPU"):
+        tf.config.set_visible_devices(gpus[hvd.local_rank() % len(gpus)], "GPU")
     log.info("rank %d of %d: all are there", hvd.rank() + 1, hvd.size())
     return HorovodRanks([f"rank {index}" for index in range(hvd.size())], hvd.rank(), seconds)

@@ -81,11 +81,11 @@ def connect(rank: Rank, tensor: int, seconds: float, log: logging.Logger) -> Ten
 
     groups = rank.size // tensor
     if groups == 1:  # Horovod takes no set of all ranks
-        everyone = horovod.connect(rank, seconds, log)
+        everyone = horovod.connect(seconds, log)
         return TensorRanks(everyone, everyone, None)
     of_groups = [hvd.ProcessSet(range(first, first + tensor)) for first in range(0, rank.size, tensor)]
     of_parts = [hvd.ProcessSet(range(first, rank.size, tensor)) for first in range(tensor)]
-    everyone = horovod.connect(rank, seconds, log, [*of_groups, *of_parts])
+    everyone = horovod.connect(seconds, log, [*of_groups, *of_parts])
     group, place = divmod(everyone.index, tensor)
 
     def ranks(processes: Any, index: int) -> Ranks:

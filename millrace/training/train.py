@@ -63,7 +63,7 @@ def _connect(strategy: Strategy, parameters: TrainParameters, context: Context) 
 
     if context.rank is None:
         raise TaskFailedError("strategy=horovod: nobody has started this process as one of the ranks")
-    return horovod.connect(context.rank, parameters.peer_seconds, context.log)
+    return horovod.connect(parameters.peer_seconds, context.log)
 
 
 def _train(run: Run, outputs: TrainOutputs) -> Result:

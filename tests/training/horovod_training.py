@@ -155,7 +155,7 @@ def main(folder: Path) -> None:
     index, size = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_SIZE"])
     rank = Rank(index=index, size=size, local_index=index, local_size=size)
     records, mine = folder / "records", folder / f"rank-{index}"
-    found = connect(rank, 60, Context(scratch=folder, checkpoints=folder).log)
+    found = connect(60, Context(scratch=folder, checkpoints=folder).log)
 
     def staying(*_: object) -> Ranks:
         return Staying(found.names, found.index, found.seconds)
