@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from millrace.training.profile import Spent
 from millrace.training.watch import Seen
 
 __all__ = ["Arrays", "State", "begun_with", "checkpoint_file", "restore", "save", "values"]
@@ -37,6 +38,8 @@ class State(BaseModel):
     """Training figures of an epoch whose validation is still to come."""
     seen: Seen = Field(default_factory=Seen)
     """What `debug` saw."""
+    spent: list[Spent] = Field(default_factory=list)
+    """What `profile` measured."""
 
 
 def checkpoint_file(folder: Path) -> Path:

@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +25,16 @@ from millrace.runtime.task import write_atomically
 from millrace.training.checkpoint import Arrays, State, checkpoint_file, restore, save, values
 from millrace.training.data import Data, training_batches
 from millrace.training.events import EventWriter
+from millrace.training.finetuning import Phases, frozen_epochs, last_phase, of_phase
+from millrace.training.gradients import added_up
 from millrace.training.models import Statistics
 from millrace.training.parameters import TrainParameters
-from millrace.training.ranks import Ranks
+from millrace.training.profile import Clock
+from millrace.training.ranks import Alone, Ranks
+from millrace.training.reuse import Sources
 from millrace.training.schedule import best_epoch, learning_rate, should_stop
 from millrace.training.step import add_up_metrics, scatter_seeds, synchronise
+from millrace.training.tensor_parallel import Split
 from millrace.training.watch import Watch
 
 __all__ = ["Run", "fit", "score"]
@@ -59,8 +64,18 @@ class Run:
     """Set when this process is told to stop."""
     ranks: Ranks | None = None
     """Those that train together, when there are several."""
+    gather: Callable[[Iterator[Any]], None] = next
+    """Takes a step between those that change the weights."""
     watch: Watch | None = None
     """Looks at the network while it learns, when that is asked for."""
+    clock: Clock | None = None
+    """Measures the steps, when that is asked for."""
+    phases: Phases | None = None
+    """What of the network learns when, when it is fine-tuned."""
+    split: Split | None = None
+    """The model as a part of one that several ranks hold together."""
+    sources: Sources = Sources()
+    """The trained models that it starts from and learns from."""
 
     @property
     def first(self) -> bool:
@@ -72,13 +87,16 @@ class Run:
         """All that a step changes: weights, seeds of dropout, optimizer and running figures."""
         model = self.model
         every = (*model.variables, *model.optimizer.variables, *model.metrics_variables)
-        return list({id(variable): variable for variable in every}.values())
+        unique = list({id(variable): variable for variable in every}.values())
+        return unique if self.split is None else self.split.whole(unique)
 
     @property
     def finished(self) -> bool:
         """Whether no further epoch is wanted."""
         history = self.state.history
-        return len(history) >= self.parameters.epochs or should_stop(self.parameters.early_stopping, history)
+        if len(history) >= self.parameters.epochs:
+            return True
+        return should_stop(self.parameters.early_stopping, history[frozen_epochs(self.parameters) :])
 
 
 def fit(run: Run, logs: Path) -> None:
@@ -92,14 +110,15 @@ def fit(run: Run, logs: Path) -> None:
     _restore(run)
     if run.watch is not None:
         run.watch.begin(run.state.seen, None if run.data.class_weights else run.data.by_class)
-    with EventWriter(logs) as events, _terminable(run):
+    with EventWriter(logs, wanted=run.parameters.tensorboard) as events, _terminable(run):
         for row in run.state.history:
             events.write(row)
         _publish(run)
         batches = None
         while not run.finished:
+            _enter_phase(run)
             if run.state.trained is None:
-                batches = batches or iter(_training_batches(run))
+                batches = batches or iter(training_batches(run.data, run.parameters, run.state.step, _sharing(run)))
                 run.state.trained = _train_epoch(run, batches)
             _validate(run)
             events.write(run.state.history[-1])
@@ -126,36 +145,60 @@ def score(run: Run, batches: Any) -> dict[str, float]:
 
 def _build(run: Run) -> None:
     """Make every variable and function now, so that a checkpoint finds its place."""
-    run.model.optimizer.build(run.model.trainable_variables)
+    if run.phases is None:
+        run.model.optimizer.build(run.model.trainable_variables)
+    else:
+        run.phases.build()
     nothing = tf.zeros([1, len(run.data.schema.classes)])
     run.model.compute_metrics(x=None, y=nothing, y_pred=nothing)
-    if run.ranks is not None:
-        synchronise(run.model, run.ranks, run.ranks.part(run.parameters.batch_size))
-    run.model.make_train_function()
+    _make_step(run)
     run.model.make_test_function()
+
+
+def _make_step(run: Run) -> None:
+    """Make the functions that take a step, for the weights that learn now."""
+    every = run.parameters.gradient_accumulation_steps
+    run.model.train_function = None
+    if (ranks := _sharing(run)) is not None:
+        half = run.parameters.gradient_compression == "fp16"
+        add = added_up if run.split is None else run.split.added_up
+        add = add if run.clock is None else run.clock.timed(add)
+        run.gather = synchronise(run.model, ranks, every=every, half=half, add=add)
+    run.model.make_train_function()
+
+
+def _enter_phase(run: Run) -> None:
+    """Have the right weights learn in the next epoch."""
+    epoch = len(run.state.history)
+    if run.phases is not None and run.phases.enter(epoch, begins=run.state.step == epoch * run.steps_per_epoch):
+        _make_step(run)
 
 
 def _restore(run: Run) -> None:
     """Go on from a checkpoint; of several ranks the first has it, and all begin as that one does."""
-    folder, fingerprint, log = run.context.checkpoints, run.state.fingerprint, run.context.log
+    folder, begun, log = run.context.checkpoints, run.state, run.context.log
     if run.first:
-        run.state, run.best = restore(folder, fingerprint, run.variables, log)
+        run.state, run.best = restore(folder, begun, run.variables, log)
     if run.ranks is None:
         return
     if run.first:
         save(run.context.scratch, run.state, run.variables, run.best)
+    elif run.split is not None:
+        run.split.give(run.variables)
     copy = checkpoint_file(run.context.scratch)
     content = run.ranks.from_first(copy.read_bytes() if run.first else b"")
     if not run.first:
         copy.write_bytes(content)
-        run.state, run.best = restore(run.context.scratch, fingerprint, run.variables, log)
+        run.state, run.best = restore(run.context.scratch, begun, run.variables, log)
         scatter_seeds(run.model, run.ranks)
+    if run.split is not None and run.best is not None:
+        run.best = run.split.own_weights(run.best)
     copy.unlink()
 
 
-def _training_batches(run: Run) -> Any:
-    part = None if run.ranks is None else run.ranks.part(run.parameters.batch_size)
-    return training_batches(run.data, run.parameters, run.state.step, part)
+def _sharing(run: Run) -> Ranks | None:
+    """Whose sums a step is made of; None leaves it to Keras."""
+    return Alone() if run.ranks is None and run.parameters.gradient_accumulation_steps > 1 else run.ranks
 
 
 def _train_epoch(run: Run, batches: Iterator[Any]) -> dict[str, float]:
@@ -165,26 +208,42 @@ def _train_epoch(run: Run, batches: Iterator[Any]) -> dict[str, float]:
     if run.state.step == first:
         run.model.reset_metrics()
     train, total = run.model.train_function, run.parameters.epochs * run.steps_per_epoch
+    every, often = run.parameters.gradient_accumulation_steps, run.parameters.checkpoint_steps
+    take = _take if run.clock is None else run.clock.take
     figures: dict[str, Any] = {}
     while run.state.step < end:
         _pass_on_stop(run)
-        if (rate := learning_rate(run.parameters, run.state.history, run.state.step, run.steps_per_epoch)) is not None:
+        if (rate := _rate(run)) is not None:
             run.model.optimizer.learning_rate = rate
-        figures = train(batches)
-        run.state.step += 1
+        before, run.state.step = run.state.step, min(run.state.step + every, end)
+        for _ in range(before + 1, run.state.step):
+            take(run.gather, batches)
+        figures = take(train, batches)
         if run.watch is not None:
-            run.watch.after_step(run.state.seen, run.state.step)
+            run.watch.after_step(run.state.seen, before, run.state.step)
         _refuse_nan(run, float(figures["loss"]))
-        if run.state.step % run.parameters.checkpoint_steps == 0 and run.state.step < end:
+        if often is not None and run.state.step // often > before // often and run.state.step < end:
             _save(run)
         run.context.progress(run.state.step, total, "steps")
         _leave_when_told(run)
     return {name: float(value) for name, value in run.model.get_metrics_result().items()}
 
 
+def _take(step: Callable[[Iterator[Any]], Any], batches: Iterator[Any]) -> Any:
+    return step(batches)
+
+
+def _rate(run: Run) -> float | None:
+    """The learning rate of the next step, when it depends on the epochs of this phase so far."""
+    history, steps = run.state.history, run.steps_per_epoch
+    recent = last_phase(run.parameters, history)
+    taken = run.state.step - (len(history) - len(recent)) * steps
+    return learning_rate(of_phase(run.parameters, len(history)), recent, taken, steps)
+
+
 def _validate(run: Run) -> None:
     trained = run.state.trained or {}
-    figures = score(run, run.validation)
+    figures = score(run, run.validation) if run.parameters.validation == "epochs" else {}
     row = {
         "epoch": float(len(run.state.history) + 1),
         **trained,
@@ -192,13 +251,15 @@ def _validate(run: Run) -> None:
         "learning_rate": float(run.model.optimizer.learning_rate),
     }
     if not all(map(math.isfinite, row.values())):
-        raise TaskFailedError(_diverged(run, "validation loss", row["validation_loss"]))
+        raise TaskFailedError(_diverged(run, "validation loss", row.get("validation_loss", math.nan)))
     if not all(bool(tf.reduce_all(tf.math.is_finite(weight.value))) for weight in run.model.trainable_weights):
         raise TaskFailedError(_diverged(run, "weights", math.nan))  # ReLU can hide them from the loss
     run.state.history.append(row)
     run.state.trained = None
     if run.watch is not None:
         run.watch.after_epoch(run.state.seen, run.state.history)
+    if run.clock is not None and (spent := run.clock.finish(len(run.state.history), run.context.log)):
+        run.state.spent.append(spent)
     stopping = run.parameters.early_stopping
     if stopping is not None and stopping.restore_best and best_epoch(stopping, run.state.history) == row["epoch"] - 1:
         run.best = values(run.model.weights)
@@ -209,9 +270,13 @@ def _validate(run: Run) -> None:
 
 
 def _save(run: Run) -> None:
-    if not run.first:
+    if run.parameters.checkpoint_steps is None:
         return
-    save(run.context.checkpoints, run.state, run.variables, run.best)
+    best = run.best if run.split is None or run.best is None else run.split.whole_weights(run.best)
+    if run.first:
+        save(run.context.checkpoints, run.state, run.variables, best)
+    elif run.split is not None:
+        run.split.give(run.variables)
 
 
 def _publish(run: Run) -> None:
@@ -250,7 +315,8 @@ def _leave_when_told(run: Run) -> None:
         return
     _save(run)
     if run.first:
-        run.context.log.info("told to stop: checkpoint written at step %d", run.state.step)
+        done = "no checkpoint" if run.parameters.checkpoint_steps is None else "checkpoint"
+        run.context.log.info("told to stop: %s written at step %d", done, run.state.step)
     else:
         time.sleep(_FAREWELL_SECONDS)
     raise SystemExit(_TERMINATED)

@@ -118,6 +118,8 @@ class TrainParameters(Parameters):
     """Go on when ranks or hosts are lost, with Horovod; None ends the run then."""
     debug: Debug | None = Field(default=None)
     """Look at gradients and activations now and then: warnings in the log, plots in the report. None does not."""
+    profile: bool = Field(default=False)
+    """Measure what each step waits for input, computes and adds up over ranks: a plot in the report."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of weights, order, augmentation and dropout."""
 

@@ -11,23 +11,28 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from pydantic import ValidationError
 
-from millrace.errors import ConfigError, DataError, TaskFailedError, explain_validation
+from millrace.errors import ConfigError, TaskFailedError
 from millrace.runtime.context import Context, Result
-from millrace.specs import Curve, Lines, Study
-from millrace.specs.dotted import merged
-from millrace.training.checkpoint import State
+from millrace.specs import Chart, Curve, Lines
+from millrace.training.checkpoint import State, begun_with
 from millrace.training.data import Data, evaluation_batches, inspect, pixel_statistics, training_batches
+from millrace.training.distillation import distil
 from millrace.training.export import export
+from millrace.training.finetuning import network, of_phase, phases
 from millrace.training.loop import Run, fit, score
-from millrace.training.models import build_model, load_pretrained
+from millrace.training.models import Statistics, build_model, load_pretrained
 from millrace.training.options.models import Application, Custom
 from millrace.training.parameters import TrainInputs, TrainOutputs, TrainParameters
+from millrace.training.profile import Clock, time_chart
 from millrace.training.ranks import Ranks
 from millrace.training.refusals import check_hosts, check_records
-from millrace.training.schedule import best_epoch, make_optimizer
+from millrace.training.reuse import Sources, find_all, with_inputs
+from millrace.training.samples import sample_answers
+from millrace.training.schedule import best_epoch, make_optimizer, scaled
 from millrace.training.strategy import Strategy, choose_strategy
+from millrace.training.studies import with_best
+from millrace.training.tensor_parallel import loss_and_accuracy, split_model
 from millrace.training.watch import Watch
 
 __all__ = ["train"]
@@ -35,19 +40,19 @@ __all__ = ["train"]
 
 def train(parameters: TrainParameters, inputs: TrainInputs, outputs: TrainOutputs, context: Context) -> Result:
     """Train, save the model and report its figures."""
-    if inputs.study is not None:
-        parameters = _with_best(parameters, inputs.study, context)
+    parameters = with_best(parameters, inputs.study, context.log, "train")
+    parameters = with_inputs(parameters, inputs)
     check_hosts(parameters, len(context.hosts.names), context.hosts.processes)
     strategy = choose_strategy(parameters, context.hosts, context.log)
     if strategy == "single" or len(context.hosts.names) * context.hosts.processes == 1:
         data = inspect(inputs.records.path, parameters)
         _configure_tensorflow(parameters, context.cores)
-        return _train(_prepare(parameters, data, context), outputs)
+        return _train(_prepare(parameters, data, context, find_all(parameters, inputs, context)), outputs)
     _configure_tensorflow(parameters, context.cores)
     ranks = _connect(strategy, parameters, context)
     with ranks.ending_together():
-        data = inspect(inputs.records.path, parameters)
-        run = _prepare(parameters, data, context, ranks)
+        data = inspect(inputs.records.path, parameters, ranks)
+        run = _prepare(parameters, data, context, find_all(parameters, inputs, context), ranks)
         ranks.check_same(run.state.fingerprint, "parameters or records")
         check_records(parameters, apart=data.files is not None)
         return _train(run, outputs)
@@ -59,10 +64,12 @@ def _connect(strategy: Strategy, parameters: TrainParameters, context: Context) 
         from millrace.training import collectives
 
         return collectives.connect(context.hosts, parameters.peer_seconds, context.log)
-    from millrace.training import horovod
+    from millrace.training import horovod, tensor_parallel_ranks
 
     if context.rank is None:
         raise TaskFailedError("strategy=horovod: nobody has started this process as one of the ranks")
+    if (tensor := parameters.parallel.tensor) > 1:
+        return tensor_parallel_ranks.connect(context.rank, tensor, parameters.peer_seconds, context.log)
     return horovod.connect(parameters.peer_seconds, context.log)
 
 
@@ -71,35 +78,38 @@ def _train(run: Run, outputs: TrainOutputs) -> Result:
     fit(run, outputs.logs.path)
     history, chosen = run.state.history, _chosen(run)
     row = history[chosen]
+    if parameters.validation == "end":
+        row |= {f"validation_{name}": value for name, value in score(run, run.validation).items()}
     metrics = {"accuracy": row["validation_accuracy"], "loss": row["validation_loss"], "epochs": float(len(history))}
-    if parameters.test_steps:
+    if parameters.test_steps != 0:
         figures = score(run, evaluation_batches(data, "test", parameters, parameters.test_steps, run.ranks))
         metrics |= {f"test_{name}": value for name, value in figures.items()}
+    plain = _plain(run)
     if run.ranks is not None:
         run.ranks.leave()
     if run.context.rank is not None and not run.context.rank.makes_outputs:
         return Result(metrics=metrics)
-    card = export(_plain(run), _architecture(parameters), data.schema, outputs.model.path, data.records)
+    card = export(plain, _architecture(parameters, run.sources), data.schema, outputs.model.path, data.records)
     return Result(
         metrics=metrics,
-        charts=(*_charts(history, chosen), *(run.watch.charts(run.state.seen) if run.watch else ())),
+        charts=(
+            *_charts(history, chosen),
+            *(run.watch.charts(run.state.seen) if run.watch else ()),
+            *time_chart(run.state.spent),
+            *_samples(run, plain),
+        ),
         metadata={"model": card.facts()},
     )
 
 
-def _with_best(parameters: TrainParameters, study: Study, context: Context) -> TrainParameters:
-    path = study.path / "best.json"
-    try:
-        best = json.loads(path.read_bytes())["parameters"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not the best.json of a study: {error}") from error
-    context.log.info("from the study: %s", ", ".join(f"{name}={value}" for name, value in best.items()))
-    try:
-        return TrainParameters.model_validate(merged(parameters.model_dump(mode="json"), best))
-    except ValidationError as error:
-        raise ConfigError(
-            f"the study's best parameters do not fit: {explain_validation(error, TrainParameters, prefix='train')}"
-        ) from error
+def _samples(run: Run, plain: Any) -> tuple[Chart, ...]:
+    """Answers to a few test records, which are logged as well."""
+    if not run.parameters.sample_predictions or not run.first:
+        return ()
+    table = sample_answers(plain, run.data, run.parameters.sample_predictions)
+    for title, kind, answer, probability in table.rows:
+        run.context.log.info("sample: %s: answer %s (%s), class %s", title, answer, probability, kind)
+    return (table,)
 
 
 def _configure_tensorflow(parameters: TrainParameters, cores: int) -> None:
@@ -113,23 +123,38 @@ def _configure_tensorflow(parameters: TrainParameters, cores: int) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def _prepare(parameters: TrainParameters, data: Data, context: Context, ranks: Ranks | None = None) -> Run:
+def _prepare(
+    parameters: TrainParameters, data: Data, context: Context, sources: Sources, ranks: Ranks | None = None
+) -> Run:
     """A compiled model with all that its training needs."""
-    statistics = pixel_statistics(data) if parameters.pixels.normalise == "featurewise" else None
-    model = build_model(parameters, data.schema, policy=_policy(parameters), statistics=statistics)
+    fingerprint = _fingerprint(parameters, data, sources)
+    begun = begun_with(context.checkpoints, fingerprint) or (ranks.count if ranks else 1)
+    begun = begun if ranks is None else int(ranks.from_first(str(begun).encode()))
+    parameters = scaled(parameters, begun, data.sizes["train"])
+    statistics = pixel_statistics(data, ranks) if parameters.pixels.normalise == "featurewise" else None
+    model = _network(parameters, data, sources, _policy(parameters), statistics)
     load_pretrained(model, parameters.model, data.schema, context.scratch)
     if isinstance(parameters.model, Custom):
         _refuse_unsaveable(model, parameters.model, context.scratch)
     steps = parameters.steps_per_epoch or math.ceil(data.sizes["train"] / parameters.batch_size)
+    updates = math.ceil(steps / parameters.gradient_accumulation_steps)
+    split = split_model(model, parameters, data, ranks)
+    model = model if split is None else split.model
+    loss, accuracy = loss_and_accuracy(split, parameters.label_smoothing)
     model.compile(
-        optimizer=make_optimizer(parameters, steps),
-        loss=keras.losses.CategoricalCrossentropy(label_smoothing=parameters.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        optimizer=make_optimizer(of_phase(parameters, 0), updates),
+        loss=loss,
+        metrics=[accuracy],
         jit_compile=parameters.xla,
     )
+    if split is not None:
+        split.fit_optimizer()
+    stages = phases(model, parameters, updates)
+    if parameters.teacher is not None and sources.teacher is not None:
+        distil(model, parameters.teacher, sources.teacher, data.schema)
     context.log.info(
         "%s with %d weights, %d train records, %d steps an epoch",
-        _architecture(parameters), model.count_params(), data.sizes["train"], steps,
+        _architecture(parameters, sources), model.count_params(), data.sizes["train"], steps,
     )  # fmt: skip
     return Run(
         model=model,
@@ -138,30 +163,44 @@ def _prepare(parameters: TrainParameters, data: Data, context: Context, ranks: R
         context=context,
         validation=evaluation_batches(data, "validation", parameters, parameters.validation_steps, ranks),
         steps_per_epoch=steps,
-        state=State(fingerprint=_fingerprint(parameters, data)),
+        state=State(fingerprint=fingerprint, ranks=begun),
         statistics=statistics,
         ranks=ranks,
         watch=_watch(parameters, data, model, context, ranks),
+        clock=Clock() if parameters.profile else None,
+        phases=stages,
+        split=split,
+        sources=sources,
     )
+
+
+def _network(
+    parameters: TrainParameters, data: Data, sources: Sources, policy: str, statistics: Statistics | None
+) -> Any:
+    if sources.base is not None:
+        return network(parameters, sources.base, data.schema, policy)
+    return build_model(parameters, data.schema, policy=policy, statistics=statistics)
 
 
 def _watch(parameters: TrainParameters, data: Data, model: Any, context: Context, ranks: Ranks | None) -> Watch | None:
     if parameters.debug is None:
         return None
-    part = None if ranks is None else ranks.part(parameters.batch_size)
-    return Watch(parameters.debug, model, next(iter(training_batches(data, parameters, 0, part))), context)
+    first = next(iter(training_batches(data, parameters, 0, ranks)))
+    return Watch(parameters.debug, model, first if ranks is None else first[0], context)
 
 
 def _policy(parameters: TrainParameters) -> str:
     if not parameters.amp:
         return "float32"
-    return "mixed_float16" if tf.config.list_physical_devices("GPU") else "mixed_bfloat16"
+    auto = "float16" if tf.config.list_physical_devices("GPU") else "bfloat16"
+    return f"mixed_{auto if parameters.amp_dtype == 'auto' else parameters.amp_dtype}"
 
 
 def _plain(run: Run) -> Any:
     """The trained model in float32 and without its optimizer, as it is saved."""
     weights = run.model.get_weights()
-    plain = build_model(run.parameters, run.data.schema, policy="float32", statistics=run.statistics)
+    weights = weights if run.split is None else run.split.whole_weights(weights)
+    plain = _network(run.parameters, run.data, run.sources, "float32", run.statistics)
     plain.set_weights(weights)
     return plain
 
@@ -180,13 +219,26 @@ def _refuse_unsaveable(model: Any, choice: Custom, scratch: Path) -> None:
         ) from error
 
 
-def _fingerprint(parameters: TrainParameters, data: Data) -> str:
-    how = {"elastic", "strategy", "peer_seconds"}  # makes no difference to what is trained
+def _fingerprint(parameters: TrainParameters, data: Data, sources: Sources) -> str:
+    how = {
+        "debug",
+        "elastic",
+        "profile",
+        "strategy",
+        "peer_seconds",
+        "sharding",
+        "parallel",
+    }  # makes no difference to what is trained
     facts = [parameters.model_dump(mode="json", exclude=how), data.schema.model_dump(mode="json"), data.sizes]
+    if data.files is not None:
+        facts.append([(file.name, file.records) for file in data.files["train"]])
+    facts.append(sources.digests)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _architecture(parameters: TrainParameters) -> str:
+def _architecture(parameters: TrainParameters, sources: Sources) -> str:
+    if sources.base is not None:
+        return sources.base.name
     model = parameters.model
     if isinstance(model, Application):
         return model.name
@@ -202,12 +254,13 @@ def _chosen(run: Run) -> int:
 
 
 def _charts(history: list[dict[str, float]], chosen: int) -> tuple[Lines, ...]:
-    epochs = tuple(row["epoch"] for row in history)
+    scored = [row for row in history if "validation_loss" in row]
+    epochs, validated = (tuple(row["epoch"] for row in rows) for rows in (history, scored))
 
     def lines(name: str, title: str) -> Lines:
         curves = (
             Curve(name="train", x=epochs, y=tuple(row[name] for row in history)),
-            Curve(name="validation", x=epochs, y=tuple(row[f"validation_{name}"] for row in history)),
+            Curve(name="validation", x=validated, y=tuple(row[f"validation_{name}"] for row in scored)),
         )
         return Lines(
             name=f"{name}_by_epoch",

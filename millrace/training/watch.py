@@ -42,9 +42,10 @@ class Watch:
         if records:
             self._warn(seen, about_classes(self._debug, records))
 
-    def after_step(self, seen: Seen, step: int) -> None:
-        """Look, when it is time to."""
-        if self._probe is None or step % self._debug.every_steps:
+    def after_step(self, seen: Seen, before: int, step: int) -> None:
+        """Look, when it is time to; `before` is the step of the call before."""
+        often = self._debug.every_steps
+        if self._probe is None or step // often == before // often:
             return
         look = self._probe.look()
         seen.steps.append(step)

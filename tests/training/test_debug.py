@@ -149,15 +149,26 @@ class TestRules:
 def test_a_run_tells_what_it_saw_and_learns_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     records = write_records(tmp_path / "records")
     plain = TrainParameters(model=Cnn(filters=(4,)), epochs=3, batch_size=16)
-    watched = plain.model_copy(update={"debug": Debug(every_steps=5, imbalance=2)})
+    watched = plain.model_copy(update={"debug": Debug(every_steps=5, imbalance=2), "profile": True})
     models, charts = [], []
     for name, parameters in (("plain", plain), ("watched", watched)):
         outputs = run_component(train, parameters, tmp_path / name, records=records).outputs
         models.append((outputs["model"] / "model.keras").read_bytes())
         charts.append({chart["name"]: chart for chart in json.loads((outputs["metrics"] / "charts.json").read_bytes())})
     assert models[0] == models[1]
-    assert set(charts[1]) - set(charts[0]) == {"gradient_norm_by_step", "activation_by_step", "dead_by_step"}
+    assert set(charts[1]) - set(charts[0]) == {
+        "gradient_norm_by_step",
+        "activation_by_step",
+        "dead_by_step",
+        "time_by_epoch",
+    }
     assert charts[1]["gradient_norm_by_step"]["curves"][0]["x"] == [5.0, 10.0]
+    assert [curve["name"] for curve in charts[1]["time_by_epoch"]["curves"]] == [
+        "waiting for input",
+        "computing",
+        "adding up over ranks",
+    ]
+    assert all(0 <= value < 10_000 for curve in charts[1]["time_by_epoch"]["curves"] for value in curve["y"])
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert (
         sum(bool(re.match("class imbalance: 'east' has 30 train records, 'west' has 14", line)) for line in told) == 1
@@ -168,6 +179,6 @@ def test_many_looks_are_thinned(tmp_path: Path) -> None:
     watch = Watch(Debug(every_steps=1), network(), (X, Y), Context(scratch=tmp_path, checkpoints=tmp_path))
     seen = Seen()
     for step in range(1, 402):
-        watch.after_step(seen, step)
+        watch.after_step(seen, step - 1, step)
     assert len(seen.steps) == len(seen.looks) == 200
     assert seen.steps[-1] == 400
