@@ -123,7 +123,8 @@ class Collectives(Ranks):
                         own.abort_collective_ops(tf.errors.UNAVAILABLE, f"collective with [[{peer}]]: {error}")
 
     def _reduce(self, tensor: Any, name: str) -> Any:
-        key = zlib.crc32(name.encode()) & 0x7FFFFFFF  # counted keys would part where only some ranks trace a step anew
+        # counted keys would part where only some ranks trace a step anew; TensorFlow wants one size a key
+        key = tf.bitwise.bitwise_xor(tf.constant(zlib.crc32(name.encode()) & 0x7FFFFFFF), tf.size(tensor))
         with tf.device("CPU:0"):
             return tf.raw_ops.CollectiveReduceV2(
                 input=tensor,

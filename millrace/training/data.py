@@ -179,7 +179,8 @@ def _own(data: Data, channel: Channel) -> Any:
     """The serialized records of the files that this rank reads."""
     if data.files is None:
         return record_dataset(data.records, channel)
-    return tf.data.TFRecordDataset([str(data.records / file.name) for file in data.files[channel] if file.mine])
+    paths = [str(data.records / file.name) for file in data.files[channel] if file.mine]
+    return tf.data.TFRecordDataset(paths, buffer_size=_READ_BYTES)
 
 
 def _cached(data: Data, parameters: TrainParameters, order: DataOrder | FileOrder, start: int) -> Any:
