@@ -39,4 +39,6 @@ def run_ranks(module: str, folder: Path, count: int = 2, seconds: float = 240) -
             process.kill()
             process.wait()
         server.stop()
-    assert codes == [0] * count, f"{codes}\n" + "\n".join((folder / f"rank-{rank}.txt").read_text()[-3000:] for rank in range(count))
+    assert codes == [0] * count, f"{codes}\n" + "\n".join(
+        (folder / f"rank-{rank}.txt").read_text()[-3000:] for rank in range(count)
+    )

@@ -20,11 +20,12 @@ from millrace.training.horovod import HorovodRanks, connect
 from millrace.training.options.images import Augmentation
 from millrace.training.options.models import Cnn, Custom, Mlp
 from millrace.training.options.optimizers import AdamW, Sgd
-from millrace.training.options.schedules import Cosine, ReduceOnPlateau
+from millrace.training.options.schedules import Cosine
 from millrace.training.parameters import TrainInputs, TrainOutputs, TrainParameters
 from millrace.training.ranks import Ranks
 from millrace.training.step import synchronise
 from millrace.training.train import train
+from tests.training import horovod_scripts
 
 CALM = TrainParameters(
     model=Mlp(units=(16,), dropout=0, batch_norm=False),
@@ -46,21 +47,14 @@ EMBEDDING = CALM.model_copy(
 ACCUMULATING = CALM.model_copy(update={"gradient_accumulation_steps": 3, "optimizer": Sgd(momentum=0.9)})
 """Five steps an epoch: weights change after the third and the fifth."""
 SAME: dict[str, TrainParameters] = {
-    "accumulating-xla": ACCUMULATING.model_copy(update={"xla": True, "deterministic": False}),
-    "xla": CALM.model_copy(update={"xla": True, "deterministic": False}),  # before anything else is deterministic
-    "momentum": CALM.model_copy(update={"optimizer": Sgd(momentum=0.9), "test_steps": 2}),
-    "adamw": CALM.model_copy(update={"optimizer": AdamW(), "schedule": Cosine(warmup_epochs=0.5)}),
-    "plateau": CALM.model_copy(update={"schedule": ReduceOnPlateau(patience=1), "epochs": 4}),
-    "embedding": EMBEDDING,
+    "xla": ACCUMULATING.model_copy(update={"xla": True, "deterministic": False}),  # before anything is deterministic
     "accumulating": ACCUMULATING,
-}
-"""Cases in which ranks get what one process gets, but for rounding."""
-ROUGH: dict[str, TrainParameters] = {
+    "adamw": CALM.model_copy(update={"optimizer": AdamW(), "schedule": Cosine(warmup_epochs=0.5), "test_steps": 2}),
+    "embedding": EMBEDDING,
     "fp16": CALM.model_copy(update={"gradient_compression": "fp16"}),
     "float16": CALM.model_copy(update={"amp": True, "amp_dtype": "float16", "augmentation": Augmentation()}),
-    "bfloat16": CALM.model_copy(update={"amp": True, "amp_dtype": "bfloat16", "augmentation": Augmentation()}),
 }
-"""The same, with a rounding that can be seen."""
+"""Cases in which ranks get what one process gets, but for rounding."""
 RANDOM = CALM.model_copy(
     update={"model": Cnn(filters=(4,), units=(8,), dropout=0.5), "batch_size": 16, "gradient_accumulation_steps": 3}
 )
@@ -99,7 +93,7 @@ def run(folder: Path, records: Path, parameters: TrainParameters, rank: Rank | N
         context(
             scratch=outputs["scratch"],
             checkpoints=outputs["checkpoints"],
-            hosts=Hosts(processes=rank.size if rank else 1),
+            hosts=Hosts(names=tuple(f"host-{number}" for number in range(rank.size if rank else 1))),
             rank=rank,
             task=str(stop_at),
         ),
@@ -153,7 +147,7 @@ def _take(model: Any, ranks: Ranks, batches: list[Any]) -> list[float]:
 def main(folder: Path) -> None:
     """All cases, as one of the ranks."""
     index, size = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_SIZE"])
-    rank = Rank(index=index, size=size, local_index=index, local_size=size)
+    rank = Rank(index=index, size=size, local_index=0, local_size=1)  # as of a host of its own, so that it writes
     records, mine = folder / "records", folder / f"rank-{index}"
     found = connect(60, Context(scratch=folder, checkpoints=folder).log)
 
@@ -163,14 +157,15 @@ def main(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("millrace.training.train._connect", staying)
         if size > 2:
-            run(mine / "plateau", records, SAME["plateau"], rank)
+            run(mine / "adamw", records, SAME["adamw"], rank)
             return
-        for name, parameters in {**SAME, **ROUGH, "random": RANDOM, "again": RANDOM}.items():
+        for name, parameters in {**SAME, "random": RANDOM}.items():
             run(mine / name, records, parameters, rank)
         with pytest.raises(SystemExit):
             run(mine / "resumed", records, RANDOM, rank, stop_at=4 if index else 1_000)  # all hear of it
         run(mine / "resumed", records, RANDOM, rank)
     (mine / "steps.json").write_text(json.dumps(steps(staying()), default=lambda array: array.tolist()))
+    horovod_scripts.run_all(staying(), mine / "scripts")
 
 
 if __name__ == "__main__":

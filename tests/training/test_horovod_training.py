@@ -11,15 +11,16 @@ import keras
 import numpy as np
 import pytest
 
+from millrace.training.options.images import Augmentation
 from millrace.training.ranks import Alone
-from tests.components.train_data import write_records
+from tests.components.test_train_hosts import started
 from tests.conftest import needed
 
 if find_spec("horovod") is None:
     needed("needs Horovod: make horovod")
 
 from tests.training.horovod_ranks import run_ranks
-from tests.training.horovod_training import CALM, RANDOM, ROUGH, SAME, run, steps
+from tests.training.horovod_training import CALM, EMBEDDING, RANDOM, SAME, run, steps
 
 pytestmark = pytest.mark.slow
 
@@ -33,85 +34,81 @@ def history(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "checkpoints" / "history.jsonl").read_text().splitlines()]
 
 
-def assert_alike(one: Path, other: Path, tolerance: float) -> None:
+def assert_alike(one: Path, other: Path, tolerance: float = 2e-5) -> None:
     for mine, yours in zip(weights(one), weights(other), strict=True):
-        assert np.allclose(mine, yours, rtol=0, atol=tolerance), np.abs(mine - yours).max()
+        assert np.allclose(mine, yours, rtol=0, atol=tolerance)
     for first, second in zip(history(one), history(other), strict=True):
         assert first == pytest.approx(second, abs=tolerance)
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which two ranks have run all cases."""
-    folder = tmp_path_factory.mktemp("ranks")
-    write_records(folder / "records", validation=(5, 6, 6), test=(5, 5, 5))
-    run_ranks("tests.training.horovod_training", folder)
-    return folder
+class TestAsOneProcess:
+    @pytest.mark.parametrize(("case", "tolerance"), [("adamw", 2e-5), ("fp16", 2e-3), ("float16", 2e-2)])
+    def test_weights_and_figures(self, two_ranks: Path, tmp_path: Path, case: str, tolerance: float) -> None:
+        run(tmp_path, two_ranks / "records", SAME[case])
+        assert_alike(two_ranks / "rank-0" / case, tmp_path, tolerance)
+        of_ranks, alone = (
+            json.loads((folder / "result.json").read_text()) for folder in (two_ranks / "rank-0" / case, tmp_path)
+        )
+        assert of_ranks == pytest.approx(alone, abs=tolerance)
+
+    def test_accumulated_and_compiled(self, two_ranks: Path, tmp_path: Path) -> None:
+        run(tmp_path, two_ranks / "records", SAME["accumulating"])
+        for case in ("accumulating", "xla"):
+            assert_alike(two_ranks / "rank-0" / case, tmp_path)
+
+    def test_sparse_gradients_by_all_strategies(self, two_ranks: Path, tmp_path: Path) -> None:
+        compiled = EMBEDDING.model_copy(update={"xla": True, "deterministic": False})
+        with started(tmp_path, two_ranks / "records", compiled.model_copy(update={"strategy": "multiworker"})) as group:
+            run(tmp_path / "alone", two_ranks / "records", EMBEDDING)
+            assert_alike(two_ranks / "rank-0" / "embedding", tmp_path / "alone")
+            finished = group.finish()
+            (finished / "model").symlink_to(finished / "outputs" / "model")
+            assert_alike(finished, tmp_path / "alone")
+
+    def test_four_ranks(self, two_ranks: Path, tmp_path: Path) -> None:
+        (tmp_path / "records").symlink_to(two_ranks / "records")
+        run_ranks("tests.training.horovod_training", tmp_path, 4)
+        assert_alike(tmp_path / "rank-0" / "adamw", two_ranks / "rank-0" / "adamw")
+
+    def test_parts_of_any_size_and_a_step_that_all_skip(self, two_ranks: Path) -> None:
+        expected = steps(Alone())
+        for index in range(2):
+            found = json.loads((two_ranks / f"rank-{index}" / "steps.json").read_text())
+            for mine, yours in zip(found["none"], expected["none"], strict=True):
+                assert np.allclose(mine, yours, atol=2e-5)
+            for mine, yours in zip(found["skipped"], expected["skipped"], strict=True):
+                assert np.allclose(mine, yours, atol=2e-3)
 
 
-@pytest.mark.parametrize("case", SAME)
-def test_as_one_process(ranks: Path, tmp_path: Path, case: str) -> None:
-    run(tmp_path, ranks / "records", SAME[case])
-    assert_alike(ranks / "rank-0" / case, tmp_path, 2e-5)
+class TestSameBits:
+    def test_on_all_ranks(self, two_ranks: Path) -> None:
+        for case in (*SAME, "random", "resumed"):
+            models = [two_ranks / f"rank-{index}" / case / "model" / "model.keras" for index in range(2)]
+            assert models[0].read_bytes() == models[1].read_bytes(), case
 
-
-@pytest.mark.parametrize(("case", "tolerance"), [("fp16", 2e-3), ("float16", 2e-2), ("bfloat16", 5e-2)])
-def test_roughly_as_one_process(ranks: Path, tmp_path: Path, case: str, tolerance: float) -> None:
-    run(tmp_path, ranks / "records", ROUGH[case])
-    assert_alike(ranks / "rank-0" / case, tmp_path, tolerance)
-    assert not all(
-        np.array_equal(one, other)
-        for one, other in zip(weights(ranks / "rank-0" / case), weights(tmp_path), strict=True)
-    )
-
-
-def test_all_ranks_have_the_same_bits(ranks: Path) -> None:
-    for case in (*SAME, *ROUGH, "random", "resumed"):
-        models = [ranks / f"rank-{index}" / case / "model" / "model.keras" for index in range(2)]
-        assert models[0].read_bytes() == models[1].read_bytes(), case
-
-
-def test_the_same_bits_again_and_after_a_stop(ranks: Path) -> None:
-    for case in ("again", "resumed"):
+    def test_again_with_a_stop_between(self, two_ranks: Path) -> None:
         for file in ("model/model.keras", "checkpoints/history.jsonl"):
-            files = [ranks / "rank-0" / name / file for name in ("random", case)]
-            assert files[0].read_bytes() == files[1].read_bytes(), (case, file)
+            files = [two_ranks / "rank-0" / name / file for name in ("random", "resumed")]
+            assert files[0].read_bytes() == files[1].read_bytes(), file
+
+    def test_only_the_first_writes_checkpoints(self, two_ranks: Path) -> None:
+        assert (two_ranks / "rank-0" / "adamw" / "checkpoints" / "checkpoint.npz").exists()
+        assert list((two_ranks / "rank-1" / "adamw" / "checkpoints").iterdir()) == []
 
 
-def test_only_the_first_writes_checkpoints(ranks: Path) -> None:
-    assert (ranks / "rank-0" / "momentum" / "checkpoints" / "checkpoint.npz").exists()
-    assert list((ranks / "rank-1" / "momentum" / "checkpoints").iterdir()) == []
+class TestAccumulating:
+    def test_steps_are_one_of_as_many_records(self, two_ranks: Path, tmp_path: Path) -> None:
+        plain = CALM.model_copy(update={"augmentation": Augmentation(), "epochs": 1})
+        many = plain.model_copy(update={"batch_size": 8, "gradient_accumulation_steps": 4, "steps_per_epoch": 8})
+        once = plain.model_copy(update={"batch_size": 32, "steps_per_epoch": 2})
+        run(tmp_path / "many", two_ranks / "records", many)
+        run(tmp_path / "once", two_ranks / "records", once)
+        assert_alike(tmp_path / "many", tmp_path / "once")
 
-
-def test_parts_of_any_size_and_a_step_that_all_skip(ranks: Path) -> None:
-    expected = steps(Alone())
-    for index in range(2):
-        found = json.loads((ranks / f"rank-{index}" / "steps.json").read_text())
-        for mine, yours in zip(found["none"], expected["none"], strict=True):
-            assert np.allclose(mine, yours, atol=2e-5)
-        for mine, yours in zip(found["skipped"], expected["skipped"], strict=True):
-            assert np.allclose(mine, yours, atol=2e-3)
-
-
-def test_accumulated_steps_are_one_of_as_many_records(ranks: Path, tmp_path: Path) -> None:
-    plain = {"augmentation": CALM.augmentation.model_validate({}), "epochs": 1}
-    many = CALM.model_copy(update={**plain, "batch_size": 8, "gradient_accumulation_steps": 4, "steps_per_epoch": 8})
-    once = CALM.model_copy(update={**plain, "batch_size": 32, "steps_per_epoch": 2})
-    run(tmp_path / "many", ranks / "records", many)
-    run(tmp_path / "once", ranks / "records", once)
-    assert_alike(tmp_path / "many", tmp_path / "once", 2e-5)
-
-
-def test_stopped_alone_while_accumulating(ranks: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit):
-        run(tmp_path / "stopped", ranks / "records", RANDOM, stop_at=2)
-    run(tmp_path / "stopped", ranks / "records", RANDOM)
-    run(tmp_path / "whole", ranks / "records", RANDOM)
-    files = [tmp_path / name / "model" / "model.keras" for name in ("stopped", "whole")]
-    assert files[0].read_bytes() == files[1].read_bytes()
-
-
-def test_four_ranks(ranks: Path, tmp_path: Path) -> None:
-    (tmp_path / "records").symlink_to(ranks / "records")
-    run_ranks("tests.training.horovod_training", tmp_path, 4)
-    assert_alike(tmp_path / "rank-3" / "plateau", ranks / "rank-0" / "plateau", 2e-5)
+    def test_stopped_alone(self, two_ranks: Path, tmp_path: Path) -> None:
+        with pytest.raises(SystemExit):
+            run(tmp_path / "stopped", two_ranks / "records", RANDOM, stop_at=2)
+        run(tmp_path / "stopped", two_ranks / "records", RANDOM)
+        run(tmp_path / "whole", two_ranks / "records", RANDOM)
+        files = [tmp_path / name / "model" / "model.keras" for name in ("stopped", "whole")]
+        assert files[0].read_bytes() == files[1].read_bytes()
