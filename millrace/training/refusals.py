@@ -1,4 +1,4 @@
-"""What several ranks can't train together."""
+"""What several ranks can't train together, and models that can't be reused."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from millrace.errors import ConfigError, UnsupportedError
 from millrace.specs import Distribution
 from millrace.targets.kubeflow import ClusterWork
 from millrace.training.options.elastic import Elastic
+from millrace.training.options.images import Pixels
+from millrace.training.options.models import Cnn
+from millrace.training.options.reuse import RUN
 from millrace.training.parameters import TrainParameters
 
-__all__ = ["check_hosts", "check_records", "refuse"]
+__all__ = ["check_hosts", "check_records", "check_reuse", "refuse"]
 
 
 def check_hosts(parameters: TrainParameters, hosts: int, processes: int) -> None:
@@ -27,6 +30,8 @@ def check_hosts(parameters: TrainParameters, hosts: int, processes: int) -> None
         UnsupportedError: For what only one host can do.
     """
     ranks = hosts * processes
+    if parameters.parallel.tensor > 1:
+        _check_parallel(parameters, ranks)
     if parameters.elastic is not None:
         _check_elastic(parameters, parameters.elastic, ranks)
     if ranks == 1:
@@ -42,14 +47,77 @@ def check_hosts(parameters: TrainParameters, hosts: int, processes: int) -> None
             f"strategy=multiworker takes one process a host, which uses all of its processors, but {processes} are "
             "asked for: use strategy=horovod or Distribution(processes=1)"
         )
-    if parameters.xla:
-        raise UnsupportedError("xla=true works on one host only: a compiled step can't talk to other hosts")
-    if parameters.batch_size < ranks:
+    if parameters.scaling == "none" and parameters.batch_size < ranks:
         what = "hosts" if processes == 1 else "ranks"
         raise ConfigError(
             f"batch_size={parameters.batch_size}: the records of a step on all {what} together, but there are {ranks} "
             f"{what}: choose {ranks} or more"
         )
+
+
+def _check_parallel(parameters: TrainParameters, ranks: int) -> None:
+    """Refuse what does not go with a model in parts."""
+    tensor = parameters.parallel.tensor
+    if ranks % tensor:
+        raise ConfigError(
+            f"parallel.tensor={tensor} must divide the number of ranks, hosts times processes: {ranks}; set processes, "
+            "hosts or parallel.tensor so that it does"
+        )
+    reused = parameters.fine_tuning is not None or parameters.teacher is not None
+    reasons = {
+        "strategy=horovod or auto": parameters.strategy not in ("auto", "horovod"),
+        "sharding=data or auto, since ranks that hold one model take the same records": parameters.sharding == "file",
+        "xla=false: within a step ranks talk to each other": parameters.xla,
+        "amp_dtype=bfloat16: with float16 ranks would skip different steps": (
+            parameters.amp and parameters.amp_dtype != "bfloat16"
+        ),
+        "a model that starts anew, with model.weights at most: neither fine_tuning nor a teacher": reused,
+        "debug=null, which would see parts of layers only": parameters.debug is not None,
+        "elastic=null: with a lost rank a part of the model is gone": parameters.elastic is not None,
+    }
+    for needed, missing in reasons.items():
+        if missing:
+            raise UnsupportedError(f"parallel.tensor={tensor} needs {needed}")
+
+
+def check_reuse(parameters: TrainParameters, inputs: Collection[str]) -> None:
+    """Refuse models to start or to learn from that are named twice or not at all, and settings they leave no use for.
+
+    Args:
+        parameters: With `fine_tuning` and `teacher`.
+        inputs: Names of the inputs that are given.
+
+    Raises:
+        ConfigError: Telling what to leave out.
+    """
+    tuning, teacher = parameters.fine_tuning, parameters.teacher
+    for name, port, choice in (("fine_tuning", "base", tuning), ("teacher", "teacher", teacher)):
+        if choice is not None and choice.model is not None and port in inputs:
+            raise ConfigError(
+                f"{name}.model={choice.model}, but the input {port!r} is a model, too: leave one of them out"
+            )
+    if teacher is not None and teacher.model is None and "teacher" not in inputs:
+        raise ConfigError("teacher.model is missing: name a trained model there, or give one as the input `teacher`")
+    if "base" in inputs or (tuning is not None and tuning.model is not None):
+        for name, given, default in (("model", parameters.model, Cnn()), ("pixels", parameters.pixels, Pixels())):
+            if given != default:
+                raise ConfigError(
+                    f"{name} is set, but training starts from a trained model, which brings its own network: leave "
+                    f"{name} out (pretrained weights of a backbone alone are model.weights)"
+                )
+    elif tuning is not None:
+        _check_weights(parameters, tuning.head)
+
+
+def _check_weights(parameters: TrainParameters, head: str) -> None:
+    model = parameters.model
+    if model.kind in ("cnn", "mlp") or getattr(model, "weights", "in its function") is None:
+        raise ConfigError(
+            f"fine_tuning has nothing to start from: model.kind={model.kind} has random weights; name a trained model "
+            "as fine_tuning.model, give one as the input `base`, or choose a model with pretrained weights"
+        )
+    if head == "keep":
+        raise ConfigError("fine_tuning.head=keep: pretrained weights of `model` come without a head")
 
 
 def _check_elastic(parameters: TrainParameters, elastic: Elastic, ranks: int) -> None:
@@ -92,4 +160,9 @@ def refuse(parameters: Mapping[str, Any], inputs: Collection[str], work: Cluster
     Raises:
         UserError: As `check_hosts` does.
     """
-    check_hosts(TrainParameters.model_validate(parameters), work.hosts, work.processes)
+    chosen = TrainParameters.model_validate(parameters)
+    check_hosts(chosen, work.hosts, work.processes)
+    check_reuse(chosen, inputs)
+    for name, choice in (("fine_tuning", chosen.fine_tuning), ("teacher", chosen.teacher)):
+        if choice is not None and choice.model is not None and RUN.fullmatch(choice.model):
+            raise ConfigError(f"{name}.model={choice.model}: only the local runner knows earlier runs; give a URI")

@@ -16,17 +16,16 @@ from typing import Any
 
 import keras
 
-from millrace.errors import ConfigError, DataError
+from millrace.errors import DataError
 from millrace.runtime.buckets import Patience, copy_from_bucket
 from millrace.runtime.context import Context
 from millrace.runtime.models import check_fits
 from millrace.runtime.sagemaker.archives import unpack
 from millrace.runtime.schemas import ModelCard, RecordsSchema, read_json_model
 from millrace.runtime.storage import parse_source
-from millrace.training.options.images import Pixels
-from millrace.training.options.models import Cnn
 from millrace.training.options.reuse import REGISTRY, RUN, FineTuning, Teacher
 from millrace.training.parameters import TrainInputs, TrainParameters
+from millrace.training.refusals import check_reuse
 
 __all__ = ["Reused", "Sources", "find", "find_all", "load", "with_inputs"]
 
@@ -75,50 +74,15 @@ def with_inputs(parameters: TrainParameters, inputs: TrainInputs) -> TrainParame
     """The parameters, with defaults for what the inputs `base` and `teacher` ask for.
 
     Raises:
-        ConfigError: For a model that is named twice or not at all, and for settings that a base leaves no use for.
+        ConfigError: As `check_reuse` does.
     """
-    given = [name for name in ("base", "teacher") if getattr(inputs, name) is not None]
-    return completed(parameters, given)
-
-
-def completed(parameters: TrainParameters, inputs: list[str]) -> TrainParameters:
-    """The same by the names of the inputs that are given; to be asked while compiling, too."""
-    if "base" in inputs and parameters.fine_tuning is None:
-        parameters = parameters.model_copy(update={"fine_tuning": FineTuning()})
-    if "teacher" in inputs and parameters.teacher is None:
-        parameters = parameters.model_copy(update={"teacher": Teacher()})
-    tuning, teacher = parameters.fine_tuning, parameters.teacher
-    for name, port, choice in (("fine_tuning", "base", tuning), ("teacher", "teacher", teacher)):
-        if choice is not None and choice.model is not None and port in inputs:
-            raise ConfigError(
-                f"{name}.model={choice.model}, but the input {port!r} is a model, too: leave one of them out"
-            )
-    if teacher is not None and teacher.model is None and "teacher" not in inputs:
-        raise ConfigError("teacher.model is missing: name a trained model there, or give one as the input `teacher`")
-    if tuning is not None:
-        _check_network(parameters, tuning, based=tuning.model is not None or "base" in inputs)
-    return parameters
-
-
-def _check_network(parameters: TrainParameters, tuning: FineTuning, *, based: bool) -> None:
-    if not based:
-        if getattr(parameters.model, "weights", "of its own function") is None or parameters.model.kind in (
-            "cnn",
-            "mlp",
-        ):
-            raise ConfigError(
-                f"fine_tuning has nothing to start from: model.kind={parameters.model.kind} has random weights; name a "
-                "trained model as fine_tuning.model, give one as the input `base`, or set model.weights"
-            )
-        if tuning.head == "keep":
-            raise ConfigError("fine_tuning.head=keep: pretrained weights of model.weights come without a head")
-        return
-    for name, given, default in (("model", parameters.model, Cnn()), ("pixels", parameters.pixels, Pixels())):
-        if given != default:
-            raise ConfigError(
-                f"{name} is set, but fine_tuning starts from a trained model, which brings its own network: leave "
-                f"{name} out (for the network alone, with weights of a backbone, set model.weights instead)"
-            )
+    check_reuse(parameters, [name for name in ("base", "teacher") if getattr(inputs, name) is not None])
+    filled: dict[str, Any] = {}
+    if inputs.base is not None and parameters.fine_tuning is None:
+        filled["fine_tuning"] = FineTuning()
+    if inputs.teacher is not None and parameters.teacher is None:
+        filled["teacher"] = Teacher()
+    return parameters.model_copy(update=filled)
 
 
 def find_all(parameters: TrainParameters, inputs: TrainInputs, context: Context) -> Sources:

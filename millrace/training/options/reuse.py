@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from millrace.specs import Parameters
 
@@ -50,6 +50,11 @@ class FineTuning(Parameters):
     batch_norm: Literal["inference", "train"] = Field(default="inference")
     """inference: batch normalisation below the head stays as it is, statistics, scale and offset, and normalises as it
     does when answering; train: it learns along with the layers around it."""
+
+    @field_validator("unfreeze", mode="before")
+    @classmethod
+    def _numbers(cls, value: object) -> object:
+        return int(value) if isinstance(value, str) and value.isdecimal() else value  # some targets hand over texts
 
     @model_validator(mode="after")
     def _possible(self) -> FineTuning:

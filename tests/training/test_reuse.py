@@ -1,0 +1,272 @@
+"""Trained models are found wherever they are, and refused when they are not what was asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import keras
+import numpy as np
+import pytest
+
+from millrace.components.train.spec import train
+from millrace.errors import ConfigError, DataError
+from millrace.runtime.schemas import ModelCard
+from millrace.specs import Distribution, Model, Records
+from millrace.training.options.images import Pixels
+from millrace.training.options.models import Application, Mlp
+from millrace.training.options.reuse import FineTuning, Teacher
+from millrace.training.parameters import TrainInputs, TrainParameters
+from millrace.training.refusals import refuse
+from millrace.training.reuse import find, find_all, load, with_inputs
+from tests.conftest import Bucket
+from tests.training.reuse_data import SCHEMA, context_in, loaded, packed, write_model
+
+layers = keras.layers
+ARN = "arn:aws:sagemaker:us-east-1:123456789012:model-package/flowers/1"
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def chain(*stack: Any, shape: tuple[int, ...] = (8, 8, 1)) -> Any:
+    return keras.Sequential([keras.Input(shape), layers.Flatten(), *stack])
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "model")
+
+
+@pytest.fixture(scope="module")
+def archive(artifact: Path) -> Path:
+    return packed(artifact, artifact.with_name("model.tar.gz"))
+
+
+class TestFinding:
+    @pytest.mark.parametrize(
+        "named",
+        [
+            lambda folder: str(folder),
+            lambda folder: str(folder / "model.keras"),
+            lambda folder: str(folder.with_name("model.tar.gz")),
+            lambda folder: (folder / "model.keras").as_uri(),
+        ],
+    )
+    def test_here(self, tmp_path: Path, artifact: Path, archive: Path, named: Callable[[Path], str]) -> None:
+        model = named(artifact)
+        file = archive if model.endswith(".gz") else artifact / "model.keras"
+        found = find(model, digest(file), context_in(tmp_path), title="a model")
+        assert found.digest == digest(artifact / "model.keras")
+        assert found.card is not None
+        weights = load(found, SCHEMA, same_classes=True).get_weights()
+        expected = loaded(artifact).get_weights()
+        assert all(np.array_equal(one, other) for one, other in zip(weights, expected, strict=True))
+
+    @pytest.mark.parametrize("key", ["a/model", "a/model/model.keras", "b/model.tar.gz"])
+    def test_in_s3(self, tmp_path: Path, s3: Bucket, artifact: Path, archive: Path, key: str) -> None:
+        s3.upload(artifact, "a/model")
+        s3.put("b/model.tar.gz", archive.read_bytes())
+        file = archive if key.endswith(".gz") else artifact / "model.keras"
+        found = find(s3.uri(key), digest(file), context_in(tmp_path), title="a model")
+        assert found.digest == digest(artifact / "model.keras")
+        assert (found.card is None) == key.endswith(".keras")
+        with pytest.raises(DataError, match=r"a model: .* has SHA-256 \w+, asked for is 0000"):
+            find(s3.uri(key), "0" * 64, context_in(tmp_path), title="a model")
+        with pytest.raises(DataError, match="no such object"):
+            find(s3.uri("nowhere.keras"), "0" * 64, context_in(tmp_path), title="a model")
+
+    def test_in_the_registry(self, tmp_path: Path, s3: Bucket, artifact: Path, archive: Path) -> None:
+        registry: Any = boto3.client("sagemaker")
+        registry.create_model_package_group(ModelPackageGroupName="flowers")
+        container = {"Image": "image", "ModelDataUrl": s3.put("b/model.tar.gz", archive.read_bytes())}
+        arn = registry.create_model_package(
+            ModelPackageGroupName="flowers",
+            InferenceSpecification={
+                "Containers": [container],
+                "SupportedContentTypes": ["image/png"],
+                "SupportedResponseMIMETypes": ["application/json"],
+            },
+        )["ModelPackageArn"]
+        found = find(arn, digest(archive), context_in(tmp_path), title="a model")
+        assert found.digest == digest(artifact / "model.keras")
+        with pytest.raises(DataError, match="can't be described"):
+            find(f"{arn}23", digest(archive), context_in(tmp_path), title="a model")
+
+    def test_of_an_earlier_run(self, tmp_path: Path, artifact: Path) -> None:
+        outputs = {"model": {"path": artifact.name, "digest": "", "bytes": 0}}
+        tasks = {"train": {"directory": str(artifact.parent), "outputs": outputs}, "plan": {"outputs": {}}}
+        record = tmp_path / "runs" / "run-7" / "run.json"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"id": "run-7", "tasks": tasks}))
+        context = context_in(tmp_path / "tasks" / "train" / "0123")
+        assert find("run:run-7/train", None, context, title="a model").file == artifact / "model.keras"
+        with pytest.raises(DataError, match="no model of a task 'plan'; it has models of: train"):
+            find("run:run-7/plan", None, context, title="a model")
+        with pytest.raises(DataError, match="no run of that id"):
+            find("run:run-8/train", None, context, title="a model")
+
+    def test_roles(self, tmp_path: Path, artifact: Path) -> None:
+        inputs = TrainInputs(records=Records(), base=Model(location=artifact))
+        parameters = with_inputs(TrainParameters(teacher=Teacher(model=str(artifact))), inputs)
+        assert parameters.fine_tuning == FineTuning()
+        sources = find_all(parameters, inputs, context_in(tmp_path))
+        assert sources.digests == dict.fromkeys(("base", "teacher"), digest(artifact / "model.keras"))
+        plain = TrainInputs(records=Records())
+        assert find_all(with_inputs(TrainParameters(), plain), plain, context_in(tmp_path)).digests == {}
+
+
+class TestRefusals:
+    def find(self, tmp_path: Path, place: Path) -> None:
+        find(str(place), None, context_in(tmp_path), title="a model")
+
+    def write(self, path: Path, **files: str) -> Path:
+        names = {"config": "config.json", "metadata": "metadata.json", "weights": "model.weights.h5"}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in files.items():
+                archive.writestr(names[name], content)
+        return path
+
+    def test_what_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="a model: there is nothing at"):
+            self.find(tmp_path, tmp_path / "nowhere")
+        with pytest.raises(DataError, match=r"a model: there is no model\.keras in"):
+            self.find(tmp_path, tmp_path)
+
+    def test_quantized_models(self, tmp_path: Path) -> None:
+        folder = tmp_path / "small"
+        folder.mkdir()
+        (folder / "model.tflite").write_bytes(b"")
+        for place in (folder, packed(folder, tmp_path / "small.tar.gz")):
+            with pytest.raises(DataError, match="a quantized model, which can't be trained: take the model that was"):
+                self.find(tmp_path, place)
+
+    def test_several_models_in_an_archive(self, tmp_path: Path, artifact: Path) -> None:
+        for name in ("one", "two"):
+            (tmp_path / "models" / name).mkdir(parents=True)
+            (tmp_path / "models" / name / "model.keras").write_bytes((artifact / "model.keras").read_bytes())
+        with pytest.raises(DataError, match=r"2 models: one/model\.keras, two/model\.keras; needed: one"):
+            self.find(tmp_path, packed(tmp_path / "models", tmp_path / "models.tar.gz"))
+
+    def test_files_of_other_kinds(self, tmp_path: Path) -> None:
+        chain(layers.Dense(3, activation="softmax")).save(tmp_path / "old.h5")
+        with pytest.raises(DataError, match=r"is no Keras model: old\.h5: .*needed: a \.keras file"):
+            self.find(tmp_path, tmp_path / "old.h5")
+        with pytest.raises(DataError, match=r"is no Keras model: model\.keras holds config\.json"):
+            self.find(tmp_path, self.write(tmp_path / "model.keras", config="{}"))
+
+    def test_files_that_grow(self, tmp_path: Path) -> None:
+        bomb = self.write(tmp_path / "model.keras", config=" " * (65 * 2**20), metadata="{}", weights="")
+        assert bomb.stat().st_size < 2**17
+        with pytest.raises(DataError, match="which is too much"):
+            self.find(tmp_path, bomb)
+
+    def test_code(self, tmp_path: Path) -> None:
+        chain(layers.Lambda(lambda x: x), layers.Dense(3)).save(tmp_path / "lambda.keras")
+        with pytest.raises(DataError, match="has a Lambda layer, whose code is not run"):
+            self.find(tmp_path, tmp_path / "lambda.keras")
+        config = json.dumps({"module": "os", "class_name": "system", "config": {}})
+        with pytest.raises(DataError, match=r"needs code of its own, os\.system"):
+            self.find(tmp_path, self.write(tmp_path / "model.keras", config=config, metadata="{}", weights=""))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"height": 9}, r"takes images of 8 x 8 .*the records are 9 x 8"),
+            ({"channels": 3}, "with 1 channel, the records are 8 x 8 pixels with 3"),
+            ({"classes": ("east", "north")}, "different classes: 'west' only in the model"),
+            ({"classes": ("west", "north", "east")}, "the same names in another order"),
+        ],
+    )
+    def test_other_records(self, tmp_path: Path, artifact: Path, change: dict[str, Any], message: str) -> None:
+        found = find(str(artifact), None, context_in(tmp_path), title="a model")
+        with pytest.raises(DataError, match=message):
+            load(found, SCHEMA.model_copy(update=change), same_classes=True)
+
+    @pytest.mark.parametrize(
+        ("model", "message"),
+        [
+            (lambda: chain(layers.Dense(4, activation="softmax")), r"answers with \(4,\) numbers, .* 3 classes"),
+            (lambda: chain(layers.Dense(3), shape=(8, 9, 1)), r"takes records of shape \(8, 9, 1\), .*\(8, 8, 1\)"),
+        ],
+    )
+    def test_models_without_a_card(self, tmp_path: Path, model: Callable[[], Any], message: str) -> None:
+        model().save(tmp_path / "foreign.keras")
+        found = find(str(tmp_path / "foreign.keras"), None, context_in(tmp_path), title="a model")
+        with pytest.raises(DataError, match=message):
+            load(found, SCHEMA, same_classes=True)
+
+    def test_cards_of_other_formats(self, tmp_path: Path, artifact: Path) -> None:
+        folder = write_model(tmp_path / "model")
+        card = ModelCard.model_validate_json((folder / "model.json").read_bytes())
+        (folder / "model.json").write_text(card.model_copy(update={"format": "litert"}).model_dump_json())
+        (folder / "model.tflite").write_bytes(b"")
+        with pytest.raises(DataError, match="quantized"):
+            self.find(tmp_path, folder)
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"model": "s3://bucket/model.keras"},
+            {"model": "gs://bucket/model"},
+            {"model": ARN},
+            {"model": "arn:aws:s3:::bucket/model.keras", "sha256": "0" * 64},
+            {"model": "https://example.com/model.keras", "sha256": "0" * 64},
+            {"model": "run:seven"},
+            {"sha256": "0" * 64},
+        ],
+    )
+    def test_places(self, wrong: dict[str, Any]) -> None:
+        for kind in (FineTuning, Teacher):
+            with pytest.raises(ValueError, match="model"):
+                kind.model_validate(wrong)
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"fine_tuning": {"layer_decay": 0.5, "multipliers": {"a": 1}}}, "leave one of them out"),
+            ({"fine_tuning": {"model": "m", "frozen_epochs": 3}, "epochs": 3}, "leaves no epoch of 3"),
+            (
+                {"fine_tuning": {}, "model": {"kind": "application", "weights": "w.h5", "trainable": False}},
+                "unfreeze=0 does",
+            ),
+        ],
+    )
+    def test_contradictions(self, given: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            TrainParameters.model_validate(given)
+
+    def test_numbers_as_text(self) -> None:
+        assert FineTuning.model_validate({"unfreeze": "3"}).unfreeze == 3
+        assert FineTuning.model_validate({"unfreeze": "block_3"}).unfreeze == "block_3"
+
+    @pytest.mark.parametrize(
+        ("parameters", "inputs", "message"),
+        [
+            (TrainParameters(fine_tuning=FineTuning(model="m")), ["base"], "the input 'base' is a model, too"),
+            (TrainParameters(teacher=Teacher(model="m")), ["teacher"], "the input 'teacher' is a model, too"),
+            (TrainParameters(teacher=Teacher()), [], r"teacher\.model is missing"),
+            (TrainParameters(fine_tuning=FineTuning()), [], r"nothing to start from: model\.kind=cnn has random"),
+            (TrainParameters(fine_tuning=FineTuning(), model=Application()), [], "nothing to start from"),
+            (TrainParameters(fine_tuning=FineTuning(head="keep"), model=Application(weights="w.h5")), [], "head=keep"),
+            (TrainParameters(model=Mlp()), ["base"], "model is set, but training starts from a trained model"),
+            (TrainParameters(pixels=Pixels(rescale=1)), ["base"], "pixels is set"),
+            (TrainParameters(teacher=Teacher(model="run:7/train")), [], "only the local runner knows earlier runs"),
+        ],
+    )
+    def test_are_refused_while_compiling(self, parameters: TrainParameters, inputs: list[str], message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            refuse(parameters.model_dump(mode="json"), [*inputs, "records"], Distribution())
+
+    def test_ports_are_optional(self) -> None:
+        ports = {port.name: port.optional for port in train.spec.inputs}
+        assert ports["base"]
+        assert ports["teacher"]
