@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +80,18 @@ def load_bert(model: Any, choice: Bert, records: TextRecords, scratch: Path) -> 
     found = hashlib.sha256(content).hexdigest()
     if choice.sha256 not in (None, found):
         raise DataError(f"model.weights={choice.weights} has SHA-256 {found}, model.sha256 asks for {choice.sha256}")
-    path = scratch / _WEIGHTS
-    path.write_bytes(content)
     backbone = _backbone(choice, records.vocabulary_size)
-    try:
-        backbone.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise DataError(
-            f"model.weights={choice.weights} does not fit a BertBackbone of {_shown(choice)} and a vocabulary of "
-            f"{records.vocabulary_size}: {reason}"
-        ) from error
-    finally:
-        path.unlink()
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        path = Path(folder) / _WEIGHTS
+        path.write_bytes(content)
+        try:
+            backbone.load_weights(path)
+        except (ValueError, OSError, KeyError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise DataError(
+                f"model.weights={choice.weights} does not fit a BertBackbone of {_shown(choice)} and a vocabulary of "
+                f"{records.vocabulary_size}: {reason}"
+            ) from error
     _copy(backbone, model.get_layer(_BACKBONE))
 
 
