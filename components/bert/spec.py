@@ -46,7 +46,7 @@ class BertParameters(Parameters):
     use_xla: bool = Field(default=False)
     """Compile the step with XLA. Two runs then need not end with the same bits."""
     use_amp: bool = Field(default=False)
-    """Mixed precision: float16 with loss scaling on a GPU, bfloat16 on processors."""
+    """Mixed precision, of `amp_dtype`."""
     max_seq_length: int | None = Field(default=None, ge=3, le=8192)
     """Most tokens of a text. `tokenize` has cut the texts already: another length than the records' is refused. None
     takes the records'."""
@@ -75,6 +75,10 @@ class BertParameters(Parameters):
     """Gradients are scaled down to this global norm when they exceed it."""
     gradient_accumulation_steps: int = Field(default=1, ge=1, le=65_536)
     """The weights change once in so many steps."""
+    amp_dtype: Literal["auto", "float16", "bfloat16"] = Field(default="auto")
+    """Type of the activations with `use_amp`. auto: float16 with loss scaling on a GPU, bfloat16 on processors."""
+    gradient_compression: Literal["none", "fp16"] = Field(default="none")
+    """How gradients travel between ranks, as in `train`."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of each target spread over all classes."""
     class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = Field(default="none")
@@ -99,6 +103,8 @@ class BertParameters(Parameters):
     """Large layers in parts on several ranks, as in `train`: the vocabulary's embedding, for one."""
     elastic: Elastic | None = Field(default=None)
     """Go on when ranks or hosts are lost, as in `train`."""
+    profile: bool = Field(default=False)
+    """Show where the time of the epochs goes, as in `train`."""
     peer_seconds: float = Field(default=600.0, ge=1, le=86_400)
     """How long a host waits for another that does not answer."""
     seed: int = Field(default=0, ge=0, lt=2**31)

@@ -127,6 +127,8 @@ def _check_elastic(parameters: TrainParameters, elastic: Elastic, ranks: int) ->
             f"elastic.min_workers={elastic.min_workers}, with {ranks} rank{'s' if ranks > 1 else ''} (hosts times "
             "processes) none can be lost: have more of them, or leave elastic out"
         )
+    if parameters.checkpoint_steps is None:
+        raise ConfigError("elastic goes on from checkpoints, but checkpoint_steps=null writes none: set it to a number")
     if parameters.strategy not in ("auto", "horovod"):
         raise UnsupportedError(f"elastic: strategy={parameters.strategy} can't lose a host: use strategy=horovod")
     if parameters.parallel.tensor > 1:
