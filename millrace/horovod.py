@@ -85,8 +85,8 @@ def distribute(model: Any, ranks: Ranks, *, compression: Compression = "none", n
     """
     if model.optimizer is None:
         raise ConfigError("distribute: the model has no optimizer yet: call model.compile(optimizer=...) before")
-    optimizer = model.optimizer
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+    optimizer: Any = model.optimizer
+    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
         finite = optimizer.check_finite
 
         def all_finite(gradients: Sequence[Any]) -> Any:
@@ -141,7 +141,7 @@ class Broadcast(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
         Raises:
             DataError: On all ranks, when they take different numbers of steps, and would wait for each other forever.
         """
-        steps = self.ranks.joined(tf.constant([self.params.get("steps") or 0]), "steps").numpy()
+        steps = self.ranks.joined(tf.constant([(self.params or {}).get("steps") or 0]), "steps").numpy()
         if len(set(steps)) > 1:
             raise DataError(
                 f"the ranks take {', '.join(map(str, steps))} steps an epoch, but each step needs all: set "
@@ -197,7 +197,8 @@ class WarmUp(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Set the learning rate of this step."""
-        done = int(self.model.optimizer.iterations)
+        optimizer: Any = self.model and self.model.optimizer
+        done = int(optimizer.iterations)
         if done <= self.steps:
             risen = done / max(1, self.steps)
-            self.model.optimizer.learning_rate = self.learning_rate * (1 + (self.ranks.count - 1) * risen)
+            optimizer.learning_rate = self.learning_rate * (1 + (self.ranks.count - 1) * risen)

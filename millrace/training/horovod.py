@@ -34,7 +34,7 @@ class HorovodRanks(Ranks):
     def total(self, tensors: Sequence[Any], name: str = "total") -> list[Any]:
         """Sums over all ranks, to the same bits on each: one group for each dtype."""
         given = [tf.convert_to_tensor(tensor) for tensor in tensors]
-        sums = [tf.cast(tensor, _WIDER.get(tensor.dtype, tensor.dtype)) for tensor in given]
+        sums: list[Any] = [tf.cast(tensor, _WIDER.get(tensor.dtype, tensor.dtype)) for tensor in given]
         for dtype in dict.fromkeys(tensor.dtype for tensor in sums):
             places = [place for place, tensor in enumerate(sums) if tensor.dtype == dtype]
             group = hvd.grouped_allreduce(

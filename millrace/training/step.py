@@ -101,7 +101,7 @@ class _Held:
     def __init__(self, model: Any) -> None:
         self._gradients = [_zeros(weight) for weight in model.trainable_weights]
         self._figures = [_zeros(variable) for variable in model.metrics_variables]
-        self._steps = tf.Variable(0.0, trainable=False)
+        self._steps = tf.Variable(tf.constant(0.0), trainable=False)
 
     def add(self, gradients: list[Any], figures: list[Any]) -> None:
         for held, new in self._pairs(gradients, figures):

@@ -44,6 +44,7 @@ SAME = TrainParameters(
     epochs=4,
     batch_size=15,
     test_steps=2,
+    strategy="multiworker",
     peer_seconds=60,
 )
 
@@ -181,6 +182,7 @@ RANDOM = TrainParameters(
     early_stopping=EarlyStopping(patience=30),
     batch_size=16,
     checkpoint_steps=3,
+    strategy="multiworker",
     peer_seconds=60,
 )
 
@@ -266,8 +268,7 @@ class TestFailing:
         ("change", "hosts", "message"),
         [
             ({"strategy": "single"}, Hosts(names=("a", "b")), "strategy=single, but 2 hosts are there"),
-            ({}, Hosts(names=("a", "b"), processes=2), r"2 processes a host .* use Distribution\(processes=1\)"),
-            ({"xla": True, "deterministic": False}, Hosts(names=("a", "b")), "xla=true works on one host only"),
+            ({}, Hosts(names=("a", "b"), processes=2), r"one process a host.* use strategy=horovod"),
             ({"batch_size": 1}, Hosts(names=("a", "b")), "choose 2 or more"),
         ],
     )

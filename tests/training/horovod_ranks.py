@@ -11,7 +11,7 @@ from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
 from horovod.runner.http.http_server import RendezvousServer
 
 
-def run_ranks(module: str, folder: Path, count: int = 2, seconds: float = 240) -> None:
+def run_ranks(module: str, folder: Path, count: int = 2, seconds: float = 900) -> None:
     """Run `python -m module folder` as all ranks, and wait until they are done; their output is in `rank-N.txt`."""
     folder.mkdir(parents=True, exist_ok=True)
     server = RendezvousServer(0)

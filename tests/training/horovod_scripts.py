@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -122,7 +123,7 @@ def run_all(ranks: Ranks, folder: Path) -> None:
     for case in SCRIPTS:
         model, history = script(case, ranks)
         np.savez(folder / f"{case}.npz", *variables(model))
-        np.savez(folder / f"{case}-history.npz", **history)
+        (folder / f"{case}.json").write_text(json.dumps(history))
     _go_on(ranks, folder)
     _warm_up(ranks)
     _refuse(ranks)

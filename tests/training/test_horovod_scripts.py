@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -33,18 +34,16 @@ assert type(model.optimizer) is keras.optimizers.Adam and int(model.optimizer.it
 def test_as_one_process(two_ranks: Path, case: str) -> None:
     model, history = script(case, Alone())
     *_, tolerance = SCRIPTS[case]
-    with np.load(two_ranks / "rank-0" / "scripts" / f"{case}.npz") as found:
-        for mine, yours in zip(found.values(), variables(model), strict=True):
+    with np.load(two_ranks / "rank-0" / "scripts" / f"{case}.npz") as saved:
+        for mine, yours in zip(saved.values(), variables(model), strict=True):
             assert np.allclose(mine, yours, rtol=0, atol=tolerance)
-    with np.load(two_ranks / "rank-0" / "scripts" / f"{case}-history.npz") as found:
-        assert dict(found) == {
-            name: pytest.approx(values, abs=tolerance, nan_ok=True) for name, values in history.items()
-        }
+    found = json.loads((two_ranks / "rank-0" / "scripts" / f"{case}.json").read_text())
+    assert found == {name: pytest.approx(values, abs=tolerance, nan_ok=True) for name, values in history.items()}
 
 
 @pytest.mark.parametrize("case", SCRIPTS)
 def test_the_same_on_both_ranks(two_ranks: Path, case: str) -> None:
-    for file in (f"{case}.npz", f"{case}-history.npz"):
+    for file in (f"{case}.npz", f"{case}.json"):
         first, second = (two_ranks / f"rank-{index}" / "scripts" / file for index in range(2))
         assert first.read_bytes() == second.read_bytes()
 
