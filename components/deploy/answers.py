@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from millrace.components.deploy import text_payloads
 from millrace.components.deploy.payloads import INPUT, OUTPUTS, InferRequest
 from millrace.runtime.answers import Probabilities, predictions
-from millrace.runtime.schemas import ModelCard
+from millrace.runtime.schemas import ImageRecords, ModelCard, TextRecords
 
 __all__ = ["Probabilities", "csv_rows", "infer_response", "metadata", "npy", "predictions"]
 
 
 def csv_rows(probabilities: Probabilities, classes: tuple[str, ...]) -> bytes:
-    """One row an image: the label, then the probabilities of all classes in their order."""
+    """One row an instance: the label, then the probabilities of all classes in their order."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for one in predictions(probabilities, classes):
@@ -40,22 +41,38 @@ def metadata(name: str, version: str, card: ModelCard, revision: str = "") -> di
         "name": name,
         "versions": [version],
         "platform": {"keras": "tensorflow_savedmodel", "litert": "litert_tflite"}[card.format],
-        "inputs": [
-            {
-                "name": INPUT,
-                "datatype": "UINT8",
-                "shape": [-1, schema.height, schema.width, schema.channels],
-                "parameters": {"encoded": "or BYTES [-1]: encoded images of any size in base64"},
-            }
-        ],
+        "inputs": [_input(schema)],
         "outputs": [{"name": output, "datatype": shapes[output][0], "shape": shapes[output][1]} for output in OUTPUTS],
         "parameters": {
             "architecture": card.name,
             "quantization": card.quantization,
-            "resize": schema.resize,
+            **_treatment(schema),
             "classes": list(schema.classes),
             **({"revision": revision} if revision else {}),
         },
+    }
+
+
+def _input(schema: ImageRecords | TextRecords) -> dict[str, Any]:
+    if isinstance(schema, TextRecords):
+        return {"name": text_payloads.INPUT, "datatype": "BYTES", "shape": [-1]}
+    return {
+        "name": INPUT,
+        "datatype": "UINT8",
+        "shape": [-1, *schema.shape],
+        "parameters": {"encoded": "or BYTES [-1]: encoded images of any size in base64"},
+    }
+
+
+def _treatment(schema: ImageRecords | TextRecords) -> dict[str, Any]:
+    """How requests become what the model takes."""
+    if isinstance(schema, ImageRecords):
+        return {"resize": schema.resize}
+    return {
+        "max_seq_length": schema.max_seq_length,
+        "lower_case": schema.lower_case,
+        "truncation": schema.truncation,
+        "vocabulary_sha256": schema.vocabulary_sha256,
     }
 
 

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.resources import files
 from typing import TypeVar
 
@@ -23,13 +22,15 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import millrace
-from millrace.components.deploy import answers, payloads
+from millrace.components.deploy import answers
 from millrace.components.deploy.batching import Batcher, ModelError, OverloadedError, Predict
 from millrace.components.deploy.monitoring import Measured, Monitoring
-from millrace.components.deploy.payloads import Expected, Images, PayloadError
+from millrace.components.deploy.payloads import PayloadError
+from millrace.components.deploy.reading import Examples, Reading, reading
 from millrace.runtime.answers import predictions_body
 from millrace.runtime.limits import Limits
 from millrace.runtime.schemas import ModelCard
+from millrace.runtime.texts import Encoder
 
 __all__ = ["VERSION", "create_app"]
 
@@ -54,6 +55,7 @@ class _Service:
     card: ModelCard
     revision: str
     limits: Limits
+    reading: Reading
     batcher: Batcher
     monitoring: Monitoring
     parsers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_PARSERS, "parse"))
@@ -69,6 +71,7 @@ def create_app(
     limits: Limits = Limits(),
     failed: Callable[[Exception], None] = lambda error: None,
     revision: str = "",
+    encode: Encoder | None = None,
 ) -> Starlette:
     """The ASGI application that serves one model.
 
@@ -79,10 +82,11 @@ def create_app(
         limits: What requests are accepted.
         failed: Is told, in the model's thread, when the model can't be loaded.
         revision: Which of an endpoint's revisions this is; told in the model's metadata.
+        encode: Makes tokens of texts; needed for a model of texts.
     """
     monitoring = Monitoring()
     batcher = Batcher(load, limits, monitoring.batch)
-    service = _Service(name, card, revision, limits, batcher, monitoring)
+    service = _Service(name, card, revision, limits, reading(card, limits, encode), batcher, monitoring)
     monitoring.watch(lambda: batcher.waiting, lambda: batcher.ready)
 
     @asynccontextmanager
@@ -133,7 +137,12 @@ async def _page(request: Request) -> Response:
     source = files("millrace.components.deploy").joinpath("page.html").read_text(encoding="utf-8")
     page = Environment(autoescape=True).from_string(source)
     return HTMLResponse(
-        page.render(name=service.name, card=service.card, url=str(request.base_url).rstrip("/")),
+        page.render(
+            name=service.name,
+            card=service.card,
+            texts=service.card.records.kind == "text",
+            url=str(request.base_url).rstrip("/"),
+        ),
         headers={
             "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
             "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'",
@@ -164,12 +173,7 @@ async def _invocations(request: Request) -> Response:
     service = _service(request)
     kind = _content_type(request)
     accept = _accepted(request)
-    readers: dict[str, Callable[[bytes, Expected], Images]] = {
-        _JSON: partial(payloads.from_instances, bare=True),
-        _CSV: payloads.from_csv,
-        _NPY: payloads.from_npy,
-        "image/*": payloads.from_image,
-    }
+    readers = service.reading.kinds
     is_image = kind.startswith("image/") or kind == "application/x-image"
     reader = readers.get("image/*" if is_image else kind)
     if reader is None:
@@ -204,8 +208,8 @@ async def _v1_predict(request: Request) -> Response:
     # TensorFlow Serving ignores the content type, and its users send what `curl -d` does.
     _need_json(request, allowed=(_JSON, "", "application/x-www-form-urlencoded"))
     async with _within_limits(request):
-        images = await _body(request, payloads.from_instances)
-        probabilities = await _answer(request, images)
+        examples = await _body(request, service.reading.instances)
+        probabilities = await _answer(request, examples)
     return JSONResponse({"predictions": answers.predictions(probabilities, service.card.records.classes)})
 
 
@@ -234,8 +238,8 @@ async def _v2_infer(request: Request) -> Response:
     if "inference-header-content-length" in request.headers:
         raise HTTPException(400, "tensors in binary form are not supported: send their data as JSON")
     async with _within_limits(request):
-        infer, images = await _body(request, payloads.from_infer)
-        probabilities = await _answer(request, images)
+        infer, examples = await _body(request, service.reading.infer)
+        probabilities = await _answer(request, examples)
     classes = service.card.records.classes
     return JSONResponse(answers.infer_response(infer, service.name, VERSION, probabilities, classes))
 
@@ -305,15 +309,15 @@ async def _within_limits(request: Request) -> AsyncIterator[None]:
         raise HTTPException(504, message, headers={"Connection": "close"}) from error
 
 
-async def _body(request: Request, read: Callable[[bytes, Expected], ResultT]) -> ResultT:
+async def _body(request: Request, read: Callable[[bytes, float], ResultT]) -> ResultT:
     """Receive a body and read it, in a thread, so that health checks are answered meanwhile."""
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise HTTPException(415, f"content encoding {encoding[:100]!r}, allowed: identity")
     service = _service(request)
-    expected = Expected(service.card.records, service.limits, time.monotonic() + service.limits.timeout_seconds)
+    end = time.monotonic() + service.limits.timeout_seconds
     async with _received(request) as body:
-        return await asyncio.get_running_loop().run_in_executor(service.parsers, read, body, expected)
+        return await asyncio.get_running_loop().run_in_executor(service.parsers, read, body, end)
 
 
 @asynccontextmanager
@@ -337,9 +341,9 @@ async def _received(request: Request) -> AsyncIterator[bytes]:
         service.held -= len(body)
 
 
-async def _answer(request: Request, images: Images) -> answers.Probabilities:
+async def _answer(request: Request, examples: Examples) -> answers.Probabilities:
     """Ask the model, unless the client goes away meanwhile."""
-    asked = asyncio.ensure_future(_service(request).batcher.predict(images))
+    asked = asyncio.ensure_future(_service(request).batcher.predict(examples))
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({asked, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import statistics
 import time
@@ -19,6 +20,7 @@ from PIL import Image
 
 from millrace.components.deploy.answers import Probabilities
 from millrace.components.deploy.payloads import INPUT, Images
+from millrace.components.deploy.text_payloads import INPUT as TEXT
 from millrace.runtime.limits import Limits
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "TENSORFLOW",
     "Address",
     "Asker",
+    "Protocols",
+    "Questions",
     "accuracy",
     "agreement",
     "latency_ms",
@@ -34,11 +38,15 @@ __all__ = [
     "unready",
 ]
 
-Asker = Callable[[httpx.Client, str, Images], list[tuple[str, list[float]]]]
-"""Asks about images: client, the model's name, images -> the label and the probabilities of each."""
+Questions = NDArray[Any]
+"""What is asked: images, uint8 [N, H, W, C], or texts, objects [N]."""
+
+Asker = Callable[[httpx.Client, str, Questions], list[tuple[str, list[float]]]]
+"""Asks about examples: client, the model's name, examples -> the label and the probabilities of each."""
 
 _TOLERANCE = 1e-4  # other batch sizes change the order of additions
 _JSON_BYTES_A_PIXEL = 5
+_JSON_BYTES_A_CHARACTER = 12  # of one that is written as two escapes
 
 
 def _json(client: httpx.Client, name: str, images: Images) -> list[tuple[str, list[float]]]:
@@ -68,6 +76,10 @@ def _v1(client: httpx.Client, name: str, images: Images) -> list[tuple[str, list
 
 def _v2(client: httpx.Client, name: str, images: Images) -> list[tuple[str, list[float]]]:
     tensor = {"name": INPUT, "shape": list(images.shape), "datatype": "UINT8", "data": images.ravel().tolist()}
+    return _infer(client, name, tensor)
+
+
+def _infer(client: httpx.Client, name: str, tensor: dict[str, Any]) -> list[tuple[str, list[float]]]:
     response = client.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]})
     outputs: dict[str, Any] = {output["name"]: output for output in _checked(response)["outputs"]}
     rows = np.reshape(outputs["probabilities"]["data"], outputs["probabilities"]["shape"]).tolist()
@@ -81,12 +93,53 @@ def _tensorflow(client: httpx.Client, name: str, images: Images) -> list[tuple[s
     return [(answer["labels"], answer["probabilities"]) for answer in answers]
 
 
-PROTOCOLS: Mapping[str, Asker] = {"npy": _npy, "json": _json, "csv": _csv, "image": _image, "v1": _v1, "v2": _v2}
-"""Those of our own server, the cheapest first."""
-SAGEMAKER: Mapping[str, Asker] = {"npy": _npy, "json": _json, "csv": _csv, "image": _image}
+def _json_texts(client: httpx.Client, name: str, texts: Questions) -> list[tuple[str, list[float]]]:
+    return _predictions(client.post("/invocations", json={"instances": texts.tolist()}))
+
+
+def _csv_texts(client: httpx.Client, name: str, texts: Questions) -> list[tuple[str, list[float]]]:
+    stream = io.StringIO()
+    csv.writer(stream, quoting=csv.QUOTE_ALL).writerows([text] for text in texts)
+    return _predictions(client.post("/invocations", content=stream.getvalue(), headers=_content("text/csv")))
+
+
+def _plain_texts(client: httpx.Client, name: str, texts: Questions) -> list[tuple[str, list[float]]]:
+    asked = (client.post("/invocations", content=text.encode(), headers=_content("text/plain")) for text in texts)
+    return [answer for response in asked for answer in _predictions(response)]
+
+
+def _v1_texts(client: httpx.Client, name: str, texts: Questions) -> list[tuple[str, list[float]]]:
+    instances = [{TEXT: text} for text in texts]
+    return _predictions(client.post(f"/v1/models/{name}:predict", json={"instances": instances}))
+
+
+def _v2_texts(client: httpx.Client, name: str, texts: Questions) -> list[tuple[str, list[float]]]:
+    return _infer(client, name, {"name": TEXT, "shape": [len(texts)], "datatype": "BYTES", "data": texts.tolist()})
+
+
+class Protocols(NamedTuple):
+    """What an endpoint can be asked by, the cheapest first."""
+
+    images: Mapping[str, Asker]
+    texts: Mapping[str, Asker]
+
+    def about(self, questions: Questions) -> Mapping[str, Asker]:
+        """Those for questions of this kind."""
+        return self.texts if questions.dtype.kind == "O" else self.images
+
+
+PROTOCOLS = Protocols(
+    images={"npy": _npy, "json": _json, "csv": _csv, "image": _image, "v1": _v1, "v2": _v2},
+    texts={"json": _json_texts, "csv": _csv_texts, "text": _plain_texts, "v1": _v1_texts, "v2": _v2_texts},
+)
+"""Those of our own server."""
+SAGEMAKER = Protocols(
+    images={"npy": _npy, "json": _json, "csv": _csv, "image": _image},
+    texts={"json": _json_texts, "csv": _csv_texts, "text": _plain_texts},
+)
 """Those that an endpoint of SageMaker hands on: all by `/invocations`."""
-TENSORFLOW: Mapping[str, Asker] = {"tensorflow": _tensorflow}
-"""Those of TensorFlow Serving."""
+TENSORFLOW = Protocols(images={"tensorflow": _tensorflow}, texts={})
+"""Those of TensorFlow Serving, which can't cut texts into tokens."""
 
 
 class Address(NamedTuple):
@@ -97,19 +150,19 @@ class Address(NamedTuple):
     """The model's name."""
     host: str = ""
     """Host header, for gateways that serve several endpoints; empty takes that of the URL."""
-    protocols: Mapping[str, Asker] = PROTOCOLS
+    protocols: Protocols = PROTOCOLS
     transport: httpx.BaseTransport | None = None
     """What carries the requests; None is HTTP to the URL."""
 
 
 def agreement(
-    address: Address, images: Images, own: Probabilities, classes: tuple[str, ...], limits: Limits
+    address: Address, questions: Questions, own: Probabilities, classes: tuple[str, ...], limits: Limits
 ) -> dict[str, float]:
     """For each protocol the share of answers that equal the model's own.
 
     Args:
         address: Where the endpoint answers.
-        images: What to ask, uint8 [N, H, W, C].
+        questions: What to ask.
         own: The model's own probabilities, float32 [N, classes].
         classes: Class names by index.
         limits: Limits of the endpoint, for the size of requests.
@@ -119,46 +172,48 @@ def agreement(
     """
     shares = {}
     with _client(address, limits) as client:
-        for protocol, ask in address.protocols.items():
-            given = _in_parts(partial(ask, client, address.name), images, limits)
+        for protocol, ask in address.protocols.about(questions).items():
+            given = _in_parts(partial(ask, client, address.name), questions, limits)
             equal = [_equal(answer, expected, classes) for answer, expected in zip(given, own, strict=True)]
             shares[protocol] = sum(equal) / len(equal)
     return shares
 
 
-def accuracy(address: Address, images: Images, labels: NDArray[Any], classes: tuple[str, ...], limits: Limits) -> float:
-    """The share of images for which the endpoint gives the right label.
+def accuracy(
+    address: Address, questions: Questions, labels: NDArray[Any], classes: tuple[str, ...], limits: Limits
+) -> float:
+    """The share of questions for which the endpoint gives the right label.
 
     Raises:
         httpx.HTTPError: When a request fails or is refused.
     """
     with _client(address, limits) as client:
-        given = _in_parts(partial(_quick(address), client, address.name), images, limits)
+        given = _in_parts(partial(_quick(address, questions), client, address.name), questions, limits)
     right = [label == classes[int(index)] for (label, _), index in zip(given, labels, strict=True)]
     return sum(right) / len(right)
 
 
-def latency_ms(address: Address, images: Images, limits: Limits) -> float:
-    """Median time of requests with one image each, in milliseconds."""
-    ask = _quick(address)
+def latency_ms(address: Address, questions: Questions, limits: Limits) -> float:
+    """Median time of requests with one question each, in milliseconds."""
+    ask = _quick(address, questions)
     with _client(address, limits) as client:
         seconds = [
-            _timed(partial(ask, client, address.name, images[index : index + 1])) for index in range(len(images))
+            _timed(partial(ask, client, address.name, questions[index : index + 1])) for index in range(len(questions))
         ]
     return statistics.median(seconds) * 1000
 
 
 def requests_per_second(
-    address: Address, images: Images, limits: Limits, *, clients: int = 8, seconds: float = 1.0
+    address: Address, questions: Questions, limits: Limits, *, clients: int = 8, seconds: float = 1.0
 ) -> float:
-    """Requests with one image each that are answered in a second to several clients at once."""
-    one = _quick(address)
+    """Requests with one question each that are answered in a second to several clients at once."""
+    one = _quick(address, questions)
 
     def ask(offset: int, client: httpx.Client) -> int:
         done = 0
         while not done or time.perf_counter() < deadline:
-            index = (offset + done) % len(images)
-            one(client, address.name, images[index : index + 1])
+            index = (offset + done) % len(questions)
+            one(client, address.name, questions[index : index + 1])
             done += 1
         return done
 
@@ -187,16 +242,23 @@ def unready(address: Address, revision: str, limits: Limits) -> str:
     return "" if told == revision else f"it still answers as revision {told}, not {revision}"
 
 
-def _quick(address: Address) -> Asker:
-    return next(iter(address.protocols.values()))
+def _quick(address: Address, questions: Questions) -> Asker:
+    return next(iter(address.protocols.about(questions).values()))
 
 
 def _in_parts(
-    ask: Callable[[Images], list[tuple[str, list[float]]]], images: Images, limits: Limits
+    ask: Callable[[Questions], list[tuple[str, list[float]]]], questions: Questions, limits: Limits
 ) -> list[tuple[str, list[float]]]:
-    """Answers about any number of images, in requests that the endpoint accepts."""
-    step = max(1, min(limits.max_instances, limits.max_body // (images[0].size * _JSON_BYTES_A_PIXEL)))
-    return [one for start in range(0, len(images), step) for one in ask(images[start : start + step])]
+    """Answers about any number of questions, in requests that the endpoint accepts."""
+    step = max(1, min(limits.max_instances, limits.max_body // _json_bytes(questions)))
+    return [one for start in range(0, len(questions), step) for one in ask(questions[start : start + step])]
+
+
+def _json_bytes(questions: Questions) -> int:
+    """Of the largest question, at most."""
+    if questions.dtype.kind == "O":
+        return max(len(text) for text in questions) * _JSON_BYTES_A_CHARACTER + 50
+    return int(questions[0].size) * _JSON_BYTES_A_PIXEL
 
 
 def _client(address: Address, limits: Limits) -> httpx.Client:

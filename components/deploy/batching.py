@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,14 @@ from millrace.runtime.limits import Limits
 
 __all__ = ["Batcher", "ModelError", "OverloadedError", "Predict"]
 
-Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Images, uint8 [N, H, W, C], to probabilities, float32 [N, classes]."""
+Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
+"""Examples, [N, *shape] of the model's records, to probabilities, float32 [N, classes]."""
 
 logger = logging.getLogger("millrace.deploy")
 
 
 class OverloadedError(Exception):
-    """More images wait than are allowed."""
+    """More instances wait than are allowed."""
 
 
 class ModelError(Exception):
@@ -34,7 +35,7 @@ class ModelError(Exception):
 
 @dataclass(eq=False)
 class _Item:
-    images: NDArray[np.uint8]
+    examples: NDArray[Any]
     answer: Future[NDArray[np.float32]] = field(default_factory=Future)
 
 
@@ -43,7 +44,7 @@ class Batcher:
 
     Args:
         load: Loads the model; called in the thread that will use it, so that `start` returns at once.
-        limits: Batch size, delay and the number of images that may wait.
+        limits: Batch size, delay and the number of examples that may wait.
         observe: Is told the size of each batch.
     """
 
@@ -70,26 +71,26 @@ class Batcher:
         self._queue.put(None)
         self._thread.join(timeout)
 
-    async def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities, float32 [N, classes], of images, uint8 [N, H, W, C] with N >= 1.
+    async def predict(self, examples: NDArray[Any]) -> NDArray[np.float32]:
+        """Probabilities, float32 [N, classes], of examples, [N, *shape] with N >= 1.
 
-        When the caller is cancelled, its images are dropped unless the model has begun with them.
+        When the caller is cancelled, its examples are dropped unless the model has begun with them.
 
         Raises:
-            OverloadedError: When too many images wait already.
+            OverloadedError: When too many examples wait already.
             ModelError: When the model fails.
         """
-        if self.waiting + len(images) > self._limits.max_queue:
-            raise OverloadedError(f"{self.waiting} images wait for the model, the limit is {self._limits.max_queue}")
+        if self.waiting + len(examples) > self._limits.max_queue:
+            raise OverloadedError(f"{self.waiting} instances wait for the model, the limit is {self._limits.max_queue}")
         size = self._limits.max_batch_size
-        items = [_Item(images[start : start + size]) for start in range(0, len(images), size)]
-        self.waiting += len(images)
+        items = [_Item(examples[start : start + size]) for start in range(0, len(examples), size)]
+        self.waiting += len(examples)
         try:
             for item in items:
                 self._queue.put(item)
             answers = await asyncio.gather(*(asyncio.wrap_future(item.answer) for item in items))
         finally:
-            self.waiting -= len(images)
+            self.waiting -= len(examples)
         return np.concatenate(answers)
 
     def _work(self) -> None:
@@ -107,7 +108,7 @@ class Batcher:
 
     def _gather(self, first: _Item) -> tuple[list[_Item], _Item | None]:
         """A batch that begins with `first`, and the item that did not fit any more."""
-        batch, size = [first], len(first.images)
+        batch, size = [first], len(first.examples)
         deadline = time.monotonic() + self._limits.max_delay_ms / 1000
         while size < self._limits.max_batch_size:
             try:
@@ -117,21 +118,21 @@ class Batcher:
             if item is None:
                 self._queue.put(None)  # for the loop outside: this batch comes first
                 break
-            if size + len(item.images) > self._limits.max_batch_size:
+            if size + len(item.examples) > self._limits.max_batch_size:
                 return batch, item
             batch.append(item)
-            size += len(item.images)
+            size += len(item.examples)
         return batch, None
 
     def _answer(self, predict: Predict, batch: list[_Item]) -> None:
         if not batch:
             return
-        images = np.concatenate([item.images for item in batch])
-        self._observe(len(images))
+        examples = np.concatenate([item.examples for item in batch])
+        self._observe(len(examples))
         try:
-            answers = _checked(predict(images), len(images))
+            answers = _checked(predict(examples), len(examples))
         except Exception as error:  # whatever the runtime raises belongs to the requests, not to this thread
-            logger.exception("the model failed on a batch of %d images", len(images))
+            logger.exception("the model failed on a batch of %d instances", len(examples))
             if len(batch) == 1:
                 batch[0].answer.set_exception(ModelError(f"the model failed: {type(error).__name__}"))
                 return
@@ -140,13 +141,13 @@ class Batcher:
             return
         start = 0
         for item in batch:
-            item.answer.set_result(answers[start : start + len(item.images)])
-            start += len(item.images)
+            item.answer.set_result(answers[start : start + len(item.examples)])
+            start += len(item.examples)
 
 
 def _checked(answers: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     if answers.ndim != 2 or len(answers) != count:
-        raise ModelError(f"the model answered {count} images with an array of shape {answers.shape}")
+        raise ModelError(f"the model answered {count} instances with an array of shape {answers.shape}")
     if not np.isfinite(answers).all():
         raise ModelError("the model answered with NaN or infinity")
     return answers

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from millrace.components.deploy.answers import Probabilities
 from millrace.components.deploy.asking import Address, agreement, latency_ms, requests_per_second
-from millrace.components.deploy.payloads import Images
 from millrace.components.deploy.spec import DeployParameters
 from millrace.errors import DataError, TaskFailedError
 from millrace.runtime.datasets import load_arrays
 from millrace.runtime.models import load_predictor
 from millrace.runtime.records import counts
-from millrace.runtime.schemas import Channel
+from millrace.runtime.schemas import Channel, TextRecords
+from millrace.runtime.texts import decode, load_encoder, load_vocabulary, padded
 
 __all__ = ["Questions", "ask", "channel_with_records", "read_questions"]
 
@@ -27,9 +28,10 @@ _TIMED = 50
 class Questions:
     """Real records, and what the model itself answers about them."""
 
-    images: Images
+    examples: NDArray[Any]
+    """Images, uint8 [N, H, W, C], or texts, objects [N]."""
     labels: NDArray[Any]
-    """Index of each image's class."""
+    """Index of each one's class."""
     own: Probabilities
     classes: tuple[str, ...]
 
@@ -47,10 +49,19 @@ def channel_with_records(records: Path) -> Channel:
 
 
 def read_questions(model: Path, records: Path, channel: Channel, limit: int) -> Questions:
-    """Load the first records of a channel, and ask the model itself about them."""
-    images, labels = load_arrays(records, channel, limit=limit)
+    """Load the first records of a channel, and ask the model itself about them.
+
+    Of texts the records have the tokens only: what is asked is what these tell of them.
+    """
+    examples, labels = load_arrays(records, channel, limit=limit)
     predictor = load_predictor(model)
-    return Questions(images, labels, predictor.predict(images), predictor.card.records.classes)
+    schema = predictor.card.records
+    if isinstance(schema, TextRecords):
+        vocabulary, encode = load_vocabulary(model, schema), load_encoder(model, schema)
+        texts = [decode(ids, vocabulary) for ids in examples.tolist()]
+        own = predictor.predict(padded(encode(texts), schema))
+        return Questions(np.array(texts, dtype=object), labels, own, schema.classes)
+    return Questions(examples, labels, predictor.predict(examples), schema.classes)
 
 
 def ask(address: Address, questions: Questions, parameters: DeployParameters) -> dict[str, float]:
@@ -60,9 +71,9 @@ def ask(address: Address, questions: Questions, parameters: DeployParameters) ->
         httpx.HTTPError: When a request fails or is refused.
         TaskFailedError: When its answers differ from the model's own.
     """
-    shares = agreement(address, questions.images, questions.own, questions.classes, parameters)
-    latency = latency_ms(address, questions.images[:_TIMED], parameters)
-    rate = requests_per_second(address, questions.images, parameters)
+    shares = agreement(address, questions.examples, questions.own, questions.classes, parameters)
+    latency = latency_ms(address, questions.examples[:_TIMED], parameters)
+    rate = requests_per_second(address, questions.examples, parameters)
     overall = sum(shares.values()) / len(shares)
     if overall < 1:
         told = ", ".join(f"{protocol} {share:.3f}" for protocol, share in shares.items())

@@ -37,12 +37,12 @@ def deploy_here(parameters: DeployParameters, inputs: DeployInputs, outputs: Dep
         # The server loads its model while this process loads the same one and the records.
         questions = read_questions(inputs.model.path, inputs.records.path, channel, parameters.check_records)
         server.wait_until_ready(parameters.startup_timeout_seconds)
-        context.log.info("the endpoint answers at %s; asking it with %d records", server.url, len(questions.images))
+        context.log.info("the endpoint answers at %s; asking it with %d records", server.url, len(questions.examples))
         metrics = _ask(server, questions, parameters)
         pid = server.process.pid
         if parameters.keep:
             server.hand_over()
-            _tell(context, server.url, pid, parameters)
+            _tell(context, server.url, pid, of_texts=questions.examples.dtype.kind == "O")
     facts = {
         "url": server.url,
         "pid": pid if parameters.keep else None,
@@ -60,7 +60,8 @@ def _ask(server: Server, questions: Questions, parameters: DeployParameters) -> 
         raise server.failure(f"the endpoint failed while it was checked: {error}") from error
 
 
-def _tell(context: Context, url: str, pid: int, parameters: DeployParameters) -> None:
+def _tell(context: Context, url: str, pid: int, *, of_texts: bool) -> None:
+    body, kind = ("-d 'A TEXT'", "text/plain") if of_texts else ("--data-binary @PICTURE.png", "image/png")
     context.log.info("the endpoint keeps running: %s (open it in a browser to try it)", url)
-    context.log.info("ask it: curl --data-binary @PICTURE.png -H 'Content-Type: image/png' %s/invocations", url)
+    context.log.info("ask it: curl %s -H 'Content-Type: %s' %s/invocations", body, kind, url)
     context.log.info("stop it: kill %d", pid)

@@ -27,12 +27,16 @@ __all__ = [
     "Expected",
     "Images",
     "InferRequest",
+    "Instances",
     "PayloadError",
+    "check_count",
     "from_csv",
     "from_image",
     "from_infer",
     "from_instances",
     "from_npy",
+    "parse_infer",
+    "parse_json",
 ]
 
 Images = NDArray[np.uint8]
@@ -62,7 +66,9 @@ class Expected:
     """On the monotonic clock; after it no further image is decoded: nobody waits for the answer any more."""
 
 
-class _Instances(BaseModel):
+class Instances(BaseModel):
+    """A request of TensorFlow Serving's protocol."""
+
     model_config = ConfigDict(extra="forbid")
 
     instances: list[Any]
@@ -107,10 +113,10 @@ def from_instances(body: bytes, expected: Expected, *, bare: bool = False) -> Im
         instances = parsed
     else:
         try:
-            instances = _Instances.model_validate(parsed).instances
+            instances = Instances.model_validate(parsed).instances
         except ValidationError as error:
             raise PayloadError(f'{explain_validation(error)}; needed: {{"instances": [...]}}') from error
-    _check_count(len(instances), expected)
+    check_count(len(instances), expected.limits)
     if not _encoded(instances):
         return _to_images(_numbers(instances, "instances"), expected)
     return np.concatenate([_instance(one, index, expected) for index, one in enumerate(instances)])
@@ -124,7 +130,16 @@ def from_infer(body: bytes, expected: Expected) -> tuple[InferRequest, Images]:
     Raises:
         PayloadError: When the body is malformed or asks for what the model does not have.
     """
-    parsed = _parse(body, expected)
+    request = parse_infer(_parse(body, expected), INPUT)
+    return request, _from_tensor(request.inputs[0], expected)
+
+
+def parse_infer(parsed: Any, name: str) -> InferRequest:
+    """A request of the Open Inference Protocol with the one input of that name.
+
+    Raises:
+        PayloadError: When it is malformed or asks for what the model does not have.
+    """
     try:
         request = InferRequest.model_validate(parsed)
     except ValidationError as error:
@@ -132,10 +147,10 @@ def from_infer(body: bytes, expected: Expected) -> tuple[InferRequest, Images]:
     for output in request.outputs:
         if output.name not in OUTPUTS:
             raise PayloadError(f"unknown output {output.name!r}, allowed: {', '.join(OUTPUTS)}")
-    if [tensor.name for tensor in request.inputs] != [INPUT]:
+    if [tensor.name for tensor in request.inputs] != [name]:
         given = ", ".join(repr(tensor.name) for tensor in request.inputs[:8]) or "none"
-        raise PayloadError(f"inputs: given {given}, needed: one input {INPUT!r}")
-    return request, _from_tensor(request.inputs[0], expected)
+        raise PayloadError(f"inputs: given {given}, needed: one input {name!r}")
+    return request
 
 
 def from_image(body: bytes, expected: Expected) -> Images:
@@ -157,7 +172,7 @@ def from_csv(body: bytes, expected: Expected) -> Images:
         PayloadError: When a row has another number of values, or one is not a pixel.
     """
     rows = [line for line in body.splitlines() if line.strip()]
-    _check_count(len(rows), expected)
+    check_count(len(rows), expected.limits)
     try:
         text = b"\n".join(rows).decode()
         values = np.loadtxt(io.StringIO(text), delimiter=",", comments=None, dtype=np.float64, ndmin=2)
@@ -194,6 +209,15 @@ def _parse(body: bytes, expected: Expected) -> Any:
     values = expected.limits.max_instances * _pixels(expected.schema) + 1000
     if max(body.count(b","), body.count(b"["), body.count(b"{")) > values:
         raise PayloadError(f"the JSON holds more than {values} values or arrays, the most that is needed", status=413)
+    return parse_json(body)
+
+
+def parse_json(body: bytes) -> Any:
+    """JSON, without NaN and infinity.
+
+    Raises:
+        PayloadError: When it is none.
+    """
     try:
         return pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -221,7 +245,7 @@ def _from_tensor(tensor: _Tensor, expected: Expected) -> Images:
     if tensor.datatype == "BYTES":
         if any(size < 1 for size in tensor.shape) or count != len(tensor.data):
             raise PayloadError(f"{INPUT}: shape {tensor.shape} does not hold {len(tensor.data)} BYTES elements")
-        _check_count(count, expected)
+        check_count(count, expected.limits)
         images = (_from_base64(one, f"element {at}", expected) for at, one in enumerate(tensor.data))
         return np.concatenate(list(images))
     if tensor.datatype not in _NUMERIC:
@@ -270,7 +294,7 @@ def _to_images(values: NDArray[Any], expected: Expected, *, single: bool = False
             needed = " or ".join(str(["N", *shape]).replace("'", "") for shape in shapes)
             raise PayloadError(f"given an array of shape {list(values.shape)}, needed: {needed}")
         values = values[np.newaxis]
-    _check_count(len(values), expected)
+    check_count(len(values), expected.limits)
     if values.dtype != np.uint8:
         wrong = ~((values >= 0) & (values <= 255) & (values == np.trunc(values)))
         if wrong.any():
@@ -279,13 +303,16 @@ def _to_images(values: NDArray[Any], expected: Expected, *, single: bool = False
     return np.ascontiguousarray(values.reshape(-1, height, width, channels), dtype=np.uint8)
 
 
-def _check_count(count: int, expected: Expected) -> None:
+def check_count(count: int, limits: Limits) -> None:
+    """Refuse none, and more than a request may have.
+
+    Raises:
+        PayloadError: With status 413 when there are too many.
+    """
     if count < 1:
         raise PayloadError("no instances given, needed: at least 1")
-    if count > expected.limits.max_instances:
-        raise PayloadError(
-            f"{count} instances given, the limit is {expected.limits.max_instances} a request", status=413
-        )
+    if count > limits.max_instances:
+        raise PayloadError(f"{count} instances given, the limit is {limits.max_instances} a request", status=413)
 
 
 def _pixels(schema: ImageRecords) -> int:

@@ -30,7 +30,7 @@ from millrace.errors import MillraceError, TaskFailedError, TransientError, Unsu
 from millrace.runtime.cluster.api import INFERENCE_SERVICES, PODS, Cluster, connect
 from millrace.runtime.cluster.rights import check_rights
 from millrace.runtime.context import Context, Result
-from millrace.runtime.schemas import ModelCard, read_json_model
+from millrace.runtime.schemas import ModelCard, TextRecords, read_json_model
 from millrace.targets.kubeflow import ClusterWork, Serving
 
 __all__ = ["deploy_on_cluster"]
@@ -95,6 +95,12 @@ def deploy_on_cluster(
     work = _work(context)
     kserve.check(parameters, work)
     card = read_json_model(inputs.model.path / "model.json", ModelCard)
+    runtime = kserve.settings(work).runtime
+    if runtime is not None and isinstance(card.records, TextRecords):
+        raise UnsupportedError(
+            f"target.serving.runtime={runtime}: no runtime of KServe cuts texts into the model's tokens; use the serve "
+            "image (target.serving.runtime=null)"
+        )
     wanted = kserve.predictor(parameters, work, card.format, inputs.model.uri)
     cluster = connect(work.namespace)
     check_rights(cluster, work.kind)
@@ -219,7 +225,7 @@ def _judged(rollout: _Rollout, current: kserve.Object, questions: Questions, can
     address = rollout.address(current, tag)
     _answers(rollout, address)
     told = f" ({address.host})" if address.host else ""
-    rollout.context.log.info("asking %s%s with %d records", address.url, told, len(questions.images))
+    rollout.context.log.info("asking %s%s with %d records", address.url, told, len(questions.examples))
     metrics = ask(address, questions, rollout.parameters)
     if canary is None:
         return metrics
@@ -231,7 +237,7 @@ def _judged(rollout: _Rollout, current: kserve.Object, questions: Questions, can
     if canary.max_accuracy_drop is not None:
         present = rollout.address(current, "prev" if rollout.serving.mode == "knative" else "")
         pair = [
-            accuracy(one, questions.images, questions.labels, questions.classes, rollout.parameters)
+            accuracy(one, questions.examples, questions.labels, questions.classes, rollout.parameters)
             for one in (address, present)
         ]
         metrics |= {"accuracy": pair[0], "accuracy_before": pair[1]}

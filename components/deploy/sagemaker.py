@@ -116,10 +116,10 @@ def _judged(
     transport = Invocations(reach, work.name, work.variant if len(now.variants) > 1 else "")
     address = Address("http://endpoint", parameters.name, protocols=SAGEMAKER, transport=transport)
     limits = parameters.model_copy(update={"max_body_mib": min(parameters.max_body_mib, _LARGEST_QUESTION_MIB)})
-    context.log.info("asking endpoint %r with %d records", work.name, len(questions.images))
+    context.log.info("asking endpoint %r with %d records", work.name, len(questions.examples))
     metrics = ask(address, questions, limits)
     canary = parameters.canary
-    metrics["accuracy"] = accuracy(address, questions.images, questions.labels, questions.classes, limits)
+    metrics["accuracy"] = accuracy(address, questions.examples, questions.labels, questions.classes, limits)
     if canary is None:
         return metrics
     if canary.max_latency_ms is not None and metrics["latency_ms"] > canary.max_latency_ms:

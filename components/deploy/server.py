@@ -27,7 +27,8 @@ from millrace.components.deploy.batching import Predict
 from millrace.errors import ConfigError, DataError, MillraceError, UserError, explain_validation
 from millrace.runtime.limits import NAME, NAME_VARIABLE, REVISION_VARIABLE, Limits, limit_variable
 from millrace.runtime.models import load_predictor
-from millrace.runtime.schemas import ModelCard, read_json_model
+from millrace.runtime.schemas import ModelCard, TextRecords, read_json_model
+from millrace.runtime.texts import load_encoder
 
 __all__ = ["MODEL_FOLDERS", "find_model", "listen", "main", "serve"]
 
@@ -80,7 +81,10 @@ def serve(
         server.should_exit = True
 
     revision = os.environ.get(REVISION_VARIABLE, "")
-    app = create_app(lambda: _load(folder), card, name=name, limits=limits, failed=failed, revision=revision)
+    encode = load_encoder(folder, card.records) if isinstance(card.records, TextRecords) else None
+    app = create_app(
+        lambda: _load(folder), card, name=name, limits=limits, failed=failed, revision=revision, encode=encode
+    )
     config = uvicorn.Config(
         app,
         http="h11",  # bounds the size of headers, which httptools does not
@@ -159,7 +163,7 @@ def _load(folder: Path) -> Predict:
     predictor = load_predictor(folder)
     schema = predictor.card.records
     # The first call builds what later ones reuse: nobody's request shall wait for it.
-    predictor.predict(np.zeros((1, schema.height, schema.width, schema.channels), np.uint8))
+    predictor.predict(np.zeros((1, *schema.shape), schema.dtype))
     return predictor.predict
 
 

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,11 +30,12 @@ class Mistake(NamedTuple):
     true: int
     predicted: int
     uri: str
-    image: NDArray[np.uint8]
+    example: NDArray[Any]
+    """The image, or the tokens of the text."""
 
     def thumbnail(self) -> bytes:
         """The image as PNG, at most 160 pixels a side."""
-        picture = Image.fromarray(self.image.squeeze(axis=-1) if self.image.shape[-1] == 1 else self.image)
+        picture = Image.fromarray(self.example.squeeze(axis=-1) if self.example.shape[-1] == 1 else self.example)
         picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
         stream = io.BytesIO()
         picture.save(stream, format="png", optimize=True)
@@ -49,8 +50,8 @@ class Answers:
     """[N, classes]."""
     labels: NDArray[np.int64]
     """True classes [N]."""
-    first: NDArray[np.uint8]
-    """The first image."""
+    first: NDArray[Any]
+    """The first image, or the first text's tokens."""
     mistakes: tuple[Mistake, ...] = field(repr=False)
     """The most confident mistakes, most confident first."""
 
@@ -73,19 +74,19 @@ def answer(
     *,
     batch_size: int,
     mistakes: int = 0,
-    progress: Callable[[int], None] = lambda images: None,
+    progress: Callable[[int], None] = lambda records: None,
 ) -> Answers:
     """Ask a model about every record of a channel.
 
-    Memory holds one batch of images, the probabilities of all records and the images of the mistakes asked for.
+    Memory holds one batch of records, the probabilities of all and the records of the mistakes asked for.
 
     Args:
         predictor: The model.
         records: A Records artifact of the model's size and classes.
         channel: The channel, which must have records.
-        batch_size: Images asked about at once.
+        batch_size: Records asked about at once.
         mistakes: How many mistakes to keep.
-        progress: Told the number of images of each batch.
+        progress: Told the number of records of each batch.
 
     Raises:
         DataError: When a record can't be read or has a label that is no class.
@@ -95,16 +96,16 @@ def answer(
     probabilities = np.empty((total, classes), np.float32)
     labels = np.empty(total, np.int64)
     kept: list[Mistake] = []
-    first: NDArray[np.uint8] | None = None
+    first: NDArray[Any] | None = None
     start = 0
-    for images, some, uris in _batches(records, channel, batch_size):
+    for examples, some, uris in _batches(records, channel, batch_size):
         end = start + len(some)
         if some.min() < 0 or some.max() >= classes:
             raise DataError(f"{records}: channel {channel!r} has a label that is none of its {classes} classes")
-        probabilities[start:end] = _finite(predictor.predict(images), predictor)
+        probabilities[start:end] = _finite(predictor.predict(examples), predictor)
         labels[start:end] = some
-        first = images[0] if first is None else first
-        kept = _most_confident(kept, probabilities[start:end], some, images, uris, mistakes)
+        first = examples[0] if first is None else first
+        kept = _most_confident(kept, probabilities[start:end], some, examples, uris, mistakes)
         progress(len(some))
         start = end
     if first is None:
@@ -114,7 +115,7 @@ def answer(
 
 def _batches(
     records: Path, channel: Channel, size: int
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64], Sequence[bytes]]]:
+) -> Iterator[tuple[NDArray[Any], NDArray[np.int64], Sequence[bytes]]]:
     dataset = decoded_dataset(records, channel, with_uri=True).batch(size).prefetch(1)
     with damage_explained(records, channel):
         yield from dataset.as_numpy_iterator()
@@ -133,7 +134,7 @@ def _most_confident(
     kept: list[Mistake],
     probabilities: NDArray[np.float32],
     labels: NDArray[np.int64],
-    images: NDArray[np.uint8],
+    examples: NDArray[Any],
     uris: Sequence[bytes],
     limit: int,
 ) -> list[Mistake]:
@@ -148,7 +149,7 @@ def _most_confident(
             true=int(labels[index]),
             predicted=int(predicted[index]),
             uri=uris[index].decode("utf-8", "replace"),
-            image=images[index].copy(),
+            example=examples[index].copy(),
         )
         for index in wrong.tolist()
     ]

@@ -24,6 +24,7 @@ from millrace.runtime.schemas import (
     read_json_model,
     read_records_schema,
 )
+from millrace.runtime.texts import load_vocabulary
 
 __all__ = ["main"]
 
@@ -76,6 +77,7 @@ def main(parameters: EvaluateParameters, inputs: EvaluateInputs, outputs: Evalua
         undefined=frozenset(["roc_auc"] * bool(np.isnan(found.roc_auc)) + ["overfit_gap"] * (trained is None)),
         charts=drawn,
         mistakes=answers.mistakes,
+        vocabulary=load_vocabulary(records, schema) if isinstance(schema, TextRecords) else (),
         models=tuple(models),
         chosen=chosen,
     )
@@ -99,10 +101,10 @@ def _progress(parameters: EvaluateParameters, records: Path, models: int, contex
     total = totals[parameters.channel] * models + (totals["train"] if parameters.channel != "train" else 0)
     done = 0
 
-    def progress(images: int) -> None:
+    def progress(records: int) -> None:
         nonlocal done
-        done += images
-        context.progress(done, total, "images")
+        done += records
+        context.progress(done, total, "records")
 
     return progress
 

@@ -20,11 +20,13 @@ from millrace.components.evaluate.spec import EvaluateParameters, evaluate
 from millrace.runtime.charts import render_svg
 from millrace.runtime.pages import page_environment, size
 from millrace.runtime.schemas import ModelCard
+from millrace.runtime.texts import decode
 from millrace.specs import Chart
 
 __all__ = ["Findings", "write_report"]
 
 _NAMES = 10
+_CHARACTERS = 280
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Findings:
     """Metrics that stand for an undefined figure."""
     charts: tuple[Chart, ...]
     mistakes: tuple[Mistake, ...]
+    vocabulary: tuple[str, ...]
+    """Of records of texts."""
     models: tuple[Compared, ...]
     """The model and the candidates."""
     chosen: int
@@ -69,7 +73,8 @@ def write_report(path: Path, findings: Findings) -> None:
             notes=list(_notes(findings, classes)),
             charts=[(chart, Markup(render_svg(chart))) for chart in findings.charts],  # noqa: S704 - escaped there
             rows=list(_class_rows(findings.figures, classes)),
-            mistakes=[(mistake, _data_uri(mistake.thumbnail())) for mistake in findings.mistakes],
+            things="images" if findings.card.records.kind == "image" else "texts",
+            mistakes=[(mistake, _shown(mistake, findings)) for mistake in findings.mistakes],
             classes=classes,
             models=findings.models,
             chosen=findings.chosen,
@@ -149,6 +154,14 @@ def _number(value: float) -> str:
 
 def _milliseconds(value: float) -> str:
     return f"{value:.3g} ms"
+
+
+def _shown(mistake: Mistake, findings: Findings) -> str:
+    """A picture as the source of an `img` element, or how a text begins."""
+    if findings.card.records.kind == "image":
+        return _data_uri(mistake.thumbnail())
+    text = decode(mistake.example.tolist(), findings.vocabulary)
+    return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS].rstrip()} …"
 
 
 def _data_uri(png: bytes) -> str:

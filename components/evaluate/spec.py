@@ -28,13 +28,13 @@ class EvaluateParameters(Parameters):
     channel: Literal["train", "validation", "test"] = Field(default="test")
     """The records to measure on."""
     batch_size: int = Field(default=64, ge=1, le=65_536)
-    """Images answered at once; it does not change the figures."""
+    """Records answered at once; it does not change the figures."""
     top_k: int = Field(default=5, ge=1)
     """An answer counts in top_k_accuracy when the true class is among that many; at most the number of classes."""
     tolerance: float = Field(default=0.005, ge=0, le=1)
     """The simplest model within this accuracy of the best one is named, when there are candidates."""
     latency_runs: int = Field(default=50, ge=1, le=10_000)
-    """Answers for one image that are timed for latency_ms."""
+    """Answers for one record that are timed for latency_ms."""
     calibration_bins: int = Field(default=15, ge=2, le=1000)
     """Bins of equal width over the confidence, for calibration_error."""
     mistakes: int = Field(default=24, ge=0, le=500)
@@ -63,9 +63,9 @@ class EvaluateOutputs(Outputs):
     metrics: Metrics
     """All figures, and `precision.CLASS`, `recall.CLASS` and `f1.CLASS` where defined."""
     accuracy: Metric
-    """Share of images whose most probable class is the true one."""
+    """Share of records whose most probable class is the true one."""
     top_k_accuracy: Metric
-    """Share of images whose true class is among the `top_k` most probable."""
+    """Share of records whose true class is among the `top_k` most probable."""
     loss: Metric
     """Log loss: mean negative logarithm (nats) of the true class's probability."""
     macro_f1: Metric
@@ -77,7 +77,7 @@ class EvaluateOutputs(Outputs):
     overfit_gap: Metric
     """Accuracy on the train channel minus `accuracy`; 1 when there are no train records."""
     latency_ms: Metric
-    """Median time of an answer for one image, in milliseconds."""
+    """Median time of an answer for one record, in milliseconds."""
     size_bytes: Metric
     """Size of the model file in bytes."""
 

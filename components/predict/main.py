@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millrace.components.predict.spec import PredictInputs, PredictOutputs, PredictParameters
-from millrace.errors import DataError
+from millrace.errors import DataError, UnsupportedError
 from millrace.runtime.answers import predictions_body
 from millrace.runtime.context import Context, Result
 from millrace.runtime.images import ImageRejected, decode_image
 from millrace.runtime.limits import Limits
 from millrace.runtime.models import Predictor, load_predictor
-from millrace.runtime.schemas import ImageRecords
+from millrace.runtime.schemas import ImageRecords, TextRecords
 from millrace.runtime.storage import Listed, list_objects, process_many
 
 __all__ = ["main"]
@@ -36,16 +36,23 @@ def main(parameters: PredictParameters, inputs: PredictInputs, outputs: PredictO
 
     Raises:
         DataError: When there is nothing to ask about, or too much of it is no picture.
+        UnsupportedError: When the model is one of texts.
     """
     objects = sorted(list_objects(str(inputs.dataset.path)), key=lambda item: item.key)
     if not objects:
         raise DataError(f"{inputs.dataset.path} holds no objects to ask about")
     mine = objects[context.share.index :: context.share.count]
     predictor = load_predictor(inputs.model.path, threads=context.cores)
+    schema = predictor.card.records
+    if isinstance(schema, TextRecords):
+        raise UnsupportedError(
+            "predict asks about pictures, the model is one of texts: deploy it and ask the endpoint, which takes texts "
+            "as CSV"
+        )
     rejects: list[tuple[str, ImageRejected]] = []
     answers = outputs.predictions.path
     done = 0
-    for batch in _batches(_pictures(mine, predictor.card.records, parameters, rejects), parameters.max_batch_size):
+    for batch in _batches(_pictures(mine, schema, parameters, rejects), parameters.max_batch_size):
         _answer(predictor, batch, answers)
         done += len(batch)
         context.progress(done + len(rejects), len(mine), "images")

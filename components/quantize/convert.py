@@ -24,7 +24,7 @@ def convert(model: Any, scheme: Scheme, calibration: NDArray[np.uint8] | None = 
     """A Keras model as a LiteRT file.
 
     Args:
-        model: Takes pixels of 0 to 255 as float32 [N, height, width, channels].
+        model: Takes pixels of 0 to 255 as float32 [N, height, width, channels], or tokens as int32 [N, length].
         scheme: How to quantize.
         calibration: Images, uint8 [N, height, width, channels], for int8 only. The model then takes uint8
             pixels; an operation without an 8-bit form stays in float.

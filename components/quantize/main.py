@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,19 @@ from numpy.typing import NDArray
 
 from millrace.components.quantize.convert import Scheme, convert
 from millrace.components.quantize.spec import QuantizeInputs, QuantizeOutputs, QuantizeParameters
-from millrace.errors import DataError, TaskFailedError
+from millrace.errors import ConfigError, DataError, TaskFailedError
 from millrace.runtime.context import Context, Result
 from millrace.runtime.datasets import damage_explained, decode_records, decoded_dataset, record_dataset, total_records
 from millrace.runtime.models import MODEL_FILES, Predictor, check_fits, latency_ms, load_predictor
-from millrace.runtime.schemas import CHANNELS, Channel, ModelCard, read_json_model, read_records_schema
+from millrace.runtime.schemas import (
+    CHANNELS,
+    VOCABULARY,
+    Channel,
+    ModelCard,
+    TextRecords,
+    read_json_model,
+    read_records_schema,
+)
 from millrace.runtime.task import write_atomically
 from millrace.specs import Curve, Scatter
 
@@ -35,6 +44,10 @@ def main(parameters: QuantizeParameters, inputs: QuantizeInputs, outputs: Quanti
     """
     source, records = inputs.model.path, inputs.records.path
     card = _check_fit(source, records)
+    if isinstance(card.records, TextRecords) and parameters.scheme == "int8":
+        raise ConfigError(
+            "scheme=int8 measures the ranges of pixels, the model is one of texts: use dynamic or float16"
+        )
     total = _count(records, parameters.channel, "channel")
     given = load_predictor(source, threads=context.cores)
     model = keras.models.load_model(source / MODEL_FILES["keras"], compile=False)
@@ -43,6 +56,8 @@ def main(parameters: QuantizeParameters, inputs: QuantizeInputs, outputs: Quanti
     small = _save(convert(model, parameters.scheme, calibration), card, parameters.scheme, outputs.model.path)
     context.log.info("%s: %d bytes, %d in float32", parameters.scheme, small.bytes, plain.bytes)
     quantized = load_predictor(outputs.model.path, threads=context.cores)
+    if isinstance(card.records, TextRecords):
+        shutil.copyfile(source / VOCABULARY, outputs.model.path / VOCABULARY)
     batches = _batches(decoded_dataset(records, parameters.channel), records, parameters.channel)
     score = _compare(given, quantized, batches, total, context)
     _judge(score, parameters)
@@ -54,8 +69,8 @@ def main(parameters: QuantizeParameters, inputs: QuantizeInputs, outputs: Quanti
             "accuracy_drop": score.given - score.quantized,
             "agreement": score.agreement,
             "size_ratio": small.bytes / plain.bytes,
-            "latency_ms": latency_ms(quantized, score.image, parameters.latency_runs),
-            "float_latency_ms": latency_ms(float32, score.image, parameters.latency_runs),
+            "latency_ms": latency_ms(quantized, score.example, parameters.latency_runs),
+            "float_latency_ms": latency_ms(float32, score.example, parameters.latency_runs),
         },
         charts=(_chart(plain, small, score),),
         metadata={"model": small.facts()},
@@ -68,8 +83,8 @@ class _Score:
     """Accuracy of the given model."""
     quantized: float
     agreement: float
-    image: NDArray[np.uint8]
-    """One of the images."""
+    example: NDArray[Any]
+    """One of the records, as the model takes it."""
 
 
 def _check_fit(model: Path, records: Path) -> ModelCard:
@@ -103,7 +118,7 @@ def _calibration(records: Path, parameters: QuantizeParameters, context: Context
     return images
 
 
-def _batches(dataset: Any, records: Path, channel: Channel) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+def _batches(dataset: Any, records: Path, channel: Channel) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
     with damage_explained(records, channel):
         yield from dataset.batch(_BATCH).as_numpy_iterator()
 
@@ -119,20 +134,20 @@ def _save(content: bytes, card: ModelCard, scheme: Scheme, folder: Path) -> Mode
 def _compare(
     given: Predictor,
     quantized: Predictor,
-    batches: Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]],
+    batches: Iterator[tuple[NDArray[Any], NDArray[np.int64]]],
     total: int,
     context: Context,
 ) -> _Score:
     right = quantized_right = same = done = 0
-    images = np.empty(0, np.uint8)
-    for images, labels in batches:
-        answers, own = (predictor.predict(images).argmax(axis=1) for predictor in (quantized, given))
+    examples = np.empty(0, np.uint8)
+    for examples, labels in batches:
+        answers, own = (predictor.predict(examples).argmax(axis=1) for predictor in (quantized, given))
         right += int((own == labels).sum())
         quantized_right += int((answers == labels).sum())
         same += int((answers == own).sum())
         done += len(labels)
-        context.progress(done, total, "images")
-    return _Score(given=right / done, quantized=quantized_right / done, agreement=same / done, image=images[0])
+        context.progress(done, total, "records")
+    return _Score(given=right / done, quantized=quantized_right / done, agreement=same / done, example=examples[0])
 
 
 def _judge(score: _Score, parameters: QuantizeParameters) -> None:

@@ -16,7 +16,7 @@ class QuantizeParameters(Parameters):
 
     scheme: Literal["dynamic", "float16", "int8"] = Field(default="int8")
     """int8: weights and activations as 8-bit integers, in ranges measured on calibration records; dynamic: weights
-    only, activations as they come; float16: weights in half precision."""
+    only, activations as they come; float16: weights in half precision. Models of texts: dynamic or float16."""
     calibration_records: int = Field(default=200, ge=1, le=100_000)
     """Records whose activations set the ranges of int8, spread evenly over the calibration channel."""
     calibration_channel: Literal["train", "validation", "test"] = Field(default="train")
@@ -42,7 +42,7 @@ class QuantizeOutputs(Outputs):
     """The smaller model, and how it compares with the one given."""
 
     model: Model
-    """`model.tflite` and `model.json`; answers uint8 pixels as the given model does."""
+    """`model.tflite` and `model.json`; answers pixels or tokens as the given model does; `vocabulary.txt` for texts."""
     metrics: Metrics
     """The numbers below, and a chart of size against accuracy."""
     accuracy: Metric

@@ -26,6 +26,7 @@ __all__ = [
     "decode",
     "encoder",
     "load_encoder",
+    "load_vocabulary",
     "padded",
     "read_vocabulary",
 ]
@@ -95,11 +96,11 @@ def encoder(
     return encode
 
 
-def load_encoder(folder: Path, schema: TextRecords) -> Encoder:
-    """The encoder of a Records or Model artifact.
+def load_vocabulary(folder: Path, schema: TextRecords) -> tuple[str, ...]:
+    """The vocabulary of a Records or Model artifact.
 
     Raises:
-        DataError: When its vocabulary is missing or is not the one that its schema names.
+        DataError: When it is missing or is not the one that the schema names.
     """
     path = folder / VOCABULARY
     try:
@@ -111,8 +112,17 @@ def load_encoder(folder: Path, schema: TextRecords) -> Encoder:
         raise DataError(
             f"{path} is another vocabulary than the schema's: its SHA-256 is {found}, not {schema.vocabulary_sha256}"
         )
+    return read_vocabulary(content, str(path))
+
+
+def load_encoder(folder: Path, schema: TextRecords) -> Encoder:
+    """The encoder of a Records or Model artifact.
+
+    Raises:
+        DataError: When its vocabulary is missing or is not the one that its schema names.
+    """
     return encoder(
-        read_vocabulary(content, str(path)),
+        load_vocabulary(folder, schema),
         lower_case=schema.lower_case,
         max_seq_length=schema.max_seq_length,
         truncation=schema.truncation,
