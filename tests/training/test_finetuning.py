@@ -22,11 +22,12 @@ from millrace.training.finetuning import last_phase, network, of_phase, phases
 from millrace.training.models import build_model
 from millrace.training.options.models import Application, Mlp
 from millrace.training.options.optimizers import AdamW, Sgd
-from millrace.training.options.reuse import FineTuning
-from millrace.training.options.schedules import EarlyStopping, ReduceOnPlateau
+from millrace.training.options.reuse import FineTuning, Teacher
+from millrace.training.options.schedules import Cosine, EarlyStopping, ReduceOnPlateau
 from millrace.training.parameters import TrainParameters
 from millrace.training.reuse import find
 from millrace.training.schedule import make_optimizer
+from tests.components.test_train_hosts import started
 from tests.components.train_data import picture, write_records
 from tests.training.reuse_data import SCHEMA, SMALL, context_in, loaded, renamed, write_model
 
@@ -317,3 +318,27 @@ class TestInterruptions:
             arrays = [stored[f"variable_{index}"] for index in range(len(loaded(base).weights))]
         for weight, value in zip(loaded(base).weights, arrays, strict=True):
             assert np.array_equal(weight.numpy(), value) == (not weight.path.startswith("logits")), weight.path
+
+
+@pytest.mark.slow
+def test_two_hosts_train_as_one(tmp_path: Path, records: Path, base: Path) -> None:
+    parameters = TrainParameters(
+        fine_tuning=FineTuning(model=str(base), frozen_epochs=2, unfreeze="conv2d_3", layer_decay=0.5, head="new"),
+        teacher=Teacher(model=str(base), alpha=0.5),
+        schedule=Cosine(),
+        learning_rate=0.01,
+        epochs=4,
+        batch_size=15,
+        peer_seconds=100,
+        strategy="multiworker",
+    )
+    single = parameters.model_copy(update={"strategy": "auto"})
+    alone = run_component(train, single, tmp_path / "alone", records=records)
+    with started(tmp_path / "group", records, parameters) as group:
+        first = group.finish()
+    pairs = zip(loaded(first / "outputs" / "model").weights, loaded(alone.outputs["model"]).weights, strict=True)
+    for found, expected in pairs:
+        assert np.allclose(found.numpy(), expected.numpy(), atol=1e-5), found.path
+    rows = [(folder / "checkpoints/history.jsonl").read_text().splitlines() for folder in (first, tmp_path / "alone")]
+    for row, other in zip(*rows, strict=True):
+        assert json.loads(row) == pytest.approx(json.loads(other), abs=1e-5)
