@@ -181,11 +181,14 @@ def _restore(run: Run) -> None:
         run.state, run.best = restore(folder, begun, run.variables, log)
     if run.ranks is None:
         return
-    if run.first:
-        save(run.context.scratch, run.state, run.variables, run.best)
-    elif run.split is not None:
-        run.split.give(run.variables)
     copy = checkpoint_file(run.context.scratch)
+    found = run.ranks.from_first(b"yes" if run.state is not begun else b"no") == b"yes"
+    if run.first and found:
+        copy.write_bytes(checkpoint_file(folder).read_bytes())
+    elif run.first:
+        save(run.context.scratch, run.state, run.variables, run.best)
+    elif run.split is not None and not found:
+        run.split.give(run.variables)
     content = run.ranks.from_first(copy.read_bytes() if run.first else b"")
     if not run.first:
         copy.write_bytes(content)
