@@ -87,9 +87,9 @@ class DeployOutputs(Outputs):
     agreement: Metric
     """Share of the endpoint's answers that equal the model's own, over all protocols; less than 1 fails the task."""
     latency_ms: Metric
-    """Median time of one request with one image, in milliseconds."""
+    """Median time of one request with one record, in milliseconds."""
     requests_per_second: Metric
-    """Requests with one image answered in a second to 8 clients at once."""
+    """Requests with one record answered in a second to 8 clients at once."""
 
 
 deploy = component(

@@ -26,7 +26,7 @@ class QuantizeParameters(Parameters):
     maximum_drop: float | None = Field(default=None, ge=0, le=1)
     """Largest accuracy that may be lost; the task fails above it. None accepts any: a later task may judge."""
     latency_runs: int = Field(default=100, ge=1, le=100_000)
-    """Answers to one image each that latency is the median of."""
+    """Answers to one record each that latency is the median of."""
 
 
 class QuantizeInputs(Inputs):
@@ -56,7 +56,7 @@ class QuantizeOutputs(Outputs):
     size_ratio: Metric
     """Bytes of the quantized model over those of the same LiteRT model in float32."""
     latency_ms: Metric
-    """Median time (ms) in which the quantized model answers one image."""
+    """Median time (ms) in which the quantized model answers one record."""
     float_latency_ms: Metric
     """The same of the LiteRT model in float32, so that not the runtimes are compared."""
 
