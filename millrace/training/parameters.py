@@ -54,9 +54,9 @@ class TrainParameters(Parameters):
     epochs: int = Field(default=20, ge=1, le=100_000)
     """At most that many epochs."""
     batch_size: int = Field(default=32, ge=1, le=65_536)
-    """Images a step, on all hosts together; each host takes its part of them."""
+    """Records of a step at most, on all ranks together; each rank takes its part of them. See `scaling`."""
     steps_per_epoch: int | None = Field(default=None, ge=1)
-    """Steps an epoch; None takes every training record once. The data go on where the epoch before ended."""
+    """Steps an epoch, the data going on where the epoch before ended; None takes every training record once."""
     validation: Literal["epochs", "end"] = Field(default="epochs")
     """When the validation records are scored: after each epoch; or once at the end, with the weights that are saved."""
     validation_batch_size: int | None = Field(default=None, ge=1, le=65_536)

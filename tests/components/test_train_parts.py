@@ -21,7 +21,15 @@ from millrace.training.data import inspect, training_batches
 from millrace.training.models import build_model, load_pretrained
 from millrace.training.options.images import Augmentation, Pixels
 from millrace.training.options.models import Application, Cnn, Custom, Mlp
-from millrace.training.options.schedules import Cosine, EarlyStopping, Exponential, Piecewise, ReduceOnPlateau
+from millrace.training.options.schedules import (
+    Constant,
+    Cosine,
+    EarlyStopping,
+    Exponential,
+    Piecewise,
+    ReduceOnPlateau,
+    Schedule,
+)
 from millrace.training.schedule import best_epoch, learning_rate, make_optimizer, should_stop
 from tests.components.train_data import CLASSES, picture, write_records
 
@@ -146,6 +154,26 @@ class TestSchedule:
     def test_piecewise_changes_with_the_epoch(self) -> None:
         parameters = TrainParameters(learning_rate=1, schedule=Piecewise(epochs=(2, 3), factors=(0.1, 0.01)))
         assert self.rates(parameters, 10, [0, 19, 20, 29, 30]) == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+    @pytest.mark.parametrize(
+        ("schedule", "expected"),
+        [
+            (Constant(warmup_epochs=2), [0, 0.5, 1, 1, 1]),
+            (Cosine(warmup_epochs=2), [0, 0.5, 1, 0.5, 0]),
+            (Exponential(warmup_epochs=2, rate=0.5, epochs=2), [0, 0.5, 1, 0.25, 0.0625]),
+            (Piecewise(warmup_epochs=2, epochs=(1, 6), factors=(0.5, 0.1)), [0, 0.25, 0.5, 0.1, 0.1]),
+        ],
+    )
+    def test_warm_up_rises_in_a_straight_line(self, schedule: Schedule, expected: list[float]) -> None:
+        parameters = TrainParameters(epochs=10, learning_rate=1, schedule=schedule)
+        assert self.rates(parameters, 10, [0, 10, 20, 60, 100]) == pytest.approx(expected, abs=1e-6)
+
+    def test_warm_up_before_a_plateau(self) -> None:
+        schedule = ReduceOnPlateau(warmup_epochs=1.5, patience=1, factor=0.1, minimum=0)
+        parameters = TrainParameters(learning_rate=1, schedule=schedule)
+        history = [{"validation_loss": loss} for loss in (1.0, 2.0, 1.5, 1.5)]
+        rates = [learning_rate(parameters, history[: step // 10], step, 10) for step in (0, 5, 15, 20, 30, 40)]
+        assert rates == pytest.approx([0, 1 / 3, 1, 1, 1, 0.1])  # epochs of the rise are no measure
 
     def test_plateau_follows_from_the_history(self) -> None:
         schedule = ReduceOnPlateau(patience=2, factor=0.1, minimum=0.005)
