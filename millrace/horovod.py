@@ -26,6 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 from millrace.errors import ConfigError, DataError
+from millrace.runtime.launcher.mpi import join
 from millrace.training.gradients import added_up, shared
 from millrace.training.horovod import connect
 from millrace.training.ranks import Ranks
@@ -48,7 +49,9 @@ def init(seconds: float = 600.0) -> Ranks:
     Raises:
         PeerError: When a rank does not come.
     """
-    return connect(seconds, logging.getLogger(__name__))
+    log = logging.getLogger(__name__)
+    join(log, seconds)
+    return connect(seconds, log)
 
 
 def average(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from millrace.runtime.launcher.messages import Cause, Limits, Member, Order, Report
+from millrace.runtime.launcher.messages import Cause, Limits, Member, Order, Report, first_rank
 
 __all__ = ["REPORT_SECONDS", "Coordinator"]
 
@@ -191,7 +191,22 @@ class Coordinator:
                 return Cause(host=member.host, kind="transient", message=how, lost=True)
         waited = now - (self._complained or now)
         well = all(self._age(self._hosts[member.host]) < _COMPLAINT_SECONDS / 2 for member in self.members)
-        return told[0] if told and waited > _COMPLAINT_SECONDS and well else None
+        if not (told and waited > _COMPLAINT_SECONDS and well):
+            return None
+        return self._silent(reports) or told[0]
+
+    def _silent(self, reports: Sequence[Report]) -> Cause | None:
+        """The one rank that the others complain about: all have ended but for it."""
+        ended = {rank for report in reports for rank in report.ended}
+        silent: list[tuple[int, int]] = []
+        for member in self.members:
+            first = first_rank(self.members, member.host)
+            silent += [(member.host, rank) for rank in range(first, first + member.ranks) if rank not in ended]
+        if len(silent) != 1:
+            return None
+        told = f"it did not come as far as the others within {self.seconds:g} s (peer_seconds), and does not answer"
+        [(host, rank)] = silent
+        return Cause(host=host, rank=rank, kind="transient", message=told, lost=True)
 
     def _lose(self, cause: Cause) -> None:
         """Go on without what is lost, if that is allowed and can help; else end."""

@@ -46,6 +46,8 @@ class Report(Frozen):
     state: Literal["idle", "running", "failed", "done"] = "idle"
     """idle: no rank is there; failed: a rank has ended, and not well; done: all have ended well."""
     cause: Cause | None = None
+    ended: tuple[int, ...] = ()
+    """Its ranks that have ended, or said why they will."""
     leaving: bool = False
     """It was told to stop, and will not be there for long."""
 

@@ -5,6 +5,7 @@ The first rank serves the store, the others look for it where mpirun's variables
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import http.client
 import logging
@@ -22,7 +23,7 @@ from millrace.runtime.launcher.messages import Member
 from millrace.runtime.launcher.network import card_of, own_address, place_of, resolve
 from millrace.runtime.launcher.server import Store, serving
 
-__all__ = ["FIRST_HOST", "joined", "started_by_mpirun"]
+__all__ = ["FIRST_HOST", "join", "joined", "started_by_mpirun"]
 
 FIRST_HOST = "MILLRACE_FIRST_HOST"
 """Environment variable: the first rank's host, `NAME` or `NAME:PORT`, where it can't be found otherwise."""
@@ -71,6 +72,14 @@ def joined(environment: Mapping[str, str], log: logging.Logger, seconds: float =
         finally:
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def join(log: logging.Logger, seconds: float) -> None:
+    """The same for the rest of this process's life, where mpirun has started it and nobody has told Horovod so."""
+    if started_by_mpirun(os.environ) and "HOROVOD_RANK" not in os.environ:
+        stack = contextlib.ExitStack()
+        stack.enter_context(joined(os.environ, log, seconds))
+        atexit.register(stack.close)
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

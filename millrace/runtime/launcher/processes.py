@@ -62,6 +62,11 @@ class RankProcesses:
         return "done" if len(self._seen) == len(self._processes) else "running"
 
     @property
+    def ended(self) -> tuple[int, ...]:
+        """Those that have ended, or said why they will."""
+        return tuple(self._ranks[place].index for place in sorted(self._seen))
+
+    @property
     def gone(self) -> bool:
         """Whether none runs any more."""
         return all(process.poll() is not None for process in self._processes)
@@ -115,8 +120,9 @@ class RankProcesses:
         if code == 0 and (folder / RANK_RESULT).exists():
             return None
         if code in _STOPPED:
-            told = "it was told to stop" if self.told_to_stop else "it was ended by SIGTERM"
-            return Cause(host=self.host, rank=rank.index, kind="stopped", message=told)
+            asked = self.told_to_stop  # else another host was, or is gone: one without a launcher stops all ranks
+            told = "it was told to stop" if asked else "it was ended by SIGTERM"
+            return Cause(host=self.host, rank=rank.index, kind="stopped", message=told, follows=not asked)
         if failure := read_failure(folder):
             return _cause(self.host, rank.index, failure)
         if code is None:

@@ -175,6 +175,7 @@ class _Host:
                     "generation": self.generation,
                     "state": state,
                     "cause": self.ranks.cause if self.ranks else self.cause,
+                    "ended": self.ranks.ended if self.ranks else (),
                     "leaving": self.told.is_set(),
                 }
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import subprocess
 import time
@@ -53,9 +52,9 @@ class Group:
     def log(self, host: int = 0) -> str:
         return (self.directory(host) / "log.txt").read_text()
 
-    def wait_for(self, text: str, host: int = 0, seconds: float = 60) -> None:
+    def wait_for(self, text: str, host: int = 0, seconds: float = 60, count: int = 1) -> None:
         deadline = time.monotonic() + seconds
-        while text not in self.log(host):
+        while self.log(host).count(text) < count:
             assert time.monotonic() < deadline, self.log(host)
             assert self.process(host).poll() is None, self.log(host)
             time.sleep(0.02)
@@ -76,9 +75,10 @@ class Group:
 
     def kill_host(self, host: int) -> None:
         """End a host with all that runs there, as a machine that is switched off."""
-        ranks = self.ranks(host)
-        for process in (psutil.Process(self.process(host).pid), *ranks):
-            process.send_signal(signal.SIGKILL)
+        own, ranks = psutil.Process(self.process(host).pid), self.ranks(host)
+        own.suspend()
+        for process in (*ranks, own):
+            process.kill()
         self.process(host).wait()
 
 
