@@ -28,7 +28,7 @@ from millrace.training.parameters import TrainParameters
 from millrace.training.ranks import Ranks
 from millrace.training.shards import RecordFile, take_stock
 
-__all__ = ["Data", "evaluation_batches", "inspect", "pixel_statistics", "training_batches"]
+__all__ = ["Data", "evaluation_batches", "inspect", "own_records", "pixel_statistics", "training_batches"]
 
 _MIB = 2**20
 _READ_BYTES = 8 * _MIB
@@ -152,7 +152,7 @@ def pixel_statistics(data: Data, ranks: Ranks | None = None) -> tuple[NDArray[np
     height, width, channels = data.schema.shape
     total = np.zeros(channels)
     squares = np.zeros(channels)
-    for images, _ in decode_records(_own(data, "train"), data.schema).batch(64).as_numpy_iterator():
+    for images, _ in decode_records(own_records(data, "train"), data.schema).batch(64).as_numpy_iterator():
         pixels = images.astype(np.float64)
         total += pixels.sum(axis=(0, 1, 2))
         squares += np.square(pixels).sum(axis=(0, 1, 2))
@@ -172,10 +172,10 @@ def _evaluated(data: Data, channel: Channel, limit: int, ranks: Ranks | None) ->
     for file in data.files[channel]:
         size += min(file.records, max(0, limit - position)) if file.mine else 0
         position += file.records
-    return _own(data, channel).take(size), size
+    return own_records(data, channel).take(size), size
 
 
-def _own(data: Data, channel: Channel) -> Any:
+def own_records(data: Data, channel: Channel) -> Any:
     """The serialized records of the files that this rank reads."""
     if data.files is None:
         return record_dataset(data.records, channel)
@@ -187,7 +187,7 @@ def _cached(data: Data, parameters: TrainParameters, order: DataOrder | FileOrde
     """Batches drawn from arrays in memory; each pass over the data in an order of its own."""
     size = data.sizes["train"] if isinstance(order, DataOrder) else len(order.places)
     with damage_explained(data.records, "train"):
-        arrays = decoded_arrays(_own(data, "train"), data.schema, size)
+        arrays = decoded_arrays(own_records(data, "train"), data.schema, size)
     examples, labels = (tf.constant(array) for array in arrays)
     count = order.steps.count
 

@@ -42,7 +42,8 @@ class Steps:
     @property
     def sizes(self) -> NDArray[np.int64]:
         """Records of each step of a pass."""
-        return np.diff(self.begin(np.arange(self.count + 1)))
+        sizes: NDArray[np.int64] = np.diff(self.begin(np.arange(self.count + 1)))
+        return sizes
 
 
 class Mine(NamedTuple):
@@ -65,8 +66,8 @@ class DataOrder:
     def sizes(self) -> NDArray[np.int64]:
         """Records of this rank in each step of a pass."""
         wholes: Any = self.steps.sizes
-        sizes: NDArray[np.int64] = wholes if self.ranks is None else self.ranks.part(wholes).size
-        return sizes
+        sizes: Any = wholes if self.ranks is None else self.ranks.part(wholes).size
+        return np.asarray(sizes, np.int64)
 
     def mine(self, index: Any) -> Mine:
         """What this rank has of a step of a pass."""
@@ -101,12 +102,14 @@ class FileOrder:
     @property
     def bounds(self) -> NDArray[np.int64]:
         """How many of this rank's places come before each step of a pass, and before its end."""
-        return np.searchsorted(self.places, self.steps.begin(np.arange(self.steps.count + 1)))
+        begins: NDArray[np.int64] = self.steps.begin(np.arange(self.steps.count + 1))
+        return np.searchsorted(self.places, begins)
 
     @property
     def sizes(self) -> NDArray[np.int64]:
         """Records of this rank in each step of a pass."""
-        return np.diff(self.bounds)
+        sizes: NDArray[np.int64] = np.diff(self.bounds)
+        return sizes
 
     def mine(self, index: Any) -> Mine:
         """What this rank has of a step of a pass."""

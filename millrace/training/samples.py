@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from millrace.runtime.datasets import decode_records, record_dataset
+from millrace.runtime.datasets import decode_records
 from millrace.runtime.schemas import VOCABULARY, TextRecords
 from millrace.runtime.texts import decode, read_vocabulary
 from millrace.specs import Table
-from millrace.training.data import Data
+from millrace.training.data import Data, own_records
 
 __all__ = ["sample_answers"]
 
@@ -16,12 +16,12 @@ _LONGEST = 200  # characters of a text that are shown
 
 
 def sample_answers(model: Any, data: Data, count: int) -> Table:
-    """The first `count` records of the test channel: each with its class, the model's answer and its probability.
+    """The first `count` test records that this rank reads: each with its class, the model's answer and its probability.
 
     Texts are shown as far as their tokens tell them, pictures by their URI.
     """
     classes = data.schema.classes
-    records = decode_records(record_dataset(data.records, "test").take(count), data.schema, with_uri=True)
+    records = decode_records(own_records(data, "test").take(count), data.schema, with_uri=True)
     shown = []
     for examples, labels, uris in records.batch(count).as_numpy_iterator():
         answers = model(examples, training=False).numpy()

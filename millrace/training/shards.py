@@ -82,10 +82,10 @@ def take_stock(records: Path, sharding: Literal["auto", "data", "file"], ranks: 
 
 
 def _own(records: Path, *, apart: bool) -> Stock:
-    shards = {channel: counts(records, channel) for channel in CHANNELS}
+    shards: dict[Channel, tuple[ShardCounts, ...]] = {channel: counts(records, channel) for channel in CHANNELS}
     files: dict[Channel, tuple[RecordFile, ...]] = {
-        channel: tuple(RecordFile(card.file, card.records, mine=True) for card in cards)
-        for channel, cards in shards.items()
+        channel: tuple(RecordFile(card.file, card.records, mine=True) for card in shards[channel])
+        for channel in CHANNELS
     }
     return Stock(read_records_schema(records), shards, files if apart else None)
 

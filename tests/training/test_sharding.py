@@ -133,7 +133,8 @@ def test_scaling() -> None:
     assert scaled(parameters, 4, 1000) == parameters
     for scaling, rate in (("linear", 0.04), ("sqrt", 0.02)):
         one = scaled(parameters.model_copy(update={"scaling": scaling}), 4, 1000)
-        assert (one.batch_size, one.learning_rate) == (32, pytest.approx(rate))
+        assert one.batch_size == 32
+        assert one.learning_rate == pytest.approx(rate)
     with pytest.raises(ConfigError, match=r"8 on each of 4 ranks .* only 20 train records: choose 5 or less"):
         scaled(parameters.model_copy(update={"scaling": "linear"}), 4, 20)
 
