@@ -281,6 +281,17 @@ def test_a_task_of_several_hosts_is_refused(runner: LocalRunner) -> None:
         run_pipeline(wide.compose(Play()), runner)
 
 
+def test_ranks_of_a_component_that_starts_none_are_refused(runner: LocalRunner) -> None:
+    @pipeline
+    def many(config: Play) -> None:
+        written = toys.write(config.write)
+        ranks = Distribution(mode="ranks", processes=2)
+        toys.work.with_options(distribution=ranks)(config.work, words=written.words)
+
+    with pytest.raises(UnsupportedError, match="task 'work' asks for 2 processes, which work does not start"):
+        run_pipeline(many.compose(Play()), runner)
+
+
 def test_a_spec_read_from_json_runs(runner: LocalRunner) -> None:
     spec = PipelineSpec.from_json(toys.play.compose(Play()).to_json())
     assert run_pipeline(spec, runner)[0].state is RunState.SUCCEEDED

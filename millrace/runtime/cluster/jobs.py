@@ -213,8 +213,11 @@ class _Follower:
             raise ConfigError(f"the hosts can't start: {told[0][0]}: {told[0][1]}")
 
     def _failed(self) -> list[Ended]:
-        found = (ended(pod, self.kind.form.host(pod)) for pod in self.pods.values())
-        return [item for item in found if item]
+        """Hosts whose last pod failed; one that its operator has replaced counts no more."""
+        last: dict[int, Object] = {}
+        for pod in sorted(self.pods.values(), key=lambda pod: str(pod["metadata"].get("creationTimestamp", ""))):
+            last[self.kind.form.host(pod)] = pod
+        return [item for host, pod in last.items() if (item := ended(pod, host))]
 
     def _fail(self, operator: str) -> None:
         self.over = True

@@ -18,7 +18,7 @@ __all__ = ["REPORT_SECONDS", "Coordinator"]
 
 REPORT_SECONDS = 0.5
 """Between two reports of a host."""
-_LOST_SECONDS = 15.0
+_LOST_SECONDS = 10.0
 """Without a report a host is lost."""
 _DOUBT_SECONDS = 6.0
 """The same while ranks complain about others that are gone."""

@@ -202,7 +202,9 @@ class TestClusterSteps:
     @pytest.mark.parametrize(
         ("parameters", "processes", "told"),
         [
-            ({}, 2, r"train\.distribution: 2 processes a host"),
+            ({"strategy": "multiworker"}, 2, r"train\.strategy=multiworker takes one process a host"),
+            ({"elastic": {"min_workers": 9}}, 2, r"train\.elastic\.min_workers=9, with 8 ranks"),
+            ({"elastic": {}, "sharding": "file"}, 1, r"train\.elastic: the hosts hold different record files"),
             ({"batch_size": 3}, 1, r"train\.batch_size=3: .* 4 or more"),
         ],
     )
@@ -212,6 +214,15 @@ class TestClusterSteps:
         asked = Distribution(mode="ranks", hosts=4, processes=processes)
         with pytest.raises(UserError, match=told):
             digits_with({}, distribution=asked, parameters=parameters)
+
+    def test_several_processes_of_one_host_train_in_its_own_pod(self) -> None:
+        document = digits_with({}, distribution=Distribution(mode="ranks", processes=3))
+        assert document.argument("train", "--cluster") == []
+        assert document.argument("train", "--processes") == ["3"]
+        with pytest.raises(UserError, match=r"train\.batch_size=2: .* 3 or more"):
+            digits_with(
+                {}, distribution=Distribution(mode="ranks", processes=3), parameters={"batch_size": 2}
+            )
 
     def test_one_host_trains_in_its_own_pod(self) -> None:
         document = digits_with({})
