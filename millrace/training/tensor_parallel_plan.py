@@ -72,7 +72,7 @@ def plan(model: Any, options: Parallel) -> Plan:
     graphs = list(_graphs(model))
     chosen = _chosen(graphs, options)
     made = Plan()
-    _plan_head(model, chosen, made)
+    _plan_head(model, chosen, options, made)
     for graph in graphs:
         for layer in graph.layers:
             if id(layer) in chosen and id(layer) not in made.split:
@@ -123,7 +123,8 @@ def _shape(dense: Any) -> tuple[int, int]:
     return int(inputs), int(units)
 
 
-def _plan_head(model: Any, chosen: set[int], made: Plan) -> None:
+def _plan_head(model: Any, chosen: set[int], options: Parallel, made: Plan) -> None:
+    fewest = options.tensor if options.layers else max(options.tensor, options.min_units)
     graph, softmax = _graph(model), False
     tail: list[int] = []
     layer: Any = _last(graph)
@@ -137,8 +138,7 @@ def _plan_head(model: Any, chosen: set[int], made: Plan) -> None:
             return
         softmax = softmax or function == "softmax"
         if type(layer) is keras.layers.Dense:
-            inputs, units = _shape(layer)
-            if softmax and id(layer) in chosen and units >= inputs:
+            if softmax and id(layer) in chosen and layer.units >= fewest:
                 made.split[id(layer)] = "classes"
                 made.tail.extend(tail)
             return
