@@ -30,6 +30,8 @@ def choose_strategy(parameters: TrainParameters, hosts: Hosts, log: logging.Logg
     installed = find_spec("horovod") is not None
     if parameters.strategy == "horovod" and not installed:
         raise ConfigError(f"strategy=horovod: {_MISSING}, or use strategy=auto")
+    if (tensor := parameters.parallel.tensor) > 1 and not installed:
+        raise ConfigError(f"parallel.tensor={tensor}: {_MISSING}, or use parallel.tensor=1")
     if parameters.strategy != "auto":
         return parameters.strategy
     if len(hosts.names) * hosts.processes == 1:
