@@ -18,7 +18,7 @@ from millrace.training.parameters import TrainParameters
 from tests.components.train_data import CLASSES
 
 SCHEMA = ImageRecords(height=8, width=8, channels=1, encoding="png", resize="stretch", classes=CLASSES)
-SMALL = Cnn(filters=(4, 4), units=(6,), dropout=0)
+SMALL = Cnn(filters=(4,), units=(6,), dropout=0)
 
 
 def loaded(path: Path) -> Any:

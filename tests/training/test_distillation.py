@@ -13,10 +13,13 @@ import tensorflow as tf
 from millrace.components.train.spec import train
 from millrace.errors import DataError
 from millrace.testing import Ran, run_component
-from millrace.training.distillation import divergence
+from millrace.training.distillation import distil, divergence
+from millrace.training.models import build_model
+from millrace.training.options.reuse import Teacher
 from millrace.training.parameters import TrainParameters
+from millrace.training.reuse import find
 from tests.components.train_data import picture, write_records
-from tests.training.reuse_data import loaded, renamed
+from tests.training.reuse_data import SCHEMA, context_in, loaded, renamed
 
 STUDENT = {"kind": "mlp", "units": [4], "dropout": 0}
 RUN = {"epochs": 6, "batch_size": 16, "learning_rate": 0.02, "early_stopping": None}
@@ -100,18 +103,23 @@ class TestStudents:
         history = (taught.outputs["model"].parents[1] / "checkpoints" / "history.jsonl").read_text().splitlines()
         assert json.loads(history[-1])["loss"] < 0.5
 
-    def test_parts_of_the_loss_add_up(self, tmp_path: Path, records: Path, teacher: Path) -> None:
-        """Of the first step, before any weight has changed."""
+    def test_parts_of_the_loss_add_up(self, tmp_path: Path, teacher: Path) -> None:
+        found = find(str(teacher), None, context_in(tmp_path), title="a teacher")
+        images = np.stack([picture(number % 3, number) for number in range(6)]).astype(np.float32)
+        labels, weights = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2]], np.arange(1, 7, dtype=np.float32)
 
-        def first_loss(name: str, **parameters: Any) -> float:
-            given = {"epochs": 1, "steps_per_epoch": 1, "class_weights": {"north": 3.0}, "model": STUDENT}
-            fit(tmp_path / name, records, **given, **parameters)
-            return float(json.loads((tmp_path / name / "checkpoints" / "history.jsonl").read_text())["loss"])
+        def loss(alpha: float, *, training: bool = True) -> float:
+            model = build_model(TrainParameters.model_validate({"model": STUDENT}), SCHEMA, policy="float32")
+            model.compile(optimizer="sgd", loss="categorical_crossentropy")
+            distil(model, Teacher(model="m", alpha=alpha, temperature=2.0), found, SCHEMA)
+            answers = model(images)
+            return float(model.compute_loss(images, labels, answers, weights, training=training))
 
-        hard = first_loss("hard")
-        soft = first_loss("soft", teacher={"model": str(teacher), "alpha": 1.0, "temperature": 2.0})
-        both = first_loss("both", teacher={"model": str(teacher), "alpha": 0.25, "temperature": 2.0})
-        assert both == pytest.approx(0.75 * hard + 0.25 * soft, rel=1e-5)
+        hard, soft = loss(0.5, training=False), loss(1.0)
+        assert loss(0.25) == pytest.approx(0.75 * hard + 0.25 * soft, rel=1e-5)
+        student = build_model(TrainParameters.model_validate({"model": STUDENT}), SCHEMA, policy="float32")
+        apart = divergence(loaded(teacher)(images), student(images), 2.0).numpy()
+        assert soft == pytest.approx(4 * (weights * apart).mean(), rel=1e-5)
 
     def test_of_other_classes_are_refused(self, tmp_path: Path, teacher: Path) -> None:
         other = renamed(write_records(tmp_path / "records"), ("a", "b", "c"))

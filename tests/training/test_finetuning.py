@@ -75,16 +75,16 @@ class TestPhases:
     def test_then_what_is_above_the_cut(self, tmp_path: Path, records: Path, base: Path) -> None:
         ran = tune(tmp_path, records, base, fine_tuning={"frozen_epochs": 1, "unfreeze": 2})
         told = changed(loaded(base), loaded(ran.outputs["model"]))
-        assert told == {"conv2d_3/kernel", "dense/kernel", "dense/bias", "logits/kernel", "logits/bias"}
+        assert told == {"conv2d_1/kernel", "dense/kernel", "dense/bias", "logits/kernel", "logits/bias"}
         rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "checkpoints/history.jsonl").open()]
         assert rates == pytest.approx([1e-3, 1e-4])
 
     def test_batch_normalisation_learns_when_asked(self, tmp_path: Path, records: Path, base: Path) -> None:
-        tuning = {"unfreeze": "conv2d_3", "batch_norm": "train"}
+        tuning = {"unfreeze": "conv2d_1", "batch_norm": "train"}
         ran = tune(tmp_path, records, base, epochs=1, fine_tuning=tuning)
         told = changed(loaded(base), loaded(ran.outputs["model"]))
-        assert {path for path in told if "norm" in path} == {f"batch_normalization_3/{name}" for name in NORMS}
-        assert "conv2d_3/kernel" in told
+        assert {path for path in told if "norm" in path} == {f"batch_normalization_1/{name}" for name in NORMS}
+        assert "conv2d_1/kernel" in told
 
     def test_one_phase_begins_at_the_full_rate(self) -> None:
         parameters = TrainParameters(learning_rate=0.2, epochs=9, fine_tuning=FineTuning(model="m"))
@@ -323,7 +323,7 @@ class TestInterruptions:
 @pytest.mark.slow
 def test_two_hosts_train_as_one(tmp_path: Path, records: Path, base: Path) -> None:
     parameters = TrainParameters(
-        fine_tuning=FineTuning(model=str(base), frozen_epochs=2, unfreeze="conv2d_3", layer_decay=0.5, head="new"),
+        fine_tuning=FineTuning(model=str(base), frozen_epochs=2, unfreeze="conv2d_1", layer_decay=0.5, head="new"),
         teacher=Teacher(model=str(base), alpha=0.5),
         schedule=Cosine(),
         learning_rate=0.01,
