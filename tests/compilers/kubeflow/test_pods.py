@@ -220,9 +220,7 @@ class TestClusterSteps:
         assert document.argument("train", "--cluster") == []
         assert document.argument("train", "--processes") == ["3"]
         with pytest.raises(UserError, match=r"train\.batch_size=2: .* 3 or more"):
-            digits_with(
-                {}, distribution=Distribution(mode="ranks", processes=3), parameters={"batch_size": 2}
-            )
+            digits_with({}, distribution=Distribution(mode="ranks", processes=3), parameters={"batch_size": 2})
 
     def test_one_host_trains_in_its_own_pod(self) -> None:
         document = digits_with({})

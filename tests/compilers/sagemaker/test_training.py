@@ -105,7 +105,6 @@ class TestContainer:
             ({"strategy": "multiworker"}, 2, r"train\.strategy=multiworker takes one process a host"),
             ({"elastic": {"min_workers": 5}}, 2, r"train\.elastic\.min_workers=5, with 4 ranks"),
             ({"strategy": "single"}, 1, r"train\.strategy=single, but 2 hosts"),
-            ({"xla": True, "deterministic": False}, 1, r"train\.xla=true works on one host only"),
             ({"batch_size": 1}, 1, r"train\.batch_size=1: .* choose 2 or more"),
         ],
     )
