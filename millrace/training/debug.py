@@ -33,6 +33,10 @@ class Probe:
         self._model = model
         self._batch = batch
         self._layers = list(_leaves(model, ""))
+        self.renew()
+
+    def renew(self) -> None:
+        """Look at the weights that learn from now on."""
         self._function = tf.function(self._figures, autograph=False)
 
     def look(self) -> Look:

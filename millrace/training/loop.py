@@ -172,6 +172,8 @@ def _enter_phase(run: Run) -> None:
     epoch = len(run.state.history)
     if run.phases is not None and run.phases.enter(epoch, begins=run.state.step == epoch * run.steps_per_epoch):
         _make_step(run)
+        if run.watch is not None:
+            run.watch.after_change()
 
 
 def _restore(run: Run) -> None:

@@ -54,6 +54,11 @@ class Watch:
             seen.steps, seen.looks = seen.steps[1::2], seen.looks[1::2]
         self._warn(seen, about_look(self._debug, look, step))
 
+    def after_change(self) -> None:
+        """Look at what learns now, when other weights do than before."""
+        if self._probe is not None:
+            self._probe.renew()
+
     def after_epoch(self, seen: Seen, history: Sequence[Row]) -> None:
         """Warn of what the last epochs tell."""
         self._warn(seen, about_history(self._debug, history))
