@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from millrace.components.bert.spec import BertParameters, bert
 from millrace.components.deploy.spec import DeployParameters, deploy
@@ -30,7 +30,7 @@ class TextClassification(PipelineConfig):
     evaluate: EvaluateParameters = EvaluateParameters()
     gate: Gate = Gate()
     quantize: QuantizeParameters | None = None
-    """Deploy a smaller model: `quantize={}`; null deploys the one that was trained."""
+    """Deploy a smaller model: `quantize={scheme: dynamic}`; null deploys the one that was trained."""
     deploy: DeployParameters = DeployParameters()
 
     @model_validator(mode="after")
@@ -42,6 +42,13 @@ class TextClassification(PipelineConfig):
                 "leave bert.max_seq_length out"
             )
         return self
+
+    @field_validator("quantize")
+    @classmethod
+    def _not_of_pixels(cls, given: QuantizeParameters | None) -> QuantizeParameters | None:
+        if given is not None and given.scheme == "int8":
+            raise ValueError("quantize.scheme=int8 measures the ranges of pixels: dynamic or float16 is for texts")
+        return given
 
 
 @pipeline

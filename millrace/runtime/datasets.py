@@ -147,7 +147,7 @@ def damage_explained(records: Path, channel: Channel) -> Iterator[None]:
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        what = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
+        what = error.message.rpartition("}} ")[2].partition(" [Op:")[0].partition("\n")[0]
         raise DataError(f"{records}: channel {channel!r} can't be read: {what}; make the records anew") from error
 
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from millrace.errors import DataError
 from millrace.runtime.datasets import decode_records, decoded_dataset, load_arrays, record_dataset, total_records
-from millrace.runtime.records import ImageRecord, RecordWriter, pack
+from millrace.runtime.records import ImageRecord, RecordWriter, TextRecord, pack
 from millrace.runtime.schemas import ImageRecords, ShardCounts, read_records_schema
+from tests.components.text_data import LENGTH, sentence, tokens, write_text_records
 
 HEIGHT, WIDTH = 6, 9
 
@@ -141,3 +142,25 @@ def test_pictures_of_another_size_than_the_schemas_are_refused(tmp_path: Path) -
     (records / "schema.json").write_text(schema.model_dump_json())
     with pytest.raises(DataError, match="can't be read"):
         load_arrays(records, "train")
+
+
+class TestTexts:
+    def test_are_padded_in_order_with_their_uri(self, tmp_path: Path) -> None:
+        records = write_text_records(tmp_path)
+        ids, labels = load_arrays(records, "train")
+        assert (str(ids.dtype), ids.shape, labels.shape) == ("int32", (64, LENGTH), (64,))
+        expected = tokens(sentence(0, 0))
+        assert ids[0].tolist() == expected + [0] * (LENGTH - len(expected))
+        _, label, uri = next(decoded_dataset(records, "test", with_uri=True).as_numpy_iterator())
+        assert (label, uri) == (0, b"file:///test.csv#row=36")
+
+    @pytest.mark.parametrize("count", [0, LENGTH + 1])
+    def test_of_a_wrong_length_are_damage(self, tmp_path: Path, count: int) -> None:
+        records = write_text_records(tmp_path, train=(1, 0, 0))
+        file = records / "train-00000-of-00002"
+        with RecordWriter(file.with_suffix(".tfrecord")) as writer:
+            writer.write(pack(TextRecord([2] * count, 0, "file:///x")))
+        counted = ShardCounts(file=f"{file.name}.tfrecord", channel="train", records=1, bytes=writer.bytes)
+        file.with_suffix(".json").write_text(counted.model_dump_json())
+        with pytest.raises(DataError, match=rf"a record has tokens:\] \[{count}\].*; make the records anew$"):
+            load_arrays(records, "train")
