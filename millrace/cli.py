@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -103,6 +104,10 @@ def _run_once(composed: Mapping[str, Any]) -> int:
     settings = read_settings(composed)
     pipeline, config = settings.load()
     spec = pipeline.compose(config)
+    several = [task.name for task in spec.tasks if task.distribution.processes > 1]
+    if several and find_spec("horovod") is None:
+        told = f"{', '.join(several)} with one process instead of several: make horovod"
+        print(f"note: Horovod is not installed. {told}", file=sys.stderr)
     with Display(spec) as display:
         run, directory = run_pipeline(
             spec, settings.runner, config=config.model_dump(mode="json"), watch=display.update

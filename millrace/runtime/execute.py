@@ -52,7 +52,7 @@ __all__ = [
     "read_request",
 ]
 
-_GRACE_SECONDS = 15.0
+_GRACE_SECONDS = 110.0  # SageMaker kills 120 s after it asked to stop; whoever waits for less ends this group itself
 _MESSAGE = 4000
 
 

@@ -130,6 +130,7 @@ class _Host:
 
     def __init__(self, context: Context, directory: Path, ask_first: Ask, meeting: Meeting, seconds: float) -> None:
         self.hosts = context.hosts
+        self.cores = context.cores
         self.log = context.log
         self.directory = directory
         self.seconds = seconds
@@ -236,7 +237,11 @@ class _Host:
             "%d ranks on %d hosts%s, %d of them here, by the network card %s",
             own[0].size, len(order.members), f" ({missing} are missing)" if missing else "", len(own), meeting[2],
         )  # fmt: skip
-        told = [(rank, variables(rank, order.members, self.hosts.index, name, meeting, self.seconds)) for rank in own]
+        threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, self.cores // len(own))))}
+        told = [
+            (rank, {**threads, **variables(rank, order.members, self.hosts.index, name, meeting, self.seconds)})
+            for rank in own
+        ]
         self.ranks = RankProcesses(self.hosts.index, self.directory, told)
 
     def _end_ranks(self, grace_seconds: float) -> None:
