@@ -73,7 +73,6 @@ def _check_parallel(parameters: TrainParameters, ranks: int) -> None:
         ),
         "a model that starts anew, with model.weights at most: neither fine_tuning nor a teacher": reused,
         "debug=null, which would see parts of layers only": parameters.debug is not None,
-        "elastic=null: with a lost rank a part of the model is gone": parameters.elastic is not None,
     }
     for needed, missing in reasons.items():
         if missing:
@@ -164,6 +163,8 @@ def refuse(parameters: Mapping[str, Any], inputs: Collection[str], work: Cluster
     """
     chosen = TrainParameters.model_validate(parameters)
     check_hosts(chosen, work.hosts, work.processes)
+    if (tensor := chosen.parallel.tensor) > 1 and (ports := sorted({"base", "teacher"}.intersection(inputs))):
+        raise UnsupportedError(f"parallel.tensor={tensor} needs a model that starts anew: leave out {', '.join(ports)}")
     check_reuse(chosen, inputs)
     for name, choice in (("fine_tuning", chosen.fine_tuning), ("teacher", chosen.teacher)):
         if choice is not None and choice.model is not None and RUN.fullmatch(choice.model):

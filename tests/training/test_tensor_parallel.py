@@ -18,11 +18,12 @@ if find_spec("horovod") is None:
     needed("needs Horovod: make horovod")
 
 from millrace.errors import ConfigError, UnsupportedError, UserError
+from millrace.specs import Distribution
 from millrace.training.options.debug import Debug
 from millrace.training.options.parallel import Parallel
 from millrace.training.options.reuse import FineTuning
 from millrace.training.parameters import TrainParameters
-from millrace.training.refusals import check_hosts
+from millrace.training.refusals import check_hosts, refuse
 from millrace.training.tensor_parallel_plan import plan
 from tests.training.horovod_ranks import run_ranks
 from tests.training.horovod_training import run
@@ -162,3 +163,8 @@ def test_refused_before_machines_are_paid_for(changes: dict[str, Any], error: ty
     parameters = TrainParameters.model_validate({**with_tensor(HEAD, 2).model_dump(), **changes})
     with pytest.raises(error, match=message):
         check_hosts(parameters, 1, 2 if changes else 3)
+
+
+def test_a_base_as_an_input_is_refused_too() -> None:
+    with pytest.raises(UnsupportedError, match=r"parallel\.tensor=2 needs a model that starts anew: leave out base"):
+        refuse(with_tensor(HEAD, 2).model_dump(), ("records", "base"), Distribution(hosts=1, processes=2))
