@@ -92,17 +92,15 @@ def find_all(parameters: TrainParameters, inputs: TrainInputs, context: Context)
         UserError: When one can't be read, has another digest, or is no Keras model.
         TransientError: When a store stays unreachable.
     """
-    tuning, teacher = parameters.fine_tuning, parameters.teacher
-    asked = {
-        "base": ("fine_tuning", inputs.base, tuning and tuning.model, tuning and tuning.sha256),
-        "teacher": ("teacher", inputs.teacher, teacher and teacher.model, teacher and teacher.sha256),
-    }
-    found = {}
-    for port, (name, handle, model, sha256) in asked.items():
+    found: dict[str, Reused] = {}
+    for port, handle, name, choice in (
+        ("base", inputs.base, "fine_tuning", parameters.fine_tuning),
+        ("teacher", inputs.teacher, "teacher", parameters.teacher),
+    ):
         if handle is not None:
-            found[port] = find(str(handle.path), sha256, context, title=f"the input {port!r}")
-        elif model is not None:
-            found[port] = find(model, sha256, context, title=f"{name}.model={model}")
+            found[port] = find(str(handle.path), None, context, title=f"the input {port!r}")
+        elif choice is not None and choice.model is not None:
+            found[port] = find(choice.model, choice.sha256, context, title=f"{name}.model={choice.model}")
     for reused in found.values():
         context.log.info("%s is %s, SHA-256 %s", reused.title, reused.file.name, reused.digest)
     return Sources(**found)
@@ -154,7 +152,8 @@ def load(reused: Reused, schema: RecordsSchema, *, same_classes: bool) -> Any:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, zipfile.BadZipFile) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(f"{reused.title} can't be loaded as a model: {reason}") from error
-    inputs, outputs = getattr(model, "inputs", None) or (), getattr(model, "outputs", None) or ()
+    inputs: list[Any] = getattr(model, "inputs", None) or []
+    outputs: list[Any] = getattr(model, "outputs", None) or []
     if len(inputs) != 1 or len(outputs) != 1:
         raise DataError(
             f"{reused.title} has {len(inputs)} inputs and {len(outputs)} outputs, needed: a functional or sequential "

@@ -193,11 +193,10 @@ class TestLayers:
         for weight in weights:
             weight.assign(tf.fill(weight.shape, start))
 
-        @tf.function
         def take() -> None:
             model.optimizer.apply_gradients([(tf.fill(weight.shape, gradient), weight) for weight in weights])
 
-        take()
+        tf.function(take)()
         return {weight.path.rpartition("/")[0]: start - float(np.ravel(weight.numpy())[0]) for weight in weights}
 
 
