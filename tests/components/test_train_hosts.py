@@ -73,7 +73,7 @@ class Group:
 
     def wait_for_epoch(self, number: int) -> None:
         history = self.directories[0] / "checkpoints" / "history.jsonl"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not (history.exists() and len(history.read_text().splitlines()) >= number):
             assert time.monotonic() < deadline, self.log(0)
             assert self.processes[0].poll() is None, self.log(0)
@@ -188,10 +188,9 @@ RANDOM = TrainParameters(
 
 
 class TestInterrupted:
-    def test_killed_and_stopped_ends_with_the_same_bits(self, tmp_path: Path, records: Path) -> None:
-        with started(tmp_path / "whole", records, RANDOM) as group:
-            whole = group.finish()
-        with started(tmp_path / "cut", records, RANDOM) as group:
+    def test_a_host_killed_then_one_told_to_stop(self, tmp_path: Path, records: Path) -> None:
+        """What comes of it is told in tests/training/test_resume.py."""
+        with started(tmp_path, records, RANDOM) as group:
             group.wait_for_epoch(3)
             group.processes[1].kill()
             begun = time.monotonic()
@@ -200,16 +199,12 @@ class TestInterrupted:
             assert re.fullmatch(
                 r"127\.0\.0\.1:\d+ ended or can't be reached any more; its own log says why", group.messages()[0]
             )
-        (tmp_path / "cut" / "host-1" / "checkpoints" / "checkpoint.npz").write_bytes(b"of nobody's interest")
-        with started(tmp_path / "cut", records, RANDOM) as group:
+        (tmp_path / "host-1" / "checkpoints" / "checkpoint.npz").write_bytes(b"of nobody's interest")
+        with started(tmp_path, records, RANDOM) as group:
             group.wait_for_epoch(8)
             group.processes[1].send_signal(signal.SIGTERM)
             assert group.wait(30) == [143, 143], [group.log(0), group.log(1)]
-        with started(tmp_path / "cut", records, RANDOM) as group:
-            resumed = group.finish()
-            assert group.log(0).count("going on from step") == 2
-        for file in ("model/model.keras", "metrics/metrics.json", "metrics/charts.json"):
-            assert (whole / "outputs" / file).read_bytes() == (resumed / "outputs" / file).read_bytes(), file
+            assert group.log(0).count("going on from step") == 1
 
     def test_the_first_host_killed(self, tmp_path: Path, records: Path) -> None:
         with started(tmp_path, records, RANDOM, 3) as group:

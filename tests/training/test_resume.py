@@ -71,7 +71,7 @@ def epochs(group: Group) -> list[dict[str, float]]:
 
 def wait_for_some(group: Group, moments: random.Random, most: int = 8) -> None:
     """Until a moment in one of the next epochs."""
-    wanted, deadline = len(epochs(group)) + moments.randint(1, most), time.monotonic() + 90
+    wanted, deadline = len(epochs(group)) + moments.randint(1, most), time.monotonic() + 180
     while len(epochs(group)) < wanted:
         assert time.monotonic() < deadline, group.log()
         assert group.process(0).poll() is None, group.log()
