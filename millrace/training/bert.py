@@ -96,10 +96,10 @@ def load_bert(model: Any, choice: Bert, records: TextRecords, scratch: Path) -> 
 
 
 def _encoder(choice: Bert, tokens: Any, records: TextRecords) -> Any:
+    x = layers.Embedding(records.vocabulary_size, choice.hidden, name="token_embedding")(tokens)
     row = ops.sum(tokens, axis=0, keepdims=True)  # positions and segments are those of any text: [1, L]
-    position = _embedding(choice.positions, choice, "position")(ops.cumsum(ops.ones_like(row), axis=1) - 1)
-    segment = _embedding(_SEGMENTS, choice, "segment")(ops.zeros_like(row))
-    x = _embedding(records.vocabulary_size, choice, "token")(tokens) + position + segment
+    x += _looked_up(ops.cumsum(ops.ones_like(row), axis=1) - 1, choice.positions, choice, "position_embedding")
+    x += _looked_up(ops.zeros_like(row), _SEGMENTS, choice, "segment_embedding")
     x = layers.LayerNormalization(epsilon=_EPSILON, name="embeddings_layer_norm")(x)
     x = layers.Dropout(choice.dropout, name="embeddings_dropout")(x)
     mask = ops.not_equal(tokens, records.pad_id)
@@ -110,8 +110,13 @@ def _encoder(choice: Bert, tokens: Any, records: TextRecords) -> Any:
     return layers.Dense(choice.hidden, activation="tanh", name="pooled_dense")(x[:, 0])
 
 
-def _embedding(size: int, choice: Bert, name: str) -> Any:
-    return layers.Embedding(size, choice.hidden, name=f"{name}_embedding")
+def _looked_up(numbers: Any, size: int, choice: Bert, name: str) -> Any:
+    """Rows of a table that every text takes the same of.
+
+    `Embedding` would have sparse gradients, which Adam squares one by one: several ranks would learn something else.
+    """
+    table = layers.Dense(choice.hidden, use_bias=False, name=name)
+    return table(ops.one_hot(numbers, size, dtype=table.compute_dtype))
 
 
 def _transformer_layer(choice: Bert, x: Any, mask: Any, name: str) -> Any:
@@ -147,7 +152,7 @@ def _copy(backbone: Any, encoder: Any) -> None:
 
 def _name(variable: Any) -> str:
     """`transformer_layer_0/self_attention_layer/query/kernel`, wherever its parts are separated."""
-    return str(variable.path.replace("/", "_"))
+    return str(variable.path.replace("_embedding/kernel", "_embedding/embeddings").replace("/", "_"))
 
 
 def _read(source: str) -> bytes:
