@@ -29,6 +29,7 @@ def run_ranks(module: str, folder: Path, count: int = 2, seconds: float = 900) -
                     [sys.executable, "-m", module, str(folder)],
                     stdout=output,
                     stderr=subprocess.STDOUT,
+                    cwd=Path(__file__).parents[2],
                     env={**os.environ, **variables, "TF_CPP_MIN_LOG_LEVEL": "3"},
                 )
             )

@@ -35,28 +35,25 @@ def embedding_model() -> Any:
     return keras.Model(inputs, (layers.Dense(3, "softmax")(x), layers.Dense(2)(x)))
 
 
-def scaled(**options: Any) -> Any:
-    """With loss scaling, over an optimizer with these options."""
-    return optimizers.LossScaleOptimizer(optimizers.SGD(0.1, **options), initial_scale=1024.0)
+def decaying() -> Any:
+    """A learning rate that each step changes."""
+    return optimizers.schedules.CosineDecay(0.1, 10)
+
+
+def scaled() -> Any:
+    """With loss scaling, and sums that ranks keep for themselves."""
+    return optimizers.LossScaleOptimizer(optimizers.SGD(0.1, gradient_accumulation_steps=2), initial_scale=1024.0)
 
 
 SCRIPTS: dict[str, tuple[Callable[[], Any], Callable[[], Any], float]] = {
-    "sgd": (dense_model, lambda: optimizers.SGD(0.1), 2e-5),
     "momentum": (dense_model, lambda: optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.1), 2e-5),
     "adam": (dense_model, lambda: optimizers.Adam(0.01, clipvalue=0.05), 2e-5),
     "adamw": (dense_model, lambda: optimizers.AdamW(0.01, weight_decay=0.1, clipnorm=0.1), 2e-5),
-    "averaged": (dense_model, lambda: optimizers.SGD(0.1, use_ema=True, ema_overwrite_frequency=5), 2e-5),
-    "schedule": (dense_model, lambda: optimizers.Adam(optimizers.schedules.CosineDecay(0.01, 10)), 2e-5),
+    "averaged": (dense_model, lambda: optimizers.SGD(decaying(), use_ema=True, ema_overwrite_frequency=5), 2e-5),
     "accumulating": (dense_model, lambda: optimizers.Adam(0.01, gradient_accumulation_steps=3), 2e-5),
-    "embedding": (embedding_model, lambda: optimizers.Adam(0.01), 2e-5),
-    "embedding-clipped": (embedding_model, lambda: optimizers.SGD(0.1, global_clipnorm=0.01), 2e-5),
+    "embedding": (embedding_model, lambda: optimizers.Adam(0.01, global_clipnorm=0.01), 2e-5),
     "fp16": (dense_model, lambda: optimizers.SGD(0.1), 1e-3),
     "float16": (lambda: dense_model("mixed_float16"), scaled, 5e-3),
-    "float16-accumulating": (
-        lambda: dense_model("mixed_float16"),
-        lambda: scaled(gradient_accumulation_steps=2),
-        5e-3,
-    ),
     "bfloat16": (lambda: dense_model("bfloat16"), lambda: optimizers.SGD(0.1), 5e-2),
 }
 """How the model is made, and the optimizer; and how far the weights may be from those of one process."""
@@ -142,11 +139,11 @@ def _go_on(ranks: Ranks, folder: Path) -> None:
 
 def _warm_up(ranks: Ranks) -> None:
     rates: list[float] = []
-    model = compiled("sgd", ranks)
+    model = compiled("fp16", ranks)
     watch = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: rates.append(float(model.optimizer.learning_rate))
     )
-    x, y = data("sgd", ranks)
+    x, y = data("fp16", ranks)
     warm_up = horovod.WarmUp(ranks, 0.1, 4)
     model.fit(x, y, batch_size=ranks.part(BATCH).size, epochs=2, verbose=0, callbacks=[warm_up, watch])
     rise = [0.1 * (1 + (ranks.count - 1) * done / 4) for done in range(5)]
@@ -155,9 +152,9 @@ def _warm_up(ranks: Ranks) -> None:
 
 def _refuse(ranks: Ranks) -> None:
     """A step more on one rank would never end."""
-    model = compiled("sgd", ranks)
+    model = compiled("fp16", ranks)
     horovod.distribute(model, ranks)
-    x, y = data("sgd", ranks)
+    x, y = data("fp16", ranks)
     left = len(x) if ranks.first else ranks.part(BATCH).size
     with pytest.raises(DataError, match="the ranks take 4, 1 steps an epoch"):
         model.fit(x[:left], y[:left], batch_size=ranks.part(BATCH).size, callbacks=[horovod.Broadcast(ranks)])

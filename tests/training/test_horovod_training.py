@@ -20,7 +20,7 @@ if find_spec("horovod") is None:
     needed("needs Horovod: make horovod")
 
 from tests.training.horovod_ranks import run_ranks
-from tests.training.horovod_training import CALM, EMBEDDING, RANDOM, SAME, run, steps
+from tests.training.horovod_training import ACCUMULATING, CALM, CASES, EMBEDDING, run, steps
 
 pytestmark = pytest.mark.slow
 
@@ -41,20 +41,26 @@ def assert_alike(one: Path, other: Path, tolerance: float = 2e-5) -> None:
         assert first == pytest.approx(second, abs=tolerance)
 
 
-class TestAsOneProcess:
-    @pytest.mark.parametrize(("case", "tolerance"), [("adamw", 2e-5), ("fp16", 2e-3), ("float16", 2e-2)])
-    def test_weights_and_figures(self, two_ranks: Path, tmp_path: Path, case: str, tolerance: float) -> None:
-        run(tmp_path, two_ranks / "records", SAME[case])
-        assert_alike(two_ranks / "rank-0" / case, tmp_path, tolerance)
-        of_ranks, alone = (
-            json.loads((folder / "result.json").read_text()) for folder in (two_ranks / "rank-0" / case, tmp_path)
-        )
-        assert of_ranks == pytest.approx(alone, abs=tolerance)
+@pytest.fixture(scope="module")
+def alone(two_ranks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes of the accumulating case."""
+    folder = tmp_path_factory.mktemp("alone")
+    run(folder, two_ranks / "records", ACCUMULATING)
+    return folder
 
-    def test_accumulated_and_compiled(self, two_ranks: Path, tmp_path: Path) -> None:
-        run(tmp_path, two_ranks / "records", SAME["accumulating"])
-        for case in ("accumulating", "xla"):
-            assert_alike(two_ranks / "rank-0" / case, tmp_path)
+
+class TestAsOneProcess:
+    @pytest.mark.parametrize("case", ["accumulating", "xla"])
+    def test_accumulated_and_compiled(self, two_ranks: Path, alone: Path, case: str) -> None:
+        assert_alike(two_ranks / "rank-0" / case, alone)
+        of_ranks, of_one = (
+            json.loads((folder / "result.json").read_text()) for folder in (two_ranks / "rank-0" / case, alone)
+        )
+        assert of_ranks == pytest.approx(of_one, abs=2e-5)
+
+    def test_float16_also_on_the_way(self, two_ranks: Path, tmp_path: Path) -> None:
+        run(tmp_path, two_ranks / "records", CASES["half"])
+        assert_alike(two_ranks / "rank-0" / "half", tmp_path, 2e-2)
 
     def test_sparse_gradients_by_all_strategies(self, two_ranks: Path, tmp_path: Path) -> None:
         compiled = EMBEDDING.model_copy(update={"xla": True, "deterministic": False})
@@ -65,10 +71,10 @@ class TestAsOneProcess:
             (finished / "model").symlink_to(finished / "outputs" / "model")
             assert_alike(finished, tmp_path / "alone")
 
-    def test_four_ranks(self, two_ranks: Path, tmp_path: Path) -> None:
+    def test_four_ranks(self, two_ranks: Path, tmp_path: Path, alone: Path) -> None:
         (tmp_path / "records").symlink_to(two_ranks / "records")
         run_ranks("tests.training.horovod_training", tmp_path, 4)
-        assert_alike(tmp_path / "rank-0" / "adamw", two_ranks / "rank-0" / "adamw")
+        assert_alike(tmp_path / "rank-0" / "accumulating", alone)
 
     def test_parts_of_any_size_and_a_step_that_all_skip(self, two_ranks: Path) -> None:
         expected = steps(Alone())
@@ -82,7 +88,7 @@ class TestAsOneProcess:
 
 class TestSameBits:
     def test_on_all_ranks(self, two_ranks: Path) -> None:
-        for case in (*SAME, "random", "resumed"):
+        for case in (*CASES, "random", "resumed"):
             models = [two_ranks / f"rank-{index}" / case / "model" / "model.keras" for index in range(2)]
             assert models[0].read_bytes() == models[1].read_bytes(), case
 
@@ -92,8 +98,8 @@ class TestSameBits:
             assert files[0].read_bytes() == files[1].read_bytes(), file
 
     def test_only_the_first_writes_checkpoints(self, two_ranks: Path) -> None:
-        assert (two_ranks / "rank-0" / "adamw" / "checkpoints" / "checkpoint.npz").exists()
-        assert list((two_ranks / "rank-1" / "adamw" / "checkpoints").iterdir()) == []
+        assert (two_ranks / "rank-0" / "accumulating" / "checkpoints" / "checkpoint.npz").exists()
+        assert list((two_ranks / "rank-1" / "accumulating" / "checkpoints").iterdir()) == []
 
 
 class TestAccumulating:
@@ -105,10 +111,9 @@ class TestAccumulating:
         run(tmp_path / "once", two_ranks / "records", once)
         assert_alike(tmp_path / "many", tmp_path / "once")
 
-    def test_stopped_alone(self, two_ranks: Path, tmp_path: Path) -> None:
+    def test_stopped_alone(self, two_ranks: Path, tmp_path: Path, alone: Path) -> None:
         with pytest.raises(SystemExit):
-            run(tmp_path / "stopped", two_ranks / "records", RANDOM, stop_at=2)
-        run(tmp_path / "stopped", two_ranks / "records", RANDOM)
-        run(tmp_path / "whole", two_ranks / "records", RANDOM)
-        files = [tmp_path / name / "model" / "model.keras" for name in ("stopped", "whole")]
+            run(tmp_path, two_ranks / "records", ACCUMULATING, stop_at=7)
+        run(tmp_path, two_ranks / "records", ACCUMULATING)
+        files = [folder / "model" / "model.keras" for folder in (tmp_path, alone)]
         assert files[0].read_bytes() == files[1].read_bytes()
