@@ -50,7 +50,7 @@ def model(records: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     keras.utils.set_random_seed(3)
     layers = keras.layers
-    network = keras.Sequential(
+    network: Any = keras.Sequential(
         [
             keras.Input((LENGTH,), dtype="int32"),
             layers.Embedding(len(WORDS), 8),
