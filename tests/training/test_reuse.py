@@ -14,10 +14,17 @@ import keras
 import numpy as np
 import pytest
 
+from millrace.compilers import kubeflow, sagemaker
+from millrace.compilers.sagemaker.iam import policies
+from millrace.components.manifest.spec import ManifestParameters, manifest
+from millrace.components.preprocess.spec import PreprocessParameters, preprocess
+from millrace.components.shard.spec import ShardParameters, shard
 from millrace.components.train.spec import train
 from millrace.errors import ConfigError, DataError
 from millrace.runtime.schemas import ModelCard
-from millrace.specs import Distribution, Model, Records
+from millrace.specs import Distribution, Model, PipelineConfig, Records, pipeline
+from millrace.targets.kubeflow import Kubeflow
+from millrace.targets.sagemaker import SageMaker
 from millrace.training.options.images import Pixels
 from millrace.training.options.models import Application, Mlp
 from millrace.training.options.reuse import FineTuning, Teacher
@@ -270,3 +277,56 @@ class TestOptions:
         ports = {port.name: port.optional for port in train.spec.inputs}
         assert ports["base"]
         assert ports["teacher"]
+
+
+class Twice(PipelineConfig):
+    """Configuration of two trainings, one after the other."""
+
+    manifest: ManifestParameters = ManifestParameters(source="s3://pictures/all")
+    first: TrainParameters = TrainParameters()
+    second: TrainParameters = TrainParameters()
+
+
+@pipeline
+def twice(config: Twice) -> None:
+    """Train, and train on with what was trained."""
+    plan = shard(ShardParameters(), manifest=manifest(config.manifest).manifest)
+    records = preprocess(PreprocessParameters(), shards=plan.shards).records
+    first = train.with_options(name="first")(config.first, records=records)
+    train.with_options(name="second")(config.second, records=records, base=first.model)
+
+
+class TestPipelines:
+    target = SageMaker(role="arn:aws:iam::123456789012:role/R", bucket="lab")
+
+    def test_kubeflow(self) -> None:
+        text = kubeflow.compile_pipeline(twice.compose(Twice()), Kubeflow())
+        assert "base={{$.inputs.artifacts['base'].path}}" in text
+
+    @pytest.mark.parametrize(
+        ("model", "name", "resource"),
+        [
+            ("s3://models/teacher.tar.gz", "ReadObjects", "arn:aws:s3:::models/teacher.tar.gz"),
+            (ARN, "ReadModelPackages", ARN),
+        ],
+    )
+    def test_sagemaker(self, model: str, name: str, resource: str) -> None:
+        config = Twice(second=TrainParameters(teacher=Teacher(model=model, sha256="0" * 64)))
+        text = sagemaker.compile_pipeline(twice.compose(config), self.target)
+        [second] = [step for step in json.loads(text)["Steps"] if step["Name"] == "second"]
+        channels = {
+            one["ChannelName"]: one["DataSource"]["S3DataSource"] for one in second["Arguments"]["InputDataConfig"]
+        }
+        assert channels["base"]["S3Uri"] == {"Get": "Steps.first.ModelArtifacts.S3ModelArtifacts"}
+        assert second["Arguments"]["Environment"]["MILLRACE_ARCHIVES"] == "base=."
+        [statement] = [
+            one
+            for one in policies(text, "twice", self.target).documents["execution"]["Statement"]
+            if one["Sid"] == name
+        ]
+        assert resource in statement["Resource"]
+
+    def test_settings_that_a_base_leaves_no_use_for(self) -> None:
+        config = Twice(second=TrainParameters(model=Mlp()))
+        with pytest.raises(ConfigError, match=r"second\.model is set, but training starts from a trained model"):
+            sagemaker.compile_pipeline(twice.compose(config), self.target)

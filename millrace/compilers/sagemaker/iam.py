@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from millrace.compilers.sagemaker.iam_places import places_of, widest
+from millrace.compilers.sagemaker.iam_places import packages_of, places_of, widest
 from millrace.compilers.sagemaker.iam_statements import (
     ACCOUNT,
     BUCKET,
@@ -100,6 +100,8 @@ def _execution(steps: list[Mapping[str, Any]], document: Mapping[str, Any], scop
     if any(key == "Tags" for key, _ in every_field(steps)):
         yield allow("Tag", ["sagemaker:AddTags"], [scope.arn("*")])
     yield from _storage(steps, scope)
+    if packages := packages_of(steps):
+        yield allow("ReadModelPackages", ["sagemaker:DescribeModelPackage"], packages)
     yield from _images(steps, scope)
     yield from _keys(steps, scope)
     logs = scope.arn("log-group:/aws/sagemaker/*", "logs")

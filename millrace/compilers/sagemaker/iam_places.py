@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from millrace.compilers.sagemaker.walk import every_field, pattern_of
 
-__all__ = ["Place", "places_of", "widest"]
+__all__ = ["Place", "packages_of", "places_of", "widest"]
 
 _WRITTEN = ("S3OutputPath", "DestinationS3Uri")
 _URI = re.compile(r"s3://[^\s\"'\\,\]}]+")
+_PACKAGE = re.compile(r"arn:aws[\w-]*:sagemaker:[\w-]+:\d{12}:model-package/[\w./-]+")
 
 
 class Place(NamedTuple):
@@ -42,12 +43,25 @@ def _all_places(steps: Iterable[Mapping[str, Any]], bucket_name: str, prefix: st
         bucket, _, path = place.partition("/")
         writes = key in _WRITTEN or (key == "S3Uri" and path.startswith(f"{prefix}/"))
         yield Place(f"{bucket}/{_below(path)}", writes)
-    for step in steps:
-        words = step.get("Arguments", {}).get("AppSpecification", {}).get("ContainerArguments", ())
-        written = "".join(word for word in words if isinstance(word, str))
-        for uri in _URI.findall(written):
+    for text in _parameters(steps):
+        for uri in _URI.findall(text):
             bucket, _, path = uri.removeprefix("s3://").partition("/")
             yield Place(f"{bucket}/{_below(path)}", writes=False)
+
+
+def packages_of(steps: Iterable[Mapping[str, Any]]) -> list[str]:
+    """ARNs of the model packages that parameters name."""
+    return sorted({arn for text in _parameters(steps) for arn in _PACKAGE.findall(text)})
+
+
+def _parameters(steps: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What components are told, as text: in their command lines and as hyperparameters."""
+    for step in steps:
+        words = step.get("Arguments", {}).get("AppSpecification", {}).get("ContainerArguments", ())
+        yield "".join(word for word in words if isinstance(word, str))
+    for key, value in every_field(steps):
+        if key in ("HyperParameters", "StaticHyperParameters"):
+            yield from (text for text in value.values() if isinstance(text, str))
 
 
 def _below(path: str) -> str:
