@@ -8,7 +8,7 @@ import pytest
 
 from millrace.runtime.charts import render_svg
 from millrace.specs import ConfusionMatrix, Curve, Lines, Scatter
-from millrace.specs.charts import Chart
+from millrace.specs.charts import Plot
 
 LINES = Lines(
     name="loss",
@@ -35,16 +35,16 @@ def matrix(size: int) -> ConfusionMatrix:
 
 @pytest.mark.parametrize("chart", [LINES, SCATTER, matrix(2), matrix(200)], ids=["lines", "scatter", "two", "many"])
 class TestEveryChart:
-    def test_is_one_well_formed_element_without_a_fixed_size(self, chart: Chart) -> None:
+    def test_is_one_well_formed_element_without_a_fixed_size(self, chart: Plot) -> None:
         element = ElementTree.fromstring(render_svg(chart))  # noqa: S314 - our own output
         assert element.tag.endswith("svg")
         assert "viewBox" in element.attrib
         assert "width" not in element.attrib
 
-    def test_has_the_same_bytes_each_time(self, chart: Chart) -> None:
+    def test_has_the_same_bytes_each_time(self, chart: Plot) -> None:
         assert render_svg(chart) == render_svg(chart)
 
-    def test_names_nothing_outside(self, chart: Chart) -> None:
+    def test_names_nothing_outside(self, chart: Plot) -> None:
         text = render_svg(chart).replace("http://www.w3.org/2000/svg", "").replace("http://www.w3.org/1999/xlink", "")
         assert "http" not in text
 
