@@ -25,7 +25,7 @@ from millrace.components.evaluate.scores import (
     roc_curve,
     top_k_accuracy,
 )
-from millrace.specs import Chart, ConfusionMatrix, Curve, Lines
+from millrace.specs import ConfusionMatrix, Curve, Lines, Plot
 
 __all__ = ["Figures", "charts", "figures", "metrics"]
 
@@ -92,7 +92,7 @@ def metrics(found: Figures, classes: Sequence[str]) -> dict[str, float]:
     return named
 
 
-def charts(found: Figures, answers: Answers, classes: Sequence[str]) -> tuple[Chart, ...]:
+def charts(found: Figures, answers: Answers, classes: Sequence[str]) -> tuple[Plot, ...]:
     """Confusion matrix, ROC curves (where defined) and reliability."""
     counts = tuple(tuple(row) for row in found.confusion.tolist())
     matrix = ConfusionMatrix(name="confusion_matrix", title="Confusion matrix", labels=tuple(classes), counts=counts)

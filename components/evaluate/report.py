@@ -21,7 +21,7 @@ from millrace.runtime.charts import render_svg
 from millrace.runtime.pages import page_environment, size
 from millrace.runtime.schemas import ModelCard
 from millrace.runtime.texts import decode
-from millrace.specs import Chart
+from millrace.specs import Plot
 
 __all__ = ["Findings", "write_report"]
 
@@ -39,7 +39,7 @@ class Findings:
     metrics: Mapping[str, float]
     undefined: frozenset[str]
     """Metrics that stand for an undefined figure."""
-    charts: tuple[Chart, ...]
+    charts: tuple[Plot, ...]
     mistakes: tuple[Mistake, ...]
     vocabulary: tuple[str, ...]
     """Of records of texts."""
