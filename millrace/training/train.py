@@ -15,7 +15,7 @@ import tensorflow as tf
 from millrace.errors import ConfigError, TaskFailedError
 from millrace.runtime.context import Context, Result
 from millrace.specs import Chart, Curve, Lines
-from millrace.training.checkpoint import State, begun_with
+from millrace.training.checkpoint import Arrays, State, begun_with
 from millrace.training.data import Data, evaluation_batches, inspect, pixel_statistics, training_batches
 from millrace.training.distillation import distil
 from millrace.training.export import export
@@ -84,11 +84,13 @@ def _train(run: Run, outputs: TrainOutputs) -> Result:
     if parameters.test_steps != 0:
         figures = score(run, evaluation_batches(data, "test", parameters, parameters.test_steps, run.ranks))
         metrics |= {f"test_{name}": value for name, value in figures.items()}
-    plain = _plain(run)
+    weights = run.model.get_weights()
+    weights = weights if run.split is None else run.split.whole_weights(weights)
     if run.ranks is not None:
         run.ranks.leave()
     if run.context.rank is not None and not run.context.rank.makes_outputs:
         return Result(metrics=metrics)
+    plain = _plain(run, weights)
     card = export(plain, _architecture(parameters, run.sources), data.schema, outputs.model.path, data.records)
     return Result(
         metrics=metrics,
@@ -196,10 +198,8 @@ def _policy(parameters: TrainParameters) -> str:
     return f"mixed_{auto if parameters.amp_dtype == 'auto' else parameters.amp_dtype}"
 
 
-def _plain(run: Run) -> Any:
+def _plain(run: Run, weights: Arrays) -> Any:
     """The trained model in float32 and without its optimizer, as it is saved."""
-    weights = run.model.get_weights()
-    weights = weights if run.split is None else run.split.whole_weights(weights)
     plain = _network(run.parameters, run.data, run.sources, "float32", run.statistics)
     plain.set_weights(weights)
     return plain

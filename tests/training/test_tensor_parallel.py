@@ -57,7 +57,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which four ranks have run all cases."""
     folder = tmp_path_factory.mktemp("ranks")
     write_records(folder / "records")
-    run_ranks("tests.training.tensor_parallel_training", folder, 4)
+    run_ranks("tests.training.tensor_parallel_training", folder, 4, 600)
     return folder
 
 
@@ -71,9 +71,9 @@ class TestAsOneProcess:
     def test_begun_by_pairs_and_finished_by_four_or_one(self, ranks: Path, tmp_path: Path) -> None:
         run(tmp_path / "whole", ranks / "records", RESUMED)
         assert_alike(ranks / "rank-0" / "resumed", tmp_path / "whole")
+        assert history(ranks / "rank-0" / "resumed")[:2] == history(ranks / "rank-0" / "begun")
         shutil.copytree(ranks / "rank-0" / "begun" / "checkpoints", tmp_path / "alone" / "checkpoints")
         run(tmp_path / "alone", ranks / "records", RESUMED)
-        assert "going on from step" in (ranks / "rank-0.txt").read_text()
         assert_alike(tmp_path / "alone", tmp_path / "whole")
 
     def test_two_ranks_that_meet_by_themselves_roughly_in_mixed_precision(self, ranks: Path, tmp_path: Path) -> None:
@@ -82,12 +82,12 @@ class TestAsOneProcess:
         run(tmp_path / "alone", ranks / "records", ROUGH)
         assert_alike(tmp_path / "rank-0", tmp_path / "alone", 0.02)
 
-    def test_all_ranks_save_the_same_bytes_and_one_a_checkpoint(self, ranks: Path) -> None:
+    def test_only_the_first_writes(self, ranks: Path) -> None:
         for case in (*CASES, "resumed"):
-            models = [ranks / f"rank-{index}" / case / "model" / "model.keras" for index in range(4)]
-            assert len({model.read_bytes() for model in models}) == 1, case
-            checkpoints = [list((ranks / f"rank-{index}" / case / "checkpoints").iterdir()) for index in range(4)]
-            assert [bool(found) for found in checkpoints] == [True, False, False, False]
+            for file in ("model/model.keras", "checkpoints/checkpoint.npz"):
+                assert [(ranks / f"rank-{index}" / case / file).exists() for index in range(4)] == [
+                    True, False, False, False,
+                ], (case, file)  # fmt: skip
 
 
 def dense(*units: int, between: Any = None, head: bool = True) -> Any:
