@@ -99,5 +99,5 @@ def connect(seconds: float, log: logging.Logger, process_sets: Sequence[hvd.Proc
         raise PeerError(f"the ranks did not come together: {error}") from error
     if gpus := tf.config.list_physical_devices("GPU"):
         tf.config.set_visible_devices(gpus[hvd.local_rank() % len(gpus)], "GPU")
-    log.info("rank %d of %d: all are there", hvd.rank() + 1, hvd.size())
+    log.info("rank %d of %d: all are there", hvd.rank(), hvd.size())
     return HorovodRanks([f"rank {index}" for index in range(hvd.size())], hvd.rank(), seconds)

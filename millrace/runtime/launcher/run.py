@@ -225,8 +225,11 @@ class _Host:
             try:
                 self._start(order)
             except (MillraceError, OSError) as error:
-                kind = "user" if isinstance(error, UserError) else "error"
-                self.cause = Cause(host=self.hosts.index, kind=kind, message=str(error))
+                self.cause = Cause(
+                    host=self.hosts.index,
+                    kind="user" if isinstance(error, UserError) else "error",
+                    message=str(error),
+                )
         self.generation = order.generation
 
     def _start(self, order: Order) -> None:
@@ -234,9 +237,13 @@ class _Host:
         name, meeting = self.hosts.names[self.hosts.index], self._meeting()
         missing = len(self.hosts.names) - len(order.members)
         self.log.info(
-            "%d ranks on %d hosts%s, %d of them here, by the network card %s",
-            own[0].size, len(order.members), f" ({missing} are missing)" if missing else "", len(own), meeting[2],
-        )  # fmt: skip
+            "%s on %s%s, %d of them here, by the network card %s",
+            _counted(own[0].size, "rank"),
+            _counted(len(order.members), "host"),
+            f" ({missing} missing)" if missing else "",
+            len(own),
+            meeting[2],
+        )
         threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, self.cores // len(own))))}
         told = [
             (rank, {**threads, **variables(rank, order.members, self.hosts.index, name, meeting, self.seconds)})
@@ -265,6 +272,10 @@ class _Host:
         if order.missing and now - self._noted > _NOTE_SECONDS:
             self._noted = now
             self.log.info("waiting for %s", ", ".join(order.missing))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number > 1 else ''}"
 
 
 def _grace(order: Order) -> float:

@@ -105,7 +105,7 @@ def test_elastic_goes_on_without_it(containers: Containers) -> None:
     containers.wait_for_epoch(2)
     containers.kill(1)
     assert processes[0].wait(180) == 0, containers.log(0)
-    assert "1 ranks on 1 hosts (1 are missing)" in containers.log(0)
+    assert "1 rank on 1 host (1 missing)" in containers.log(0)
     result = read_result(containers.directory(0))
     assert result is not None
     assert result.metrics["epochs"] == 25

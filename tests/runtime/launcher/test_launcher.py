@@ -149,10 +149,10 @@ class TestElastic:
     def test_a_mistake_is_not_tried_again(self, tmp_path: Path) -> None:
         with group_of(tmp_path, asked(min_workers=1, trouble={"kind": "raise"})) as group:
             assert group.wait() == [2]
-            assert group.log().count("2 ranks on 1 hosts") == 1
+            assert group.log().count("2 ranks on 1 host") == 1
 
     def test_a_lost_host_is_missed_and_taken_in_when_it_comes_back(self, tmp_path: Path) -> None:
-        alone, together = "2 ranks on 1 hosts (1 are missing)", "4 ranks on 2 hosts"
+        alone, together = "2 ranks on 1 host (1 missing)", "4 ranks on 2 hosts"
         with group_of(tmp_path, asked(steps=100_000, min_workers=2, wait_seconds=2), hosts=2) as group:
             group.wait_for(together)
             group.kill_host(1)

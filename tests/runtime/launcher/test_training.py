@@ -55,7 +55,7 @@ def test_after_the_loss_of_a_host_training_goes_on_as_if_nothing_had_been(tmp_pa
         group.wait_for("epoch=4", seconds=120)
         group.kill_host(1)
         assert group.wait(180)[0] == 0, group.log()
-        assert "1 ranks on 1 hosts (1 are missing)" in group.log()
+        assert "1 rank on 1 host (1 missing)" in group.log()
         assert "going on from step" in group.log()
         for mine, yours in zip(history(group.directory(0)), history(alone), strict=True):
             assert mine == pytest.approx(yours, abs=2e-5)
