@@ -41,14 +41,14 @@ def task_key(task: Task, component: ComponentSpec, inputs: Mapping[str, Iterable
 
 @functools.cache
 def _code_digest(module: str) -> str:
-    """Digest of the sources beside a component's main module, and of the runtime they run on."""
+    """Digest of the sources beside a component's main module, and of those of the framework that they use."""
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         return ""
     framework = Path(millrace.__file__).parent
     digest = hashlib.sha256()
     own = Path(spec.origin).parent
-    for folder in (own, framework / "runtime", framework / "specs"):
+    for folder in (own, *(framework / name for name in ("runtime", "specs", "training"))):
         for file in _sources(folder, packages_only=folder == own and not spec.parent):
             digest.update(f"{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes())
     return digest.hexdigest()
