@@ -92,6 +92,7 @@ class Bert(Parameters):
     records. The defaults are those of BERT-Tiny (Turc et al. 2019)."""
 
     kind: Literal["bert"] = "bert"
+    """Always bert, which `model` of `train` chooses it by."""
     layers: int = Field(default=2, ge=1, le=96)
     """Transformer layers."""
     heads: int = Field(default=2, ge=1, le=256)
