@@ -20,12 +20,12 @@ class AddUp(Protocol):
     ) -> tuple[list[Any], list[Any]]: ...
 
 
-def shared(gradients: Sequence[Any], share: float) -> list[Any]:
-    """What a rank adds to a mean: its gradients, weighted by its share.
+def shared(gradients: Sequence[Any], share: Any) -> list[Any]:
+    """What a rank adds to the sum: its gradients, weighted by its share of the records.
 
     Args:
         gradients: Tensors, IndexedSlices (of embeddings, which stay sparse), or None.
-        share: Between 0 and 1.
+        share: Between 0 and 1; with 0 it does not matter whether the gradients are numbers.
     """
     return [gradient if gradient is None else _mapped(gradient, lambda x: _times(x, share)) for gradient in gradients]
 
@@ -72,9 +72,9 @@ def _mapped(gradient: Any, change: Any) -> Any:
     return change(tf.convert_to_tensor(gradient))
 
 
-def _times(values: Any, share: float) -> Any:
+def _times(values: Any, share: Any) -> Any:
     exact = tf.cast(values, tf.float32) if values.dtype.size < 4 else values
-    return tf.cast(exact * share, values.dtype)
+    return tf.cast(tf.math.multiply_no_nan(exact, tf.cast(share, exact.dtype)), values.dtype)
 
 
 def _sent(values: Any, half: bool) -> Any:

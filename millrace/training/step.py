@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from millrace.training.gradients import AddUp, added_up
+from millrace.training.gradients import AddUp, added_up, shared
 from millrace.training.ranks import Ranks
 
 __all__ = ["add_up_metrics", "scatter_seeds", "synchronise"]
@@ -49,7 +49,7 @@ def synchronise(
         if held is not None:
             gradients, figures = held.released(gradients, figures)
         moving = list(_moving(model))
-        parts = [variable.value * tf.cast(share, variable.dtype) for variable in moving]
+        parts = shared([variable.value for variable in moving], share)
         gradients, sums = add(gradients, [*parts, *figures], ranks, "step", half=half)
         if model.trainable_weights:
             model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
@@ -130,27 +130,27 @@ def _zeros(variable: Any) -> Any:
 
 
 def _backward(model: Any) -> Callable[[Any], tuple[list[Any], list[Any], Any]]:
-    """A function from this rank's part of a step to its share of the gradients, its running figures, and that share."""
+    """A function from this rank's part of a step to its weighted gradients, its running figures and its share."""
 
     def backward(data: Any) -> tuple[list[Any], list[Any], Any]:
         part, whole = data
         x, y, weight = keras.utils.unpack_x_y_sample_weight(part)
         size = tf.shape(tf.nest.flatten(x)[0])[0]
-        share = tf.cast(size, tf.float32) / whole
         moving = list(_moving(model))
         before = [tf.identity(variable.value) for variable in moving]
         model.reset_metrics()
         with tf.GradientTape() as tape:
             predicted = model(x, training=True)
             loss = model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weight, training=True)
-            loss = tf.where(size > 0, tf.reduce_sum(loss), 0.0)  # of no records it may be none, or no number
-            scaled = model.optimizer.scale_loss(loss * share)
+            loss = tf.reduce_sum(loss)  # one number, also of no records
+            scaled = model.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled, model.trainable_weights) if model.trainable_weights else []
-        _tracker(model).update_state(loss, sample_weight=size)
+        _tracker(model).update_state(tf.where(size > 0, loss, 0.0), sample_weight=size)
         model.compute_metrics(x, y, predicted, sample_weight=weight)
         for variable, value in zip(moving, before, strict=True):
             variable.assign(tf.where(size > 0, variable.value, value))  # no records have no mean
-        return gradients, [tf.identity(variable.value) for variable in model.metrics_variables], share
+        share = tf.cast(size, tf.float32) / whole
+        return shared(gradients, share), [tf.identity(variable.value) for variable in model.metrics_variables], share
 
     return backward
 

@@ -24,7 +24,7 @@ def dense_model(dtype: str = "float32") -> Any:
     """With a head that the loss does not know: it has no gradients."""
     inputs = keras.Input((6,))
     x = layers.Dense(8, "relu", dtype=dtype)(inputs)
-    outputs = layers.Dense(3, "softmax", dtype=dtype)(x), layers.Dense(2, dtype=dtype)(x)
+    outputs = layers.Dense(3, "softmax", dtype=dtype, name="kind")(x), layers.Dense(2, dtype=dtype, name="other")(x)
     return keras.Model(inputs, outputs)
 
 
@@ -32,7 +32,7 @@ def embedding_model() -> Any:
     """Most of its rows have no gradient in most steps."""
     inputs = keras.Input((6,))
     x = layers.GlobalAveragePooling1D()(layers.Embedding(50, 4)(inputs))
-    return keras.Model(inputs, (layers.Dense(3, "softmax")(x), layers.Dense(2)(x)))
+    return keras.Model(inputs, (layers.Dense(3, "softmax", name="kind")(x), layers.Dense(2, name="other")(x)))
 
 
 def decaying() -> Any:
