@@ -34,12 +34,18 @@ class TextClassification(PipelineConfig):
     deploy: DeployParameters = DeployParameters()
 
     @model_validator(mode="after")
-    def _one_length(self) -> TextClassification:
+    def _together(self) -> TextClassification:
         given, cut = self.bert.max_seq_length, self.tokenize.max_seq_length
         if given not in (None, cut):
             raise ValueError(
                 f"bert.max_seq_length={given}, but tokenize.max_seq_length={cut} cuts the texts: make them equal, or "
                 "leave bert.max_seq_length out"
+            )
+        watched = self.tune.objective.intermediate
+        if self.tune.space and self.tune.pruner.kind != "none" and not self.bert.run_validation:
+            raise ValueError(
+                f"bert.run_validation=false gives no {watched} after an epoch, by which bad trials of the search are "
+                "ended: use bert.run_validation=true or tune.pruner.kind=none"
             )
         return self
 

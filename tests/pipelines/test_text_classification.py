@@ -70,3 +70,9 @@ def test_from_tables_to_an_endpoint(tmp_path: Path, source: Path) -> None:
 def test_lengths_that_differ_are_told_before_anything_runs() -> None:
     with pytest.raises(ValidationError, match=r"bert\.max_seq_length=64, but tokenize\.max_seq_length=32"):
         TextClassification.model_validate({"bert": {"max_seq_length": 64}, "tokenize": {"max_seq_length": 32}})
+
+
+def test_a_search_that_ends_bad_trials_needs_figures_of_each_epoch() -> None:
+    space = {"learning_rate": {"kind": "float", "low": 1e-4, "high": 1e-2}}
+    with pytest.raises(ValidationError, match=r"gives no validation_accuracy after an epoch, by which bad trials"):
+        TextClassification.model_validate({"bert": {"run_validation": False}, "tune": {"space": space}})

@@ -17,6 +17,7 @@ RENEW = "MILLRACE_RENEW_GOLDENS=1 pytest tests/compilers/kubeflow/test_goldens.p
 
 COMMANDS = {
     "digits": ["pipeline=digits"],
+    "text_classification": ["pipeline=text_classification", "tokenize.source=s3://bucket/texts", "hosts=2"],
     "image_classification": ["pipeline=image_classification", "manifest.source=s3://bucket/flowers", "workers=4"],
     "everything": [
         "pipeline=digits",

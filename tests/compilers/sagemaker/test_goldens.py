@@ -16,6 +16,7 @@ RENEW = "MILLRACE_RENEW_GOLDENS=1 pytest tests/compilers/sagemaker/test_goldens.
 
 COMMANDS = {
     "digits": ["pipeline=digits"],
+    "text_classification": ["pipeline=text_classification", "tokenize.source=s3://bucket/texts", "hosts=2"],
     "everything": [
         "pipeline=digits",
         "runtime=[train.epochs,train.batch_size,tune.trials,quantize.scheme,gate.accuracy]",
