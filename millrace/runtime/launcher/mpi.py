@@ -31,6 +31,7 @@ _SECONDS = 600.0
 _ASK_SECONDS = 4.0
 _PAUSE_SECONDS = 0.2
 _NOTE_SECONDS = 30.0
+_FAREWELL_SECONDS = 10.0
 
 
 def started_by_mpirun(environment: Mapping[str, str]) -> bool:
@@ -60,9 +61,11 @@ def joined(environment: Mapping[str, str], log: logging.Logger, seconds: float =
     with contextlib.ExitStack() as stack:
         if index == 0:
             stack.enter_context(serving("", port, Store()))
+            stack.callback(_await_all, port, job, size)
             address = "127.0.0.1"
         else:
             address = _find(_candidates(environment), port, job, deadline, log)
+            stack.callback(_say_done, address, port, job, index)
         names = _all_hosts(address, port, job, (index, size), deadline)
         rank, told = _place(names, index, (address, port, _card(names, index, port)), seconds)
         before = {name: os.environ.get(name) for name in told}
@@ -141,6 +144,19 @@ def _all_hosts(address: str, port: int, job: str, who: tuple[int, int], deadline
         else:
             time.sleep(_PAUSE_SECONDS)
     return names
+
+
+def _say_done(address: str, port: int, job: str, index: int) -> None:
+    with contextlib.suppress(OSError):  # the first rank waits for a while only
+        _ask("PUT", address, port, f"/{job}/done-{index}")
+
+
+def _await_all(port: int, job: str, size: int) -> None:
+    """Keep the store until no other rank needs it."""
+    deadline = time.monotonic() + _FAREWELL_SECONDS
+    for index in range(1, size):
+        while _ask("GET", "127.0.0.1", port, f"/{job}/done-{index}") is None and time.monotonic() < deadline:
+            time.sleep(_PAUSE_SECONDS)
 
 
 def _place(
