@@ -62,7 +62,7 @@ class HorovodRanks(Ranks):
         try:
             yield
         except (tf.errors.OpError, HorovodInternalError) as error:
-            if "Horovod" not in str(error):
+            if not any(word in str(error).lower() for word in ("horovod", "gloo")):
                 raise
             raise PeerError(
                 "another rank ended, or did not come as far in time (peer_seconds): the ranks' logs say why"

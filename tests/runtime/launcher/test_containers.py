@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import time
@@ -15,12 +16,22 @@ from typing import Any
 import docker.errors
 import pytest
 
-from millrace.components.train.spec import train
+from millrace.components.train.spec import TrainParameters, train
 from millrace.runtime.context import Hosts
-from millrace.runtime.task import GivenArtifact, TaskRequest, read_failure, read_result
+from millrace.runtime.task import GivenArtifact, TaskRequest, read_failure
+from millrace.testing import run_component
 from millrace.training.options.elastic import Elastic
+from millrace.training.options.models import Mlp
 from tests.components.train_data import write_records
-from tests.runtime.launcher.test_training import PLAIN
+
+PLAIN = TrainParameters(
+    model=Mlp(units=(16,), dropout=0, batch_norm=False),
+    epochs=25,
+    early_stopping=None,
+    batch_size=15,
+    checkpoint_steps=2,
+    peer_seconds=60,
+)
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -42,7 +53,7 @@ class Containers:
         TaskRequest(
             name="train",
             component=train.spec.entry,
-            parameters=PLAIN.model_copy(update={"elastic": elastic, "epochs": 25}).model_dump(mode="json"),
+            parameters=PLAIN.model_copy(update={"elastic": elastic}).model_dump(mode="json"),
             inputs={"records": (GivenArtifact(path=Path("/records")),)},
             hosts=Hosts(names=("first", "second"), index=host, processes=processes),
             cores=2,
@@ -100,12 +111,19 @@ def test_when_one_is_killed_the_other_ends_and_says_so(containers: Containers) -
     assert "4 ranks on 2 hosts, 2 of them here, by the network card eth0" in containers.log(0)
 
 
-def test_elastic_goes_on_without_it(containers: Containers) -> None:
+def history(directory: Path) -> list[dict[str, Any]]:
+    lines = (directory / "checkpoints" / "history.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_elastic_goes_on_without_it_as_if_nothing_had_been(containers: Containers, tmp_path: Path) -> None:
     processes = [containers.start(host, 1, Elastic()) for host in (0, 1)]
     containers.wait_for_epoch(2)
     containers.kill(1)
+    run_component(train, PLAIN, tmp_path / "alone", records=tmp_path / "records")
     assert processes[0].wait(180) == 0, containers.log(0)
     assert "1 rank on 1 host (1 missing)" in containers.log(0)
-    result = read_result(containers.directory(0))
-    assert result is not None
-    assert result.metrics["epochs"] == 25
+    assert "going on from step" in containers.log(0)
+    [alone] = (tmp_path / "alone").rglob("history.jsonl")
+    for mine, yours in zip(history(containers.directory(0)), history(alone.parents[1]), strict=True):
+        assert mine == pytest.approx(yours, abs=2e-5)

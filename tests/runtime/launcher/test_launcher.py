@@ -77,18 +77,14 @@ class TestFailing:
             told = "rank 1: it did not come as far as the others within 20 s (peer_seconds), and does not answer"
             assert group.failures() == [("transient", told)]
 
-    @pytest.mark.parametrize("lost", [0, 1])
-    def test_a_host_that_is_switched_off(self, tmp_path: Path, lost: int) -> None:
+    def test_the_first_host_is_switched_off(self, tmp_path: Path) -> None:  # another one: in containers
         with group_of(tmp_path, asked(steps=10_000), hosts=2) as group:
             group.wait_for("epoch=2")
-            group.kill_host(lost)
-            left = 1 - lost
-            assert group.wait()[left] == 75
-            kind, message = group.failures()[left]
+            group.kill_host(0)
+            assert group.wait()[1] == 75
+            kind, message = group.failures()[1]
             assert kind == "transient"
-            names = group.hosts[0].names
-            told = (f"the first host {names[0]} ended", f"{names[1]}: ended or can't be reached any more")
-            assert message.startswith(told[lost])
+            assert message.startswith(f"the first host {group.hosts[0].names[0]} ended or can't be reached any more")
 
     def test_a_host_that_never_comes(self, tmp_path: Path) -> None:
         with group_of(tmp_path, asked(peer_seconds=2), hosts=3, start=(0, 2)) as group:
