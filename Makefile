@@ -47,6 +47,10 @@ fast: $(READY) ## Run the tests that train nothing and start no browser
 coverage: $(READY) ## Run all tests and report line and branch coverage, workers' included
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-report=html $(ARGS)
 
+.PHONY: bench
+bench: $(READY) ## Measure training on this machine, which should do nothing else (ARGS="--quick" or --help)
+	$(BIN)/python -m benchmarks.training $(ARGS)
+
 .PHONY: lint
 lint: $(READY) ## Check style, types and layering
 	$(BIN)/ruff format --check .

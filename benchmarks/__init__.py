@@ -1,0 +1,1 @@
+"""Measurements of Millrace against what it is built on; see README.md."""
