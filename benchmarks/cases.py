@@ -18,7 +18,7 @@ SHAPES: dict[Net, tuple[int, int, Literal[1, 3]]] = {"small": (8, 8, 1), "conv":
 """Height, width and channels of the pictures."""
 _MODELS: dict[Net, Cnn | Mlp] = {
     "small": Cnn(),
-    "conv": Cnn(batch_norm=False, dropout=0),
+    "conv": Cnn(filters=(32, 64, 64), batch_norm=False, dropout=0),
     "heavy": Mlp(units=(2048, 1024), dropout=0),
 }
 """small: the default, of which a step takes a few milliseconds; conv: mostly convolutions; heavy: mostly weights."""
@@ -64,6 +64,7 @@ class Group(NamedTuple):
 def _pairs(net: Net) -> tuple[Team, ...]:
     return (
         Team(name="independent", net=net, processes=2),
+        Team(name="independent, accumulating 4", net=net, processes=2, accumulate=4),
         Team(name="horovod", net=net, processes=2, strategy="horovod"),
         Team(name="horovod, accumulating 4", net=net, processes=2, strategy="horovod", accumulate=4),
         Team(name="multiworker", net=net, processes=2, strategy="multiworker"),
@@ -80,6 +81,7 @@ GROUPS: dict[str, Group] = {
         (
             Ratio("horovod", "independent", 0.88),
             Ratio("horovod, accumulating 4", "independent", 0.97),
+            Ratio("horovod, accumulating 4", "independent, accumulating 4", None),
             Ratio("horovod", "mirrored", 1.0),
             Ratio("horovod", "multiworker", None),
         ),
@@ -89,7 +91,7 @@ GROUPS: dict[str, Group] = {
         (
             Ratio("horovod", "mirrored", 1.5),
             Ratio("horovod", "independent", None),
-            Ratio("horovod, accumulating 4", "independent", None),
+            Ratio("horovod, accumulating 4", "independent, accumulating 4", None),
             Ratio("horovod", "multiworker", None),
         ),
     ),

@@ -69,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__)
     parser.add_argument("--groups", nargs="+", choices=list(GROUPS), default=list(GROUPS), help="what to measure")
-    parser.add_argument("--rounds", type=int, default=6, help="measurements of each team, in turn with the others")
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of a measurement")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each team, in turn with the others")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a measurement")
     parser.add_argument("--quick", action="store_true", help="two short rounds: to see that all works")
     parser.add_argument("--profile", action="store_true", help="show where a step of our trainer spends its time")
     parser.add_argument("--results", type=Path, default=_RESULTS, help="file to write")

@@ -83,7 +83,11 @@ def mirrored(parameters: TrainParameters, records: Path) -> None:
         mean = keras.metrics.Mean()
         optimizer = make_optimizer(parameters, _steps(parameters))
         optimizer.build(model.trainable_variables)
-    batches = iter(strategy.distribute_datasets_from_function(lambda worker: training_batches(data, parameters, 0)))
+
+    def of_worker(worker: Any) -> Any:
+        return training_batches(data, parameters.model_copy(update={"seed": worker.input_pipeline_id}), 0)
+
+    batches = iter(strategy.distribute_datasets_from_function(of_worker))
 
     def on_worker(batch: tuple[Any, Any]) -> Any:
         examples, targets = batch
