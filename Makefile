@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OVERRIDES ?=
+WORKERS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -36,8 +37,8 @@ demo: $(READY) ## Run the digits pipeline: pictures to an answering endpoint (OV
 	$(BIN)/millrace run pipeline=digits $(OVERRIDES)
 
 .PHONY: test
-test: $(READY) ## Run all tests (ARGS="-k name" for some)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## Run all tests (ARGS="-k name" for some, WORKERS=4 for more at a time)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: fast
 fast: $(READY) ## Run the tests that train nothing and start no browser

@@ -18,6 +18,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 from selenium import webdriver
+from xdist.scheduler import LoadFileScheduling
 
 from millrace import __version__
 from millrace.services.images import IMAGES
@@ -59,6 +60,19 @@ class Bucket:
             if file.is_file():
                 self.put(f"{prefix}/{file.relative_to(folder).as_posix()}", file.read_bytes())
         return self.uri(prefix)
+
+
+class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist is untyped
+    """Each file is one worker's; one of them has all files with tests that start containers, one after another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "containers" if "docker" in Path(self.config.rootpath, file).read_text() else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
+    """Of several workers (`--numprocesses`)."""
+    return _Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
