@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from millrace.runners.record import PipelineRun, TaskRun
 from millrace.runners.report_text import number
@@ -23,6 +23,8 @@ _SAMPLE_ROWS = 8
 _REJECT_ROWS = 200
 _CLASS_ROWS = 100
 _CHAIN = (Dataset, Manifest, Shards, Records, Model, Endpoint)
+
+_plot_adapter: TypeAdapter[Plot] = TypeAdapter(Plot)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _drawn(chart: Chart) -> Drawing:
     if isinstance(chart, Table):
         return Drawing(chart.title, table=chart)
     try:
-        return Drawing(chart.title, svg=_svg(chart))
+        return Drawing(chart.title, svg=_svg(_plot_adapter.dump_json(chart)))
     except ImportError as error:
         return Drawing(chart.title, problem=_needs((error.name or "matplotlib").partition(".")[0], "train"))
     except Exception as error:  # a chart that can't be drawn must not cost the report
@@ -131,10 +133,10 @@ def _drawn(chart: Chart) -> Drawing:
 
 
 @lru_cache(maxsize=256)  # a chart takes a tenth of a second, and a run that goes on is shown again and again
-def _svg(chart: Plot) -> str:
+def _svg(chart: bytes) -> str:
     from millrace.runtime.charts import render_svg
 
-    return render_svg(chart)
+    return render_svg(_plot_adapter.validate_json(chart))
 
 
 def lineages(run: PipelineRun) -> list[Lineage]:

@@ -32,7 +32,7 @@ class Clock:
     """Measures the steps of this rank, epoch by epoch."""
 
     def __init__(self) -> None:
-        self._reduce = tf.Variable(0.0, trainable=False, dtype=tf.float64)
+        self._reduce: Any = tf.Variable(tf.zeros([], tf.float64), trainable=False)
         self._warm: set[int] = set()
         self._start()
 

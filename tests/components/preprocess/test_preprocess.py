@@ -44,10 +44,8 @@ class TestRecords:
             {"train-00000-of-00002": rows[:4], "train-00001-of-00002": rows[4:6], "test-00000-of-00001": rows[6:]},
         )
         records = run_component(preprocess, small(), tmp_path / "task", shards=shards).outputs["records"]
-        schema = read_records_schema(records)
-        assert schema == ImageRecords(
-            height=10, width=12, channels=3, encoding="png", resize="crop", classes=("cat", "dog")
-        )
+        schema = ImageRecords(height=10, width=12, channels=3, encoding="png", resize="crop", classes=("cat", "dog"))
+        assert read_records_schema(records) == schema
         images, labels = load_arrays(records, "train")
         assert labels.tolist() == [0, 1, 0, 1, 0, 1]
         for index, image in enumerate(images):
