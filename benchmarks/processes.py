@@ -69,6 +69,8 @@ class Processes:
         raise TaskFailedError(f"process {number} of {self.team.name} ({self.team.net}) ended:\n{told}")
 
     def _signal(self, number: signal.Signals) -> None:
+        if self.team.way == "mirrored":  # waits by itself; stopped, its heartbeats would be missed
+            return
         for process in self._processes:
             process.send_signal(number)
 

@@ -55,12 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "ratios": [],
     }
     console.print("  ".join(f"{name} {value}" for name, value in report["machine"].items()), soft_wrap=True)
+    options.results.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for name in options.groups:
             _add(report, name, _measured(name, Path(folder) / name, options, console))
-    report["load_after"] = os.getloadavg()
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(report, indent=1) + "\n")
+            report["load_after"] = os.getloadavg()
+            options.results.write_text(json.dumps(report, indent=1) + "\n")
     _show(report, console)
     console.print(f"written to {options.results}", soft_wrap=True)
     return 0 if all(ratio["met"] is not False for ratio in report["ratios"]) else 1
