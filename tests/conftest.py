@@ -63,11 +63,12 @@ class Bucket:
 
 
 class _Scheduling(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist is untyped
-    """Each file is one worker's; one of them has all files with tests that start containers, one after another."""
+    """Each file is one worker's; files are one's together when they start containers, or share what is dear to make."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = super()._split_scope(nodeid)
-        return "containers" if "docker" in Path(self.config.rootpath, file).read_text() else file
+        text = Path(self.config.rootpath, file).read_text()
+        return next((word for word in ("docker", "two_ranks") if word in text), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
