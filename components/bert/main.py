@@ -5,7 +5,7 @@ from __future__ import annotations
 from millrace.components.bert.spec import BertParameters
 from millrace.errors import ConfigError
 from millrace.runtime.context import Context, Result
-from millrace.runtime.schemas import TextRecords, read_records_schema
+from millrace.runtime.schemas import RecordsSchema, TextRecords
 from millrace.training.parameters import TrainInputs, TrainOutputs
 from millrace.training.start import start
 from millrace.training.studies import with_best
@@ -16,14 +16,12 @@ __all__ = ["main"]
 def main(parameters: BertParameters, inputs: TrainInputs, outputs: TrainOutputs, context: Context) -> Result:
     """Train, save the model and report its figures."""
     parameters = with_best(parameters, inputs.study, context.log, "bert")
-    _check_records(parameters, inputs)
     told = parameters.training(base=inputs.base is not None)
     given = TrainInputs(records=inputs.records, base=inputs.base, teacher=inputs.teacher)
-    return start(told, given, outputs, context)
+    return start(told, given, outputs, context, lambda data: _check(parameters, data.schema))
 
 
-def _check_records(parameters: BertParameters, inputs: TrainInputs) -> None:
-    schema = read_records_schema(inputs.records.path)
+def _check(parameters: BertParameters, schema: RecordsSchema) -> None:
     if not isinstance(schema, TextRecords):
         raise ConfigError("bert is for texts, the records hold pictures: use `train`, or records that `tokenize` made")
     if parameters.max_seq_length not in (None, schema.max_seq_length):

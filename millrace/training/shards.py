@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from pydantic import BaseModel, Field
 
-from millrace.errors import DataError
+from millrace.errors import ConfigError, DataError
 from millrace.runtime.records import counts
 from millrace.runtime.schemas import (
     CHANNELS,
@@ -29,7 +29,9 @@ from millrace.runtime.schemas import (
     read_json_model,
     read_records_schema,
 )
+from millrace.runtime.texts import load_vocabulary
 from millrace.training.ranks import Ranks
+from millrace.training.tensor_parallel_ranks import TensorRanks
 
 __all__ = ["RecordFile", "Stock", "take_stock"]
 
@@ -62,6 +64,7 @@ class _Holding(BaseModel):
     """What one rank finds in its folder."""
 
     records_schema: RecordsSchema | None
+    vocabulary: str | None = Field(description="SHA-256 of its file, which texts come with.")
     cards: tuple[ShardCounts, ...]
     marks: dict[str, str] = Field(description="Size and last bytes of each record file, by name.")
 
@@ -71,35 +74,44 @@ def take_stock(records: Path, sharding: Literal["auto", "data", "file"], ranks: 
 
     Raises:
         DataError: When files are missing, or the ranks' files do not go together.
+        ConfigError: When ranks that hold one model together have other files than the rest.
     """
     if ranks is None or sharding == "data":
         return _own(records, apart=sharding == "file")
     holding = _held(records)
     if sharding == "auto" and _all_same(ranks, holding):
         return _own(records, apart=False)
+    if isinstance(ranks, TensorRanks):
+        raise ConfigError(
+            f"parallel.tensor={ranks.group.size}, but the hosts were given different record files: the ranks that hold "
+            "one model take the same records, so give every host all of them"
+        )
     told = [_Holding.model_validate_json(text) for text in _gathered(ranks, holding.model_dump_json().encode())]
     return _together(told, ranks, everybody=sharding == "auto")
 
 
 def _own(records: Path, *, apart: bool) -> Stock:
+    schema = read_records_schema(records)
+    if isinstance(schema, TextRecords):
+        load_vocabulary(records, schema)  # which the model is saved with
     shards: dict[Channel, tuple[ShardCounts, ...]] = {channel: counts(records, channel) for channel in CHANNELS}
     files: dict[Channel, tuple[RecordFile, ...]] = {
         channel: tuple(RecordFile(card.file, card.records, mine=True) for card in shards[channel])
         for channel in CHANNELS
     }
-    return Stock(read_records_schema(records), shards, files if apart else None)
+    return Stock(schema, shards, files if apart else None)
 
 
 def _held(records: Path) -> _Holding:
     schema = read_records_schema(records) if (records / "schema.json").is_file() else None
-    if isinstance(schema, TextRecords) and not (records / VOCABULARY).is_file():
-        raise DataError(f"{records / VOCABULARY} is missing: every host needs it, whatever record files it has")
+    vocabulary = records / VOCABULARY
+    digest = hashlib.sha256(vocabulary.read_bytes()).hexdigest() if vocabulary.is_file() else None
     cards, marks = [], {}
     for channel in CHANNELS:
         for path in sorted(records.glob(f"{channel}-*.tfrecord")):
             marks[path.name] = _mark(path)
         cards += [read_json_model(path, ShardCounts) for path in sorted(records.glob(f"{channel}-*.json"))]
-    return _Holding(records_schema=schema, cards=tuple(cards), marks=marks)
+    return _Holding(records_schema=schema, vocabulary=digest, cards=tuple(cards), marks=marks)
 
 
 def _mark(path: Path) -> str:
@@ -136,6 +148,8 @@ def _together(told: Sequence[_Holding], ranks: Ranks, *, everybody: bool) -> Sto
     for name, other in others:
         if other != schema:
             raise DataError(f"schema.json on {name} is not that on {first}: the hosts have records of different runs")
+    if isinstance(schema, TextRecords):
+        _check_vocabularies(told, names, schema)
     cards = _cards(told, names)
     shards: dict[Channel, tuple[ShardCounts, ...]] = {
         channel: tuple(cards[name] for name in sorted(cards) if cards[name].channel == channel) for channel in CHANNELS
@@ -153,6 +167,21 @@ def _together(told: Sequence[_Holding], ranks: Ranks, *, everybody: bool) -> Sto
             RecordFile(card.file, card.records, mine=readers[card.file] == ranks.index) for card in of_channel
         )
     return Stock(schema, shards, files)
+
+
+def _check_vocabularies(told: Sequence[_Holding], names: Sequence[str], schema: TextRecords) -> None:
+    for what, wrong in (
+        ("no", [name for name, one in zip(names, told, strict=True) if one.vocabulary is None]),
+        (
+            "another",
+            [name for name, one in zip(names, told, strict=True) if one.vocabulary != schema.vocabulary_sha256],
+        ),
+    ):
+        if wrong:
+            raise DataError(
+                f"{', '.join(wrong)} has {what} {VOCABULARY}, whose SHA-256 is {schema.vocabulary_sha256}: every host "
+                "needs it, whatever record files it has"
+            )
 
 
 def _cards(told: Sequence[_Holding], names: Sequence[str]) -> dict[str, ShardCounts]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from millrace.runtime.context import Context, Result
 from millrace.runtime.launcher.messages import Limits
 from millrace.runtime.launcher.run import run_ranks
@@ -9,11 +12,23 @@ from millrace.training.parameters import TrainInputs, TrainOutputs, TrainParamet
 from millrace.training.refusals import check_hosts
 from millrace.training.strategy import choose_strategy
 
+if TYPE_CHECKING:
+    from millrace.training.data import Data
+
 __all__ = ["start"]
 
 
-def start(parameters: TrainParameters, inputs: TrainInputs, outputs: TrainOutputs, context: Context) -> Result:
-    """Train, save the model and report its figures; with several processes a host, or with Horovod, as ranks."""
+def start(
+    parameters: TrainParameters,
+    inputs: TrainInputs,
+    outputs: TrainOutputs,
+    context: Context,
+    check: Callable[[Data], None] | None = None,
+) -> Result:
+    """Train, save the model and report its figures; with several processes a host, or with Horovod, as ranks.
+
+    `check` may refuse the data, where it is trained on.
+    """
     hosts = context.hosts
     if context.rank is None and len(hosts.names) * hosts.processes > 1:
         check_hosts(parameters, len(hosts.names), hosts.processes)
@@ -21,7 +36,7 @@ def start(parameters: TrainParameters, inputs: TrainInputs, outputs: TrainOutput
             return run_ranks(context, parameters.peer_seconds, _limits(parameters))
     from millrace.training.train import train
 
-    return train(parameters, inputs, outputs, context)
+    return train(parameters, inputs, outputs, context, check)
 
 
 def _limits(parameters: TrainParameters) -> Limits | None:

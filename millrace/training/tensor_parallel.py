@@ -15,8 +15,6 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from millrace.errors import ConfigError
-from millrace.training.data import Data
 from millrace.training.gradients import added_up
 from millrace.training.parameters import TrainParameters
 from millrace.training.ranks import Ranks
@@ -129,19 +127,14 @@ class Split:
         return [None if one is None else tf.convert_to_tensor(one) * tf.cast(scale, one.dtype) for one in sums]
 
 
-def split_model(model: Any, parameters: TrainParameters, data: Data, ranks: Ranks | None) -> Split | None:
+def split_model(model: Any, parameters: TrainParameters, ranks: Ranks | None) -> Split | None:
     """A model with the same weights, of which this rank has its part of the large ones; None when it is not split.
 
     Raises:
-        ConfigError: When nothing can be split, or not what was named, or each rank reads records of its own.
+        ConfigError: When nothing can be split, or not what was named.
     """
     if not isinstance(ranks, TensorRanks):
         return None
-    if data.files is not None:
-        raise ConfigError(
-            f"parallel.tensor={parameters.parallel.tensor}, but the hosts were given different record files: the ranks "
-            "that hold one model take the same records, so give every host all of them"
-        )
     made = plan(model, parameters.parallel)
     copy = keras.models.clone_model(model, clone_function=lambda one: _made(one, made, ranks.group), recursive=True)
     for given, own in zip(model.variables, copy.variables, strict=True):

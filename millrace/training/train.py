@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,24 +39,39 @@ from millrace.training.watch import Watch
 __all__ = ["train"]
 
 
-def train(parameters: TrainParameters, inputs: TrainInputs, outputs: TrainOutputs, context: Context) -> Result:
-    """Train, save the model and report its figures."""
+def train(
+    parameters: TrainParameters,
+    inputs: TrainInputs,
+    outputs: TrainOutputs,
+    context: Context,
+    check: Callable[[Data], None] | None = None,
+) -> Result:
+    """Train, save the model and report its figures; `check` may refuse the data of all ranks."""
     parameters = with_best(parameters, inputs.study, context.log, "train")
     parameters = with_inputs(parameters, inputs)
     check_hosts(parameters, len(context.hosts.names), context.hosts.processes)
     strategy = choose_strategy(parameters, context.hosts, context.log)
     if strategy == "single" or len(context.hosts.names) * context.hosts.processes == 1:
-        data = inspect(inputs.records.path, parameters)
+        data = _inspected(inputs, parameters, check)
         _configure_tensorflow(parameters, context.cores)
         return _train(_prepare(parameters, data, context, find_all(parameters, inputs, context)), outputs)
     _configure_tensorflow(parameters, context.cores)
     ranks = _connect(strategy, parameters, context)
     with ranks.ending_together():
-        data = inspect(inputs.records.path, parameters, ranks)
+        data = _inspected(inputs, parameters, check, ranks)
         run = _prepare(parameters, data, context, find_all(parameters, inputs, context), ranks)
         ranks.check_same(run.state.fingerprint, "parameters or records")
         check_records(parameters, apart=data.files is not None)
         return _train(run, outputs)
+
+
+def _inspected(
+    inputs: TrainInputs, parameters: TrainParameters, check: Callable[[Data], None] | None, ranks: Ranks | None = None
+) -> Data:
+    data = inspect(inputs.records.path, parameters, ranks)
+    if check is not None:
+        check(data)
+    return data
 
 
 def _connect(strategy: Strategy, parameters: TrainParameters, context: Context) -> Ranks:
@@ -140,7 +156,7 @@ def _prepare(
         _refuse_unsaveable(model, parameters.model, context.scratch)
     steps = parameters.steps_per_epoch or math.ceil(data.sizes["train"] / parameters.batch_size)
     updates = math.ceil(steps / parameters.gradient_accumulation_steps)
-    split = split_model(model, parameters, data, ranks)
+    split = split_model(model, parameters, ranks)
     model = model if split is None else split.model
     loss, accuracy = loss_and_accuracy(split, parameters.label_smoothing)
     model.compile(
@@ -187,7 +203,8 @@ def _network(
 def _watch(parameters: TrainParameters, data: Data, model: Any, context: Context, ranks: Ranks | None) -> Watch | None:
     if parameters.debug is None:
         return None
-    first = next(iter(training_batches(data, parameters, 0, ranks)))
+    one = parameters.model_copy(update={"cache_mib": 0, "shuffle_buffer": 1})  # not all records for one batch
+    first = next(iter(training_batches(data, one, 0, ranks)))
     return Watch(parameters.debug, model, first if ranks is None else first[0], context)
 
 
