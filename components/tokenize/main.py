@@ -24,7 +24,7 @@ from millrace.runtime.context import Context, Result
 from millrace.runtime.records import RecordWriter, TextRecord, pack
 from millrace.runtime.schemas import CHANNELS, VOCABULARY, Channel, ShardCounts, TextRecords
 from millrace.runtime.task import write_atomically
-from millrace.runtime.texts import MAX_CHARACTERS, PAD, UNK, encoder, read_vocabulary
+from millrace.runtime.texts import MAX_CHARACTERS, PAD, UNK, cut, encoder, read_vocabulary
 
 __all__ = ["main"]
 
@@ -174,7 +174,7 @@ def _divided(
         for uri, row, _ in _texts(tables, parameters, divided, of=LEAK):
             rejects.append(_Reject(uri, "leak", "its text is also in a file of another channel, where it counts"))
             leaks += channels[row] == LEAK
-        context.log.warning("%d rows are left out: their texts are also in files of validation or test", leaks)
+        context.log.warning("%d rows are left out: their texts are also in files of another channel", leaks)
     return divided
 
 
@@ -236,14 +236,9 @@ def _write(
     context: Context,
 ) -> dict[str, float]:
     """Write the record files, each text to the next one of its channel; the figures about tokens."""
-    encode = encoder(
-        vocabulary,
-        lower_case=parameters.lower_case,
-        max_seq_length=parameters.max_seq_length,
-        truncation=parameters.truncation,
-    )
+    encode = encoder(vocabulary, lower_case=parameters.lower_case, max_seq_length=None)
     unknown = vocabulary.index(UNK)
-    done = full = tokens = unknowns = 0
+    done = longer = tokens = unknowns = 0
     total = int((rows.channels >= 0).sum())
     with ExitStack() as stack:
         shards: list[list[_Shard]] = []
@@ -255,17 +250,18 @@ def _write(
         dealt = [0] * len(CHANNELS)
         texts = _texts(tables, parameters, rows)
         while batch := list(islice(texts, _BATCH)):
-            for (uri, row, _), ids in zip(batch, encode([text for _, _, text in batch]), strict=True):
+            for (uri, row, _), whole in zip(batch, encode([text for _, _, text in batch]), strict=True):
+                ids = cut(whole, parameters.max_seq_length, parameters.truncation)
                 at, label = int(rows.channels[row]), int(rows.labels[row])
                 shard = shards[at][dealt[at] % len(shards[at])]
                 dealt[at] += 1
                 shard.writer.write(pack(TextRecord(ids, label, uri)))
                 shard.labels[label] += 1
-                full += len(ids) == parameters.max_seq_length
+                longer += len(ids) < len(whole)
                 tokens += len(ids)
                 unknowns += ids.count(unknown)
             done += len(batch)
             context.progress(done, total, "texts written")
     for shard in (shard for of_channel in shards for shard in of_channel):
         write_atomically(folder / f"{shard.name}.json", shard.counts(rows.classes).model_dump_json(indent=2) + "\n")
-    return {"truncated": full / total, "unknown": unknowns / tokens}
+    return {"truncated": longer / total, "unknown": unknowns / tokens}

@@ -147,7 +147,7 @@ class TokenizeOutputs(Outputs):
     duplicates: Metric
     """Number of texts taken that equal one before them; they are in its channel."""
     truncated: Metric
-    """Share of texts that fill `max_seq_length`: they were cut, or just fit."""
+    """Share of texts with more than `max_seq_length` tokens, which were cut."""
     unknown: Metric
     """Share of `[UNK]` among the tokens: high when the vocabulary is for other texts."""
 

@@ -7,6 +7,7 @@ Tokens are those of BERT: [Devlin et al. 2019](https://arxiv.org/abs/1810.04805)
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ __all__ = [
     "SPECIAL",
     "UNK",
     "Encoder",
+    "cut",
     "decode",
     "encoder",
     "load_encoder",
@@ -69,7 +71,11 @@ def read_vocabulary(content: bytes, source: str) -> tuple[str, ...]:
 
 
 def encoder(
-    vocabulary: Sequence[str], *, lower_case: bool, max_seq_length: int, truncation: Literal["end", "start"]
+    vocabulary: Sequence[str],
+    *,
+    lower_case: bool,
+    max_seq_length: int | None,
+    truncation: Literal["end", "start"] = "end",
 ) -> Encoder:
     """What makes texts token ids, as BERT's own tokenizer does.
 
@@ -80,20 +86,27 @@ def encoder(
     Args:
         vocabulary: Tokens; the id is the place.
         lower_case: Whether capitals and accents are removed.
-        max_seq_length: Most tokens of a text, `[CLS]` and `[SEP]` included.
+        max_seq_length: Most tokens of a text, `[CLS]` and `[SEP]` included; None leaves it as long as it is.
         truncation: What is left out of a longer one: its end or its start.
     """
     ids = {token: index for index, token in enumerate(vocabulary)}
     tokenizer = _tokenizer(ids, lower_case)
-    room = max_seq_length - 2
-    kept = slice(None, room) if truncation == "end" else slice(-room, None)
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
-        # Python's lower() knows the Greek letter at a word's end, as BERT's own tokenizer does; Rust's does not
-        given = [text.lower() for text in texts] if lower_case else list(texts)
-        return [[ids[CLS], *one.ids[kept], ids[SEP]] for one in tokenizer.encode_batch_fast(given)]
+        given = [_lowered(text) for text in texts] if lower_case else list(texts)
+        whole = ([ids[CLS], *one.ids, ids[SEP]] for one in tokenizer.encode_batch_fast(given))
+        return [one if max_seq_length is None else cut(one, max_seq_length, truncation) for one in whole]
 
     return encode
+
+
+def cut(ids: list[int], max_seq_length: int, truncation: Literal["end", "start"]) -> list[int]:
+    """Token ids `[CLS] ... [SEP]` of a text, without its end or its start when there are more than allowed."""
+    if len(ids) <= max_seq_length:
+        return ids
+    if truncation == "end":
+        return [*ids[: max_seq_length - 1], ids[-1]]
+    return [ids[0], *ids[1 - max_seq_length :]]
 
 
 def load_vocabulary(folder: Path, schema: TextRecords) -> tuple[str, ...]:
@@ -142,6 +155,14 @@ def decode(ids: Iterable[int], vocabulary: Sequence[str]) -> str:
     tokens = (vocabulary[index] if 0 <= index < len(vocabulary) else UNK for index in ids)
     words = " ".join(token for token in tokens if token not in (PAD, CLS, SEP))
     return words.replace(" ##", "")
+
+
+def _lowered(text: str) -> str:
+    """With the Greek letter at a word's end, as BERT's own tokenizer has it; that of Rust does not know it."""
+    if "Σ" in text:  # control characters, which go later, end no word
+        text = "".join(one for one in text if one in "\t\n\r" or unicodedata.category(one) != "Cc")
+        text = text.replace("\ufffd", "")
+    return text.lower()
 
 
 def _tokenizer(ids: dict[str, int], lower_case: bool) -> Any:

@@ -212,7 +212,9 @@ class TestRecords:
         )  # fmt: skip
         assert (ran.outputs["records"] / "vocabulary.txt").read_bytes() == vocabulary()
         assert 0.1 < ran.metrics["unknown"] < 0.3  # each text ends with a word of its own
-        assert 0 < ran.metrics["truncated"] < 1
+        sizes = [len(text.split()) + 2 for text, _ in rows() if text]
+        assert sizes.count(8) > 0
+        assert ran.metrics["truncated"] == pytest.approx(sum(size > 8 for size in sizes) / 90)
         with pytest.raises(DataError, match=f"has SHA-256 {digest}, tokenize.sha256 asks for {'0' * 64}"):
             run(tmp_path, {}, "other", sha256="0" * 64, **given)
         file.write_text("a\nb\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from millrace.errors import DataError
 from millrace.runtime.schemas import TextRecords
+from millrace.runtime.texts import cut as cut_ids
 from millrace.runtime.texts import decode, encoder, load_encoder, padded, read_vocabulary
 
 VOCABULARY = (
@@ -76,6 +78,7 @@ HARD = [
     "\u00a0a\u3000b", "a" * 100, "a" * 101, "x" * 100_000, "", " \n ", "[SEP] [CLS] [PAD]",
     "\u039f\u03a3 \u039f\u03a3\u039f \u03a3", "İ I \u0131", "straße STRASSE ẞ", "don't!!!", "a\u2013b $1 12",
     "e\u0301 é", "\u0301\u0301", "😀 a😀b", "\U00020000a", "ﬁ ﬀ", "¡a¿b", "`a^b~c", "\x85a\u2028b", "한국어 a",
+    "A\x07\u03a3", "a\u03a3\ufffda",
 ]  # fmt: skip
 ALPHABET = "".join(WORDS) + "ÀéÉ\u0301\u0327 \t\u00a0\u200d\x07中国한\u03a3\u03c3ßẞİȘ😀\u2019"
 
@@ -100,6 +103,16 @@ def test_longer_texts_are_cut_between_their_marks(truncation: str, kept: str) ->
     (ids,) = encode(["a b c hello"])
     assert [WORDS[number] for number in ids] == ["[CLS]", *kept.split(), "[SEP]"]
     assert encode(["a b c"])[0][1:-1] == [IDS["a"], IDS["b"], IDS["c"]]
+
+
+@pytest.mark.parametrize("truncation", ["end", "start"])
+def test_cutting_whole_texts_later_is_the_same(truncation: Literal["end", "start"]) -> None:
+    texts = ["a b c hello", "a b c", "a b", ""]
+    whole = encoder(WORDS, lower_case=True, max_seq_length=None)(texts)
+    assert [len(ids) for ids in whole] == [6, 5, 4, 2]
+    for size in (3, 4, 5, 6):
+        encode = encoder(WORDS, lower_case=True, max_seq_length=size, truncation=truncation)
+        assert [cut_ids(ids, size, truncation) for ids in whole] == encode(texts)
 
 
 def test_decoding_gives_the_words_back() -> None:
