@@ -33,7 +33,7 @@ _FILE, _CARD, _QUANTIZED = "model.keras", "model.json", "model.tflite"
 _ARCHIVES = (".tar.gz", ".tgz")
 _MOST_BYTES = 32 * 2**30
 _MOST_CONFIG = 64 * 2**20
-_PACKAGES = ("keras", "keras_hub", "builtins")
+_PACKAGES = ("keras", "builtins")
 """Whose classes a foreign model may be made of."""
 
 
@@ -49,6 +49,8 @@ class Reused:
     """SHA-256 of that file."""
     card: ModelCard | None
     """None for a `.keras` file without a `model.json` beside it."""
+    card_digest: str | None = None
+    """SHA-256 of `model.json`."""
 
     @property
     def name(self) -> str:
@@ -65,9 +67,11 @@ class Sources:
 
     @property
     def digests(self) -> dict[str, str]:
-        """By role; empty when nothing is reused."""
+        """Of each role's model, and of what describes it; empty when nothing is reused."""
         found = {"base": self.base, "teacher": self.teacher}
-        return {role: reused.digest for role, reused in found.items() if reused is not None}
+        models = {role: reused.digest for role, reused in found.items() if reused is not None}
+        cards = {f"{role} {_CARD}": one.card_digest for role, one in found.items() if one and one.card_digest}
+        return models | cards
 
 
 def with_inputs(parameters: TrainParameters, inputs: TrainInputs) -> TrainParameters:
@@ -113,7 +117,7 @@ def find(model: str, sha256: str | None, context: Context, *, title: str) -> Reu
         UserError: When it can't be read, has another digest, or is no Keras model.
         TransientError: When a store stays unreachable.
     """
-    folder = Path(tempfile.mkdtemp(prefix="reused-", dir=context.scratch))  # which ranks of a host may share
+    folder = Path(tempfile.mkdtemp(prefix="reused-", dir=context.scratch))  # for each role one
     if match := RUN.fullmatch(model):
         place = _of_run(match["id"], match["task"], context, title)
     else:
@@ -126,11 +130,12 @@ def find(model: str, sha256: str | None, context: Context, *, title: str) -> Reu
     _check_digest(title, file, sha256)
     if file.name.endswith(_ARCHIVES):
         file = _unpacked(title, file, folder / "archive")
-    card = read_json_model(file.with_name(_CARD), ModelCard) if file.with_name(_CARD).is_file() else None
+    told = file.with_name(_CARD)
+    card = read_json_model(told, ModelCard) if told.is_file() else None
     if card is not None and card.format != "keras":
         raise DataError(_missing(title, file.parent))
     _check_archive(title, file)
-    return Reused(title, file, _digest(file), card)
+    return Reused(title, file, _digest(file), card, None if card is None else _digest(told))
 
 
 def load(reused: Reused, schema: RecordsSchema, *, same_classes: bool) -> Any:

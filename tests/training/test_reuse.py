@@ -124,7 +124,8 @@ class TestFinding:
         parameters = with_inputs(TrainParameters(teacher=Teacher(model=str(artifact))), inputs)
         assert parameters.fine_tuning == FineTuning()
         sources = find_all(parameters, inputs, context_in(tmp_path))
-        assert sources.digests == dict.fromkeys(("base", "teacher"), digest(artifact / "model.keras"))
+        of_files = {"": digest(artifact / "model.keras"), " model.json": digest(artifact / "model.json")}
+        assert sources.digests == {f"{role}{file}": of_files[file] for role in ("base", "teacher") for file in of_files}
         plain = TrainInputs(records=Records())
         assert find_all(with_inputs(TrainParameters(), plain), plain, context_in(tmp_path)).digests == {}
 
@@ -178,9 +179,10 @@ class TestRefusals:
         chain(layers.Lambda(lambda x: x), layers.Dense(3)).save(tmp_path / "lambda.keras")
         with pytest.raises(DataError, match="has a Lambda layer, whose code is not run"):
             self.find(tmp_path, tmp_path / "lambda.keras")
-        config = json.dumps({"module": "os", "class_name": "system", "config": {}})
-        with pytest.raises(DataError, match=r"needs code of its own, os\.system"):
-            self.find(tmp_path, self.write(tmp_path / "model.keras", config=config, metadata="{}", weights=""))
+        for module, name in (("os", "system"), ("keras_hub.layers", "SinePositionEncoding")):
+            config = json.dumps({"module": module, "class_name": name, "config": {}})
+            with pytest.raises(DataError, match=rf"needs code of its own, {module}\.{name}"):
+                self.find(tmp_path, self.write(tmp_path / "model.keras", config=config, metadata="{}", weights=""))
 
     @pytest.mark.parametrize(
         ("change", "message"),
