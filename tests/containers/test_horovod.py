@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +104,10 @@ def test_a_build_that_is_killed_leaves_no_wheel_and_no_lock(tmp_path: Path) -> N
 def test_a_second_call_takes_the_cached_wheel_and_two_ranks_reduce_with_it(tmp_path: Path) -> None:
     first = build("--no-cuda", "--prefix", str(tmp_path / "first"))
     assert first.returncode == 0, first.stderr
-    start = time.monotonic()
     path = commands(tmp_path / "bin")
     second = build("--no-cuda", "--prefix", str(tmp_path / "second"), PATH=path)
-    seconds = time.monotonic() - start
     assert (second.returncode, second.stderr) == (0, ""), "a cached wheel needs no compiler"
     assert second.stdout.splitlines()[-1].endswith(".whl (cached)")
-    assert seconds < 10, "most of it is pip"
     (packages,) = (tmp_path / "second").glob("lib/python3*/site-packages")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HOROVOD_")}
     ranks = subprocess.run(
