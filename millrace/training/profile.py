@@ -33,7 +33,7 @@ class Clock:
 
     def __init__(self) -> None:
         self._reduce: Any = tf.Variable(tf.zeros([], tf.float64), trainable=False)
-        self._warm: set[int] = set()
+        self._warm: list[Any] = []
         self._start()
 
     def timed(self, add: AddUp) -> AddUp:
@@ -62,14 +62,18 @@ class Clock:
         figures = step(alone)
         float(tf.nest.flatten(figures)[0]) if figures else self._reduce.read_value()  # done when a number is there
         computed = time.perf_counter() - begun
-        if id(step) in self._warm:
+        if any(step is one for one in self._warm):
             self._input += waited
             self._compute += computed
             self._steps += 1
         else:
-            self._warm.add(id(step))
+            self._warm.append(step)
             self._reduce.assign(before)
         return figures
+
+    def expect_compiling(self) -> None:
+        """Leave out the next call of each function: steps are made anew."""
+        self._warm.clear()
 
     def finish(self, epoch: int, log: logging.Logger) -> Spent | None:
         """What a step of this epoch took; None when all of them compiled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from millrace.training.diagnosis import about_classes, about_history, about_look
 from millrace.training.options.debug import Debug
 from millrace.training.options.models import Cnn
 from millrace.training.options.schedules import EarlyStopping
+from millrace.training.profile import Clock
 from millrace.training.schedule import should_stop
 from millrace.training.watch import Seen, Watch
 from tests.components.train_data import write_records
@@ -173,6 +175,29 @@ def test_a_run_tells_what_it_saw_and_learns_the_same(tmp_path: Path, caplog: pyt
     assert (
         sum(bool(re.match("class imbalance: 'east' has 30 train records, 'west' has 14", line)) for line in told) == 1
     )
+
+
+def test_calls_that_compile_are_not_measured() -> None:
+    clock, log = Clock(), logging.getLogger("millrace")
+    batches = iter(tf.data.Dataset.from_tensors(1.0).repeat())
+
+    def take(count: int) -> bool:
+        for _ in range(count):
+            clock.take(lambda given: {"loss": next(given)}, batches)  # a function of its own each time
+        return clock.finish(1, log) is not None
+
+    assert not take(50)
+
+    def step(given: Any) -> dict[str, Any]:
+        return {"loss": next(given)}
+
+    def measured() -> bool:
+        clock.take(step, batches)
+        return clock.finish(1, log) is not None
+
+    assert [measured(), measured()] == [False, True]
+    clock.expect_compiling()
+    assert [measured(), measured()] == [False, True]
 
 
 def test_many_looks_are_thinned(tmp_path: Path) -> None:
