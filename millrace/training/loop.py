@@ -120,6 +120,8 @@ def fit(run: Run, logs: Path) -> None:
             if run.state.trained is None:
                 batches = batches or iter(training_batches(run.data, run.parameters, run.state.step, _sharing(run)))
                 run.state.trained = _train_epoch(run, batches)
+                if run.ranks is not None and run.parameters.validation == "epochs":
+                    _save(run)  # ranks that are told to stop while they validate hear of it at the end only
             _validate(run)
             events.write(run.state.history[-1])
     if run.best is not None:
@@ -159,6 +161,8 @@ def _make_step(run: Run) -> None:
     """Make the functions that take a step, for the weights that learn now."""
     every = run.parameters.gradient_accumulation_steps
     run.model.train_function = None
+    if run.clock is not None:
+        run.clock.expect_compiling()
     if (ranks := _sharing(run)) is not None:
         half = run.parameters.gradient_compression == "fp16"
         add = added_up if run.split is None else run.split.added_up
@@ -185,20 +189,22 @@ def _restore(run: Run) -> None:
         return
     copy = checkpoint_file(run.context.scratch)
     found = run.ranks.from_first(b"yes" if run.state is not begun else b"no") == b"yes"
+    content = b""
     if run.first and found:
-        copy.write_bytes(checkpoint_file(folder).read_bytes())
+        content = checkpoint_file(folder).read_bytes()
     elif run.first:
         save(run.context.scratch, run.state, run.variables, run.best)
+        content = copy.read_bytes()
     elif run.split is not None and not found:
         run.split.give(run.variables)
-    content = run.ranks.from_first(copy.read_bytes() if run.first else b"")
+    content = run.ranks.from_first(content)
     if not run.first:
         copy.write_bytes(content)
         run.state, run.best = restore(run.context.scratch, begun, run.variables, log)
         scatter_seeds(run.model, run.ranks)
     if run.split is not None and run.best is not None:
         run.best = run.split.own_weights(run.best)
-    copy.unlink()
+    copy.unlink(missing_ok=True)
 
 
 def _sharing(run: Run) -> Ranks | None:
