@@ -18,7 +18,8 @@ What is saved knows nothing of Horovod: it is loaded like any other model.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import keras
@@ -26,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from millrace.errors import ConfigError, DataError
-from millrace.runtime.launcher.mpi import join
+from millrace.runtime.launcher.mpi import SECONDS, join
 from millrace.training.gradients import added_up, shared
 from millrace.training.horovod import connect
 from millrace.training.ranks import Ranks
@@ -37,11 +38,11 @@ __all__ = ["Broadcast", "Compression", "Metrics", "WarmUp", "average", "broadcas
 Compression = Literal["none", "fp16"]
 
 
-def init(seconds: float = 600.0) -> Ranks:
+def init(seconds: float | None = None) -> Ranks:
     """Meet the other ranks, which Millrace's launcher has started, or mpirun, or horovodrun; without one, be the only.
 
     Args:
-        seconds: How long to wait for the others, now and at each sum.
+        seconds: How long to wait for the others, now and at each sum; None for what the launcher says, else 600.
 
     Returns:
         This process among all: `index`, `count`, and `first` for the one that writes files.
@@ -50,7 +51,7 @@ def init(seconds: float = 600.0) -> Ranks:
         PeerError: When a rank does not come.
     """
     log = logging.getLogger(__name__)
-    join(log, seconds)
+    join(log, SECONDS if seconds is None else seconds)
     return connect(seconds, log)
 
 
@@ -78,7 +79,7 @@ def distribute(model: Any, ranks: Ranks, *, compression: Compression = "none", n
     by all. Steps are not compiled by XLA, which can't wait for other ranks.
 
     Args:
-        model: Compiled; if it is compiled anew, distribute it anew.
+        model: Compiled; if it is compiled anew, distribute it anew. Doing so twice is as doing it once, the last way.
         ranks: Each of which takes as many steps as the others, of batches of the same size.
         compression: As for `average`.
         name: The same on every rank, and another one for each model that is trained at the same time.
@@ -90,7 +91,7 @@ def distribute(model: Any, ranks: Ranks, *, compression: Compression = "none", n
         raise ConfigError("distribute: the model has no optimizer yet: call model.compile(optimizer=...) before")
     optimizer: Any = model.optimizer
     if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
-        finite = optimizer.check_finite
+        finite = _plain(optimizer, "check_finite")
 
         def all_finite(gradients: Sequence[Any]) -> Any:
             (count,) = ranks.total([tf.cast(finite(gradients), tf.int32)], f"{name}.finite")
@@ -98,13 +99,18 @@ def distribute(model: Any, ranks: Ranks, *, compression: Compression = "none", n
 
         optimizer.check_finite = all_finite
         optimizer = optimizer.inner_optimizer
-    clip = optimizer._clip_gradients  # where Keras holds what it is about to use
+    clip = _plain(optimizer, "_clip_gradients")  # where Keras holds what it is about to use
 
     def clip_average(gradients: Sequence[Any]) -> Any:
         return clip(average(gradients, ranks, compression=compression, name=name))
 
     optimizer._clip_gradients = clip_average
     model.jit_compile, model.train_function = False, None
+
+
+def _plain(optimizer: Any, method: str) -> Callable[[Sequence[Any]], Any]:
+    """A method as the optimizer's class has it: that of an optimizer which is distributed again is replaced."""
+    return partial(getattr(type(optimizer), method), optimizer)
 
 
 def broadcast(model: Any, ranks: Ranks) -> None:

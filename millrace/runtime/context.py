@@ -46,6 +46,8 @@ class Rank(Frozen):
     """Among those of its host."""
     local_size: int = Field(ge=1)
     """How many its host has."""
+    launched: bool = True
+    """Whether the task itself has started it; mpirun starts ranks of which the task's `hosts` know nothing."""
 
     @property
     def makes_outputs(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,12 +14,24 @@ import tensorflow as tf
 from horovod.common.exceptions import HorovodInternalError
 
 from millrace.errors import PeerError
+from millrace.runtime.launcher.environment import waits
+from millrace.runtime.launcher.mpi import SECONDS
 from millrace.training.ranks import Ranks
 
 __all__ = ["HorovodRanks", "connect"]
 
 _WIDER = {tf.bfloat16: tf.float32}
 """What Horovod can't add up, and what is added up in its place."""
+
+
+_FRAME = re.compile(r'^\s*File ".*$', re.MULTILINE)
+"""Where in the source an operation comes from: TensorFlow's errors say so."""
+_LOST = re.compile(
+    r"Horovod has (been shut down|not been initialized)|\bHorovod(Grouped)?(All|Reduce|Broadcast)\w+"
+    r"|gloo/[\w/]+\.cc:\d+\]|Connection (closed|reset) by peer"
+)
+"""What Horovod and Gloo say when a rank is gone."""
+_OWN_MISTAKES = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
 
 
 class HorovodRanks(Ranks):
@@ -62,7 +75,7 @@ class HorovodRanks(Ranks):
         try:
             yield
         except (tf.errors.OpError, HorovodInternalError) as error:
-            if not any(word in str(error).lower() for word in ("horovod", "gloo")):
+            if isinstance(error, tf.errors.OpError) and not _is_of_others(error):
                 raise
             raise PeerError(
                 "another rank ended, or did not come as far in time (peer_seconds): the ranks' logs say why"
@@ -75,24 +88,25 @@ class HorovodRanks(Ranks):
         hvd.shutdown()
 
 
-def connect(seconds: float, log: logging.Logger, process_sets: Sequence[hvd.ProcessSet] = ()) -> HorovodRanks:
+def _is_of_others(error: Exception) -> bool:
+    mine = isinstance(error, _OWN_MISTAKES)  # an operation as it can't be taken: Horovod's words say more
+    return not mine and _LOST.search(_FRAME.sub("", str(error))) is not None
+
+
+def connect(seconds: float | None, log: logging.Logger, process_sets: Sequence[hvd.ProcessSet] = ()) -> HorovodRanks:
     """Meet the other ranks, and take one of the host's GPUs; before TensorFlow has done anything else.
 
     Args:
-        seconds: How long to wait for them, now and at each sum.
+        seconds: How long to wait for them, now and at each sum; None for what the launcher says, else 600.
         log: Told who is there.
         process_sets: Of some of the ranks, to be known to Horovod; the same on every rank.
 
     Raises:
         PeerError: When a rank does not come.
     """
-    limits = {
-        "HOROVOD_GLOO_TIMEOUT_SECONDS": seconds,
-        "HOROVOD_STALL_CHECK_TIME_SECONDS": min(60.0, seconds / 2),
-        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": seconds,
-    }
-    for name, limit in limits.items():
-        os.environ.setdefault(name, str(max(1, round(limit))))
+    waited = SECONDS if seconds is None else seconds
+    limits = {name: limit for name, limit in waits(waited).items() if seconds is not None or name not in os.environ}
+    os.environ.update(limits)
     try:
         hvd.init(process_sets=list(process_sets))
     except (RuntimeError, ValueError) as error:
@@ -100,4 +114,4 @@ def connect(seconds: float, log: logging.Logger, process_sets: Sequence[hvd.Proc
     if gpus := tf.config.list_physical_devices("GPU"):
         tf.config.set_visible_devices(gpus[hvd.local_rank() % len(gpus)], "GPU")
     log.info("rank %d of %d: all are there", hvd.rank(), hvd.size())
-    return HorovodRanks([f"rank {index}" for index in range(hvd.size())], hvd.rank(), seconds)
+    return HorovodRanks([f"rank {index}" for index in range(hvd.size())], hvd.rank(), waited)

@@ -31,7 +31,7 @@ from millrace.training.refusals import check_hosts, check_records
 from millrace.training.reuse import Sources, find_all, with_inputs
 from millrace.training.samples import sample_answers
 from millrace.training.schedule import best_epoch, make_optimizer, scaled
-from millrace.training.strategy import Strategy, choose_strategy
+from millrace.training.strategy import Strategy, choose_strategy, hosts_of
 from millrace.training.studies import with_best
 from millrace.training.tensor_parallel import loss_and_accuracy, split_model
 from millrace.training.watch import Watch
@@ -49,9 +49,10 @@ def train(
     """Train, save the model and report its figures; `check` may refuse the data of all ranks."""
     parameters = with_best(parameters, inputs.study, context.log, "train")
     parameters = with_inputs(parameters, inputs)
-    check_hosts(parameters, len(context.hosts.names), context.hosts.processes)
-    strategy = choose_strategy(parameters, context.hosts, context.log)
-    if strategy == "single" or len(context.hosts.names) * context.hosts.processes == 1:
+    hosts = hosts_of(parameters, context)
+    check_hosts(parameters, len(hosts.names), hosts.processes)
+    strategy = choose_strategy(parameters, hosts, context.log)
+    if strategy == "single" or len(hosts.names) * hosts.processes == 1:
         data = _inspected(inputs, parameters, check)
         _configure_tensorflow(parameters, context.cores)
         return _train(_prepare(parameters, data, context, find_all(parameters, inputs, context)), outputs)

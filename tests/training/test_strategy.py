@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from millrace.errors import ConfigError, UserError
-from millrace.runtime.context import Hosts
+from millrace.runtime.context import Context, Hosts, Rank
 from millrace.training.parameters import TrainParameters
 from millrace.training.refusals import check_hosts
-from millrace.training.strategy import choose_strategy
+from millrace.training.strategy import choose_strategy, hosts_of
 from tests.conftest import needed
 
 LOG = logging.getLogger("millrace")
@@ -69,6 +71,40 @@ class TestWith:
 def test_refused(change: dict[str, Any], hosts: int, processes: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_hosts(TrainParameters.model_validate(change), hosts, processes)
+
+
+def under_mpirun(hosts: Hosts, ranks: int) -> Context:
+    rank = Rank(index=0, size=ranks, local_index=0, local_size=ranks, launched=False)
+    return Context(scratch=Path(), checkpoints=Path(), hosts=hosts, rank=rank)
+
+
+class TestUnderMpirun:
+    @pytest.mark.parametrize("hosts", [ONE, TWO, BOTH])
+    def test_its_ranks_count(self, hosts: Hosts) -> None:
+        if find_spec("horovod") is None:
+            needed("needs Horovod: make horovod")
+        assert hosts_of(TrainParameters(), under_mpirun(hosts, 2)) == BOTH
+
+    @pytest.mark.parametrize(
+        ("change", "hosts", "message"),
+        [
+            ({}, TWO, "mpirun has started 3 ranks, but the task is for 2 hosts with 1 processes each"),
+            ({"elastic": {"min_workers": 1}}, ONE, "elastic: mpirun has started 3 ranks"),
+        ],
+    )
+    def test_refused(self, change: dict[str, Any], hosts: Hosts, message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            hosts_of(TrainParameters.model_validate(change), under_mpirun(hosts, 3))
+
+    @pytest.mark.usefixtures("without_horovod")
+    def test_nobody_trains_for_itself(self) -> None:
+        with pytest.raises(ConfigError, match=r"mpirun has started 2 ranks\. Horovod is not installed"):
+            hosts_of(TrainParameters(), under_mpirun(ONE, 2))
+
+    def test_ranks_that_elastic_training_has_lost_are_its_own(self) -> None:
+        context = under_mpirun(BOTH, 1)
+        own = context.rank and context.rank.model_copy(update={"launched": True})
+        assert hosts_of(TrainParameters(), dataclasses.replace(context, rank=own)) == BOTH
 
 
 def test_compiled_steps_of_several_ranks_are_not_refused() -> None:

@@ -9,7 +9,7 @@ from millrace.errors import ConfigError
 from millrace.runtime.context import Rank
 from millrace.runtime.launcher.messages import Member, first_rank
 
-__all__ = ["PIN", "ranks_of", "read_rank", "variables"]
+__all__ = ["PIN", "ranks_of", "read_rank", "variables", "waits"]
 
 PIN = "MILLRACE_PIN_RANKS"
 """Environment variable: 1 gives each rank processor cores of its own instead of a share of all."""
@@ -38,7 +38,6 @@ def variables(
     """
     across = [member.host for member in members if member.ranks > rank.local_index]
     address, port, card = meeting
-    limit = max(1, round(seconds))
     return {
         "HOROVOD_RANK": str(rank.index),
         "HOROVOD_SIZE": str(rank.size),
@@ -52,6 +51,14 @@ def variables(
         "HOROVOD_GLOO_RENDEZVOUS_ADDR": address,
         "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
         "HOROVOD_GLOO_IFACE": card,
+        **waits(seconds),
+    }
+
+
+def waits(seconds: float) -> dict[str, str]:
+    """Those of Horovod's variables that say how long ranks wait for each other."""
+    limit = max(1, round(seconds))
+    return {
         "HOROVOD_GLOO_TIMEOUT_SECONDS": str(limit),
         "HOROVOD_STALL_CHECK_TIME_SECONDS": str(max(1, min(60, limit // 2))),
         "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(limit),

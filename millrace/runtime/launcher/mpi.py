@@ -23,11 +23,12 @@ from millrace.runtime.launcher.messages import Member
 from millrace.runtime.launcher.network import card_of, own_address, place_of, resolve
 from millrace.runtime.launcher.server import Store, serving
 
-__all__ = ["FIRST_HOST", "join", "joined", "started_by_mpirun"]
+__all__ = ["FIRST_HOST", "SECONDS", "join", "joined", "started_by_mpirun"]
 
 FIRST_HOST = "MILLRACE_FIRST_HOST"
 """Environment variable: the first rank's host, `NAME` or `NAME:PORT`, where it can't be found otherwise."""
-_SECONDS = 600.0
+SECONDS = 600.0
+"""How long ranks wait for each other when nothing else is said."""
 _ASK_SECONDS = 4.0
 _PAUSE_SECONDS = 0.2
 _NOTE_SECONDS = 30.0
@@ -41,7 +42,7 @@ def started_by_mpirun(environment: Mapping[str, str]) -> bool:
 
 
 @contextlib.contextmanager
-def joined(environment: Mapping[str, str], log: logging.Logger, seconds: float = _SECONDS) -> Iterator[Rank]:
+def joined(environment: Mapping[str, str], log: logging.Logger, seconds: float = SECONDS) -> Iterator[Rank]:
     """Meet the other ranks, and put what Horovod needs to know of them into this process's environment.
 
     Args:
@@ -167,7 +168,7 @@ def _place(
     kinds = list(dict.fromkeys(hosts))
     own = hosts[index]
     local = [rank for rank, host in enumerate(hosts) if host == own]
-    rank = Rank(index=index, size=len(names), local_index=local.index(index), local_size=len(local))
+    rank = Rank(index=index, size=len(names), local_index=local.index(index), local_size=len(local), launched=False)
     members = [Member(host=place, ranks=hosts.count(host)) for place, host in enumerate(kinds)]
     return rank, variables(rank, members, kinds.index(own), own, meeting, seconds)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from millrace.errors import MillraceError, report
+from millrace.errors import ConfigError, MillraceError, report
 from millrace.registry import load_component
 from millrace.runtime.context import Context, Rank
 from millrace.runtime.execute import execute, explain, output_handles, perform, read_request
 from millrace.runtime.launcher.environment import PIN, read_rank
 from millrace.runtime.launcher.folders import RANK_RESULT, rank_folder
-from millrace.runtime.launcher.mpi import joined
+from millrace.runtime.launcher.mpi import SECONDS, joined
 from millrace.runtime.task import write_atomically
 
 __all__ = ["execute_rank", "execute_under_mpirun"]
@@ -34,30 +34,41 @@ def execute_rank(directory: Path) -> int:
     if os.environ.get(PIN) == "1":
         _pin(rank)
     folder = rank_folder(directory, rank)
-    return _execute(directory, rank, folder, directory if rank.makes_outputs else folder)
+    lock = directory / f".rank-{rank.index}.lock"  # not in the folder, which a new attempt removes
+    return _execute(directory, rank, folder, (directory if rank.makes_outputs else folder, lock))
 
 
 def execute_under_mpirun(directory: Path) -> int:
     """Do the work of one of the ranks that mpirun has started, on this task directory, which they may share."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
     try:
-        with joined(os.environ, logging.getLogger("millrace")) as rank:
+        with joined(os.environ, logging.getLogger("millrace"), _peer_seconds(directory)) as rank:
             if rank.index == 0:
                 (directory / "result.json").unlink(missing_ok=True)  # which the others may not see
                 return execute(directory, rank)
             folder = directory / f".rank-{rank.index}"
-            code = _execute(directory, rank, folder, folder)
-            if code == 0:
+            try:
+                return _execute(directory, rank, folder, (folder, folder / ".lock"))
+            finally:  # what failed shall not fill the disk, and mpirun's output says why it did
                 shutil.rmtree(folder, ignore_errors=True)
-            return code
     except MillraceError as error:
         return report(error)
 
 
-def _execute(directory: Path, rank: Rank, folder: Path, place: Path) -> int:
+def _peer_seconds(directory: Path) -> float:
+    """How long ranks wait for each other, where a component has such a parameter."""
+    with contextlib.suppress(ConfigError):  # it will be told in its place
+        given = read_request(directory).parameters.get("peer_seconds")
+        return float(given) if isinstance(given, int | float) and given > 0 else SECONDS
+    return SECONDS
+
+
+def _execute(directory: Path, rank: Rank, folder: Path, to: tuple[Path, Path]) -> int:
+    """Do a rank's work; `to` are the place of its outputs, and the lock that it holds meanwhile."""
+    place, lock = to
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(directory / f".rank-{rank.index}.lock"):  # one of an earlier attempt may still be ending
+        with FileLock(lock):  # one of an earlier attempt may still be ending
             _work(directory, rank, folder, place)
     except Exception as error:  # the boundary of the process: everything becomes a recorded failure
         return explain(folder, error)
