@@ -1,6 +1,6 @@
 """Decides on the first host what all hosts do: who takes part, when they begin, why they end.
 
-Hosts report about once a second and are answered with an order. One set of ranks that runs together is a generation;
+Hosts report twice a second and are answered with an order. One set of ranks that runs together is a generation;
 where ranks may be lost (`Limits`) another one follows on the hosts that are left.
 """
 
@@ -182,6 +182,9 @@ class Coordinator:
             self._complained = now
         if genuine := [cause for cause in told if not cause.follows]:
             return genuine[0]
+        for member in self.members:
+            if stopped := self._left(member.host):
+                return stopped
         limit = _DOUBT_SECONDS if told else _LOST_SECONDS
         for member in self.members:
             known = self._hosts[member.host]
@@ -219,7 +222,7 @@ class Coordinator:
             self._end(cause)
             return
         self._restarts += not leaving
-        self._stop(polite=cause.kind == "stopped")
+        self._stop(polite=cause.kind == "stopped" and cause.host in self._joined)
 
     def _could_grow(self) -> bool:
         if self.limits is None or time.monotonic() - self._since < self.limits.wait_seconds:
@@ -250,6 +253,12 @@ class Coordinator:
         if known is None or not known.report.leaving:
             return None
         return Cause(host=host, kind="stopped", message="it was told to stop")
+
+    def _left(self, host: int) -> Cause | None:
+        """The same for one that started no ranks of this generation, since it was told before."""
+        report = self._hosts[host].report
+        started = report.state != "idle" or report.generation != self.generation
+        return None if started else self._leaving(host)
 
     def _end(self, cause: Cause | None) -> None:
         self.cause = cause

@@ -37,6 +37,9 @@ class RankProcesses:
             host: Index of this host.
             directory: The task directory.
             ranks: Each with its own environment.
+
+        Raises:
+            OSError: When one can't be started; then none is left.
         """
         self.host = host
         self.directory = directory
@@ -47,11 +50,15 @@ class RankProcesses:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._relays: list[threading.Thread] = []
         self._seen: set[int] = set()
-        for rank, environment in ranks:
-            self._processes.append(_start(directory, rank, environment))
-            relay = threading.Thread(target=_relay, args=(self._processes[-1].stdout, rank.index), daemon=True)
-            relay.start()
-            self._relays.append(relay)
+        try:
+            for rank, environment in ranks:
+                self._processes.append(_start(directory, rank, environment))
+                relay = threading.Thread(target=_relay, args=(self._processes[-1].stdout, rank.index), daemon=True)
+                relay.start()
+                self._relays.append(relay)
+        except BaseException:
+            self.end(0)
+            raise
 
     @property
     def state(self) -> Literal["running", "failed", "done"]:

@@ -29,7 +29,8 @@ _GONE_SECONDS = 10.0
 _FAREWELL_SECONDS = 15.0
 _GRACE_SECONDS = 4.0
 """Of ranks whose peers are gone: there is nothing left for them to do."""
-_POLITE_SECONDS = 120.0
+_POLITE_SECONDS = 100.0
+"""SageMaker kills 120 s after it asked to stop, and the cause is still to be written."""
 _NOTE_SECONDS = 30.0
 _PATIENCE_SECONDS = 5.0
 """Others are named when they have not come after that."""
@@ -152,6 +153,8 @@ class _Host:
                 while (order := self._next()).action != "end":
                     self._follow(order)
                     if self.told.is_set() and self.ranks is None and self.hosts.index:
+                        with contextlib.suppress(OSError):
+                            self.report()  # else the others wait for this host
                         raise SystemExit(_TERMINATED)
                 self._end_ranks(_grace(order))
                 if order.cause is not None:
@@ -169,7 +172,7 @@ class _Host:
             OSError: When the first host can't be reached.
         """
         state = self.ranks.state if self.ranks else "failed" if self.cause else "idle"
-        return self._ask(
+        order = self._ask(
             Report.model_validate(
                 {
                     "host": self.hosts.index,
@@ -181,13 +184,15 @@ class _Host:
                 }
             )
         )
+        self._reached = time.monotonic()
+        return order
 
     def _next(self) -> Order:
         """The next order: at once when something has happened here, else when it is time."""
         self._pause()
         while True:
             try:
-                order = self.report()
+                return self.report()
             except OSError as error:
                 if time.monotonic() - self._reached > _GONE_SECONDS:
                     first = self.hosts.names[0]
@@ -195,9 +200,6 @@ class _Host:
                         f"the first host {first} ended or can't be reached any more ({error}); its own log says why"
                     ) from error
                 time.sleep(REPORT_SECONDS)
-            else:
-                self._reached = time.monotonic()
-                return order
 
     def _pause(self) -> None:
         due = time.monotonic() + REPORT_SECONDS

@@ -1,15 +1,18 @@
 """What the first host serves: the store in which Horovod's ranks find each other, and the place of reports.
 
-The store is what Gloo expects: values by /SCOPE/KEY over HTTP. Sizes, numbers and times are bounded; there is neither
-a password nor encryption, since Gloo's own connections have none.
+The store is what Gloo expects: values by /SCOPE/KEY over HTTP. Values, their number and their sum are bounded, and so
+are the requests at a time and the seconds of each: one too many is refused. There is neither a password nor encryption,
+since Gloo's own connections have none.
 """
 
 from __future__ import annotations
 
+import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -30,6 +33,8 @@ _LONGEST_KEY = 512
 _MOST_VALUES = 100_000
 _MOST_BYTES = 256 * 2**20
 _MOST_REQUESTS = 256
+_PATIENCE_SECONDS = 1.0
+"""How long one request too many waits before it is refused."""
 
 
 class Store:
@@ -49,11 +54,13 @@ class Store:
     def put(self, scope: str, key: str, value: bytes) -> bool:
         """Keep a value; False when there is no room."""
         with self._lock:
-            count = sum(map(len, self._scopes.values()))
-            if self._bytes + len(value) > _MOST_BYTES or count >= _MOST_VALUES:
+            before = self._scopes.get(scope, {}).get(key)
+            size = self._bytes + len(value) - len(before or b"")
+            count = sum(map(len, self._scopes.values())) + (before is None)
+            if size > _MOST_BYTES or count > _MOST_VALUES:
                 return False
             self._scopes.setdefault(scope, {})[key] = value
-            self._bytes += len(value)
+            self._bytes = size
             return True
 
     def finish(self, scope: str, key: str) -> None:
@@ -68,9 +75,9 @@ class Store:
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            for scope in list(self._scopes):
-                self._drop(scope)
+            self._scopes.clear()
             self._finished.clear()
+            self._bytes = 0
 
     def _drop(self, scope: str) -> None:
         self._bytes -= sum(map(len, self._scopes.pop(scope, {}).values()))
@@ -87,11 +94,38 @@ class _Server(socketserver.ThreadingMixIn, HTTPServer):
         self.store = store
         self.answer = answer
         self._free = threading.BoundedSemaphore(_MOST_REQUESTS)
+        self._begun: dict[socket.socket, float] = {}
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, of which there are at most so many."""
+        if not self._free.acquire(timeout=_PATIENCE_SECONDS):
+            self.shutdown_request(request)
+            return
+        self._begun[request] = time.monotonic()
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._forget(request)
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """At most so many at a time; the others wait."""
-        with self._free:
+        """Make room for another one afterwards."""
+        try:
             super().process_request_thread(request, client_address)
+        finally:
+            self._forget(request)
+
+    def service_actions(self) -> None:
+        """End requests that take too long, however busy their clients are."""
+        late = time.monotonic() - _REQUEST_SECONDS
+        for request, begun in list(self._begun.items()):
+            if begun < late:
+                with suppress(OSError):  # it has just ended
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def _forget(self, request: socket.socket) -> None:
+        del self._begun[request]
+        self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""
@@ -148,7 +182,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not size.isdecimal() or int(size) > _LONGEST_VALUE:
             self._send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return None
-        return self.rfile.read(int(size))
+        content = self.rfile.read(int(size))
+        if len(content) < int(size):
+            self._send(HTTPStatus.BAD_REQUEST)
+            return None
+        return content
 
     def _send(self, status: HTTPStatus, content: bytes = b"") -> None:
         self.send_response_only(status)
