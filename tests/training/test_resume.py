@@ -89,7 +89,7 @@ def test_killed_three_times(tmp_path: Path, moments: random.Random) -> None:
     with ranks(tmp_path / "cut", records, RANDOM) as cut:
         wait_for_some(cut, moments)
         moments.choice(cut.ranks(0)).kill()
-        assert cut.wait(30)[0] in (1, 75), cut.log()
+        assert cut.wait(30) == [1], cut.log()
     with ranks(tmp_path / "cut", records, RANDOM) as cut:
         wait_for_some(cut, moments)
         cut.process(0).send_signal(signal.SIGTERM)
