@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -103,7 +104,11 @@ print(json.dumps({
     "check": subprocess.run(["pip", "--python", sys.executable, "check"], capture_output=True, text=True).stdout,
 }))
 """
-    assert inside(docker_engine, images[name], program) == {
+    found = inside(docker_engine, images[name], program)
+    if name == "train":  # keras-hub's models need no tensorflow-text, which has 194 MB
+        unneeded = r"keras-hub [\d.]+ requires tensorflow-text, which is not installed\.\n"
+        found["check"] = re.sub(f"^{unneeded}$", "No broken requirements found.\n", found["check"])
+    assert found == {
         "user": [1000, 0],
         "programs": [],
         "modules": ["boto3"] if name == "serve" else [],  # it asks and scales endpoints of SageMaker
