@@ -99,7 +99,7 @@ class TestTasks:
         }
         assert made["parameters"]["accuracy"] == {
             "parameterType": "NUMBER_DOUBLE",
-            "description": "Share of images whose most probable class is the true one.",
+            "description": "Share of records whose most probable class is the true one.",
         }
 
     def test_a_type_of_a_users_own_counts_as_what_it_stands_in_for(self) -> None:
