@@ -16,7 +16,10 @@ import tensorflow as tf
 __all__ = ["Look", "Probe"]
 
 Look = dict[str, dict[str, float]]
-"""Figures by layer: `gradient` (mean size), `gradient_norm`, `activation` (deviation); of ReLU `dead`, a share."""
+"""Figures by layer with weights: `gradient` (mean size), `gradient_norm`, `activation` (deviation); of ReLU `dead`, a
+share. Those of normalisation follow their neighbours' and are left out."""
+
+_LEFT_OUT = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.GroupNormalization)
 
 
 class _Watched(NamedTuple):
@@ -66,7 +69,7 @@ class Probe:
         return {
             watched.name: {
                 **_of_gradients([gradients.get(id(one)) for one in watched.layer.trainable_weights], scale),
-                **_of_activation(seen.get(watched.name), relu=watched.relu),
+                **_of_activation(seen.get(watched.name), watched),
             }
             for watched in self._layers
         }
@@ -77,7 +80,7 @@ def _leaves(layer: Any, prefix: str) -> Iterator[_Watched]:
     for inner in layer.layers:
         if getattr(inner, "layers", None):
             yield from _leaves(inner, f"{prefix}{inner.name}/")
-        elif not isinstance(inner, keras.layers.InputLayer):
+        elif not isinstance(inner, (keras.layers.InputLayer, *_LEFT_OUT)):
             activation = getattr(inner, "activation", None)
             relu = isinstance(inner, keras.layers.ReLU) or activation is keras.activations.relu
             yield _Watched(f"{prefix}{inner.name}", inner, relu)
@@ -116,12 +119,12 @@ def _of_gradients(gradients: list[Any], scale: Any) -> dict[str, Any]:
     }
 
 
-def _of_activation(output: Any, *, relu: bool) -> dict[str, Any]:
+def _of_activation(output: Any, watched: _Watched) -> dict[str, Any]:
     if not tf.is_tensor(output) or not output.dtype.is_floating:
         return {}
     values = tf.cast(output, tf.float32)
-    figures = {"activation": tf.math.reduce_std(values)}
-    if relu:
+    figures = {"activation": tf.math.reduce_std(values)} if watched.layer.weights else {}
+    if watched.relu:
         silent = tf.reduce_all(values <= 0, axis=list(range(len(values.shape) - 1)))
         figures["dead"] = tf.reduce_mean(tf.cast(silent, tf.float32))
     return figures

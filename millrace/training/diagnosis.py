@@ -19,12 +19,18 @@ __all__ = ["Findings", "about_classes", "about_history", "about_look", "look_cha
 Findings = Iterator[tuple[str, str]]
 """What each is about (a rule and mostly a layer), and a sentence."""
 
+_BESIDE = 1e-3
+"""Of the largest layer's gradient."""
 _CURVES = 10
 """More lines than these can't be told apart."""
 
 
 def about_look(debug: Debug, look: Look, step: int) -> Findings:
-    """What is wrong in the layers at one step."""
+    """What is wrong in the layers at one step.
+
+    A gradient that is small everywhere, as of a small loss, has not vanished: it must also be small beside the largest.
+    """
+    largest = max((figures.get("gradient", 0.0) for figures in look.values()), default=0.0)
     for layer, figures in look.items():
         norm = figures.get("gradient_norm", 0.0)
         if not math.isfinite(norm) or norm > debug.exploding:
@@ -33,7 +39,7 @@ def about_look(debug: Debug, look: Look, step: int) -> Findings:
                 f"exploding gradient: that of layer {layer} has norm {norm:.3g} at step {step}: try "
                 "gradient_clip_norm=1 or a smaller learning_rate",
             )
-        elif "gradient" in figures and figures["gradient"] < debug.vanishing:
+        elif "gradient" in figures and figures["gradient"] < min(debug.vanishing, _BESIDE * largest):
             yield (
                 f"vanishing gradient {layer}",
                 f"vanishing gradient: that of layer {layer} has mean size {figures['gradient']:.2g} at step {step}, "
@@ -84,12 +90,12 @@ def about_history(debug: Debug, history: Sequence[Row]) -> Findings:
 
 def look_charts(steps: Sequence[int], looks: Sequence[Look]) -> Iterator[Lines]:
     """Plots of all looks, a line a layer."""
-    titles = {
-        "gradient_norm": ("Norm of the gradient", True),
-        "activation": ("Deviation of activations", False),
-        "dead": ("Share of ReLU units that are zero for the whole batch", False),
-    }
-    for figure, (title, log) in titles.items():
+    kinds = (
+        ("gradient_norm", "Gradients by layer", "norm", True),
+        ("activation", "Activations by layer", "standard deviation", True),
+        ("dead", "Dead ReLU units by layer", "share that is zero for the whole batch", False),
+    )
+    for figure, title, label, log in kinds:
         layers = [
             layer for layer in (looks[0] if looks else {}) if all(figure in look.get(layer, {}) for look in looks)
         ]
@@ -103,7 +109,10 @@ def look_charts(steps: Sequence[int], looks: Sequence[Look]) -> Iterator[Lines]:
             for layer in shown
         )
         if curves:
-            yield Lines(name=f"{figure}_by_step", title=title, x_label="step", y_label=title, curves=curves, y_log=log)
+            part = f" ({len(shown)} of {len(layers)})" if len(shown) < len(layers) else ""
+            yield Lines(
+                name=f"{figure}_by_step", title=title + part, x_label="step", y_label=label, curves=curves, y_log=log
+            )
 
 
 def _finite(steps: Sequence[int], looks: Sequence[Look], layer: str, figure: str) -> list[tuple[int, Look]]:

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from millrace.runtime.context import Context
-from millrace.specs import Lines
+from millrace.specs import Chart
+from millrace.specs.charts import Table
 from millrace.training.debug import Look, Probe
 from millrace.training.diagnosis import Findings, about_classes, about_history, about_look, look_charts
 from millrace.training.options.debug import Debug
@@ -25,7 +26,8 @@ class Seen(BaseModel):
 
     steps: list[int] = Field(default_factory=list)
     looks: list[Look] = Field(default_factory=list)
-    warned: list[str] = Field(default_factory=list)
+    warned: dict[str, str] = Field(default_factory=dict)
+    """Sentences by what they are about."""
 
 
 class Watch:
@@ -36,6 +38,7 @@ class Watch:
         self._debug = debug
         self._context = context
         self._probe = Probe(model, batch) if len(batch[1]) else None
+        self._tells = context.rank is None or context.rank.index == 0
 
     def begin(self, seen: Seen, records: Mapping[str, int] | None) -> None:
         """Warn of what is known before the first step; `records` are the train records of each class."""
@@ -63,12 +66,15 @@ class Watch:
         """Warn of what the last epochs tell."""
         self._warn(seen, about_history(self._debug, history))
 
-    def charts(self, seen: Seen) -> tuple[Lines, ...]:
-        """Plots of all looks."""
-        return tuple(look_charts(seen.steps, seen.looks))
+    def charts(self, seen: Seen) -> tuple[Chart, ...]:
+        """Plots of all looks, after the warnings."""
+        rows = tuple((what, sentence) for what, sentence in seen.warned.items())
+        warnings = Table(name="warnings", title="Warnings", columns=("about", "warning"), rows=rows)
+        return (*((warnings,) if rows else ()), *look_charts(seen.steps, seen.looks))
 
     def _warn(self, seen: Seen, findings: Findings) -> None:
         for what, sentence in findings:
             if what not in seen.warned:
-                seen.warned.append(what)
-                self._context.log.warning("%s", sentence)
+                seen.warned[what] = sentence
+                if self._tells:
+                    self._context.log.warning("%s", sentence)

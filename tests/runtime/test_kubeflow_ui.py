@@ -83,7 +83,7 @@ def test_the_summary_names_each_metric_with_its_value_and_meaning() -> None:
     values = {metric.name: 0.123456789 for metric in evaluate.spec.metrics}
     page = summary_page("measured", evaluate.spec, values | {"f1.cat": 1.0})
     assert page.startswith("# measured\n")
-    assert "| accuracy | 0.123457 | Share of images whose most probable class is the true one. |" in page
+    assert "| accuracy | 0.123457 | Share of records whose most probable class is the true one. |" in page
     assert "1 more are in the artifact `metrics`." in page
 
 

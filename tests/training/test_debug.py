@@ -109,6 +109,13 @@ class TestRules:
         harm(model)
         assert rule in dict(about_look(Debug(), probe.look(), 2))
 
+    def test_gradients_that_are_small_everywhere_have_not_vanished(self) -> None:
+        look: Look = {
+            "first": {"gradient": 1e-9, "gradient_norm": 1e-8},
+            "end": {"gradient": 1e-8, "gradient_norm": 1e-7},
+        }
+        assert not list(about_look(Debug(), look, 1))
+
     def test_about_classes(self) -> None:
         (found,) = about_classes(Debug(), {"rare": 5, "common": 51})
         assert found[1].startswith("class imbalance: 'common' has 51 train records, 'rare' has 5")
@@ -159,6 +166,7 @@ def test_a_run_tells_what_it_saw_and_learns_the_same(tmp_path: Path, caplog: pyt
         charts.append({chart["name"]: chart for chart in json.loads((outputs["metrics"] / "charts.json").read_bytes())})
     assert models[0] == models[1]
     assert set(charts[1]) - set(charts[0]) == {
+        "warnings",
         "gradient_norm_by_step",
         "activation_by_step",
         "dead_by_step",

@@ -18,7 +18,7 @@ class Debug(Parameters):
     every_steps: int = Field(default=100, ge=1)
     """Steps between two looks; one costs about two steps, always on the run's first batch."""
     vanishing: float = Field(default=1e-7, ge=0)
-    """Vanishing gradient: the mean size of a layer's gradient is below this."""
+    """Vanishing gradient: the mean size of a layer's is below this, and below a thousandth of the largest layer's."""
     exploding: float = Field(default=1e4, gt=0)
     """Exploding gradient: the norm of a layer's gradient is above this, or is no number."""
     dead_share: float = Field(default=0.5, gt=0, le=1)
