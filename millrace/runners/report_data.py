@@ -22,6 +22,8 @@ __all__ = ["Drawing", "Lineage", "Link", "Rejected", "charts_of", "lineages", "l
 _SAMPLE_ROWS = 8
 _REJECT_ROWS = 200
 _CLASS_ROWS = 100
+_SHORT = 32
+"""Letters of a table's cell that may stand on one line."""
 _CHAIN = (Dataset, Manifest, Shards, Records, Model, Endpoint)
 
 _plot_adapter: TypeAdapter[Plot] = TypeAdapter(Plot)
@@ -34,6 +36,8 @@ class Drawing:
     title: str
     svg: str = ""
     table: Table | None = None
+    wide: frozenset[int] = frozenset()
+    """Columns of the table that hold long text."""
     problem: str = ""
     """Why there is neither."""
 
@@ -123,13 +127,18 @@ def charts_of(run: PipelineRun, task: TaskRun) -> list[Drawing]:
 
 def _drawn(chart: Chart) -> Drawing:
     if isinstance(chart, Table):
-        return Drawing(chart.title, table=chart)
+        return Drawing(chart.title, table=chart, wide=_wide(chart))
     try:
         return Drawing(chart.title, svg=_svg(_plot_adapter.dump_json(chart)))
     except ImportError as error:
         return Drawing(chart.title, problem=_needs((error.name or "matplotlib").partition(".")[0], "train"))
     except Exception as error:  # a chart that can't be drawn must not cost the report
         return Drawing(chart.title, problem=f"it can't be drawn: {type(error).__name__}: {error}")
+
+
+def _wide(table: Table) -> frozenset[int]:
+    cells = zip(*table.rows, strict=True)
+    return frozenset(index for index, column in enumerate(cells) if max(map(len, column)) > _SHORT)
 
 
 @lru_cache(maxsize=256)  # a chart takes a tenth of a second, and a run that goes on is shown again and again

@@ -38,7 +38,7 @@ from millrace.specs import (
     Task,
     TaskOutput,
 )
-from millrace.specs.charts import Chart, charts_adapter
+from millrace.specs.charts import Chart, Table, charts_adapter
 
 __all__ = ["HOSTILE", "START", "add_output", "graph", "recorded_run", "write_rejects"]
 
@@ -285,7 +285,11 @@ def _training_charts() -> tuple[Chart, ...]:
     curves = (Curve(name="train", x=epochs, y=(1.2, 0.5, 0.2)), Curve(name="validation", x=epochs, y=(1.1, 0.6, 0.25)))
     lines = Lines(name="loss", title="Loss", x_label="epoch", y_label="loss", curves=curves, marked_x=3)
     trials = Curve(name="trials", x=(1.0, 2.0, 3.0, 4.0), y=(0.7, 0.8, 0.95, 0.9))
-    return lines, Scatter(name="trials", title="Trials", x_label="trial", y_label="accuracy", curves=(trials,))
+    scatter = Scatter(name="trials", title="Trials", x_label="trial", y_label="accuracy", curves=(trials,))
+    answer = ("card_payment_wrong_exchange_rate", "exchange_rate", "0.9312", "0.0210")
+    rows = (("why was i charged another exchange rate than the one your page showed " * 3, *answer), ("hello", *answer))
+    columns = ("text", "true", "predicted", "confidence", "true class")
+    return lines, scatter, Table(name="sample_predictions", title="Sample predictions", columns=columns, rows=rows)
 
 
 def _evaluation_charts() -> tuple[Chart, ...]:

@@ -147,7 +147,7 @@ class TestTheSectionOfATask:
         run, folder = recorded
         text = section_of(folder / "report.html", "train")
         assert "loss 0.25 seconds_a_step 0.00123" in text
-        assert "Loss Trials" in text
+        assert "Loss Trials Sample predictions text true predicted confidence true class why was i charged" in text
         assert f"outputs/model 11 bytes {run.tasks['train'].outputs['model'].digest[:12]}" in text
         assert "Took 1 min 05 s Attempts 1 Peak memory 300.0 MiB Cached no" in text
 

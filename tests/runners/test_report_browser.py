@@ -165,6 +165,23 @@ class TestTheLayout:
         assert len(sizes) == 4
         assert all(across > 250 and down > 120 and drawn for across, down, drawn in sizes)
 
+    @pytest.mark.parametrize(("width", "least"), [(1280, 500), (390, 200)])
+    def test_gives_tables_of_text_the_whole_width(
+        self, browser: webdriver.Chrome, report: Path, width: int, least: int
+    ) -> None:
+        show(browser, report, width)
+        card, charts, inside, text = script(
+            browser,
+            """const table = document.querySelector('.charts table');
+            const across = (element) => element.getBoundingClientRect().width;
+            const cells = [...table.querySelectorAll('tbody tr:first-child td')];
+            return [across(table.closest('figure')), across(document.querySelector('#task-train .charts')),
+              table.scrollWidth <= table.parentElement.clientWidth, across(cells[0])]""",
+        )
+        assert card == charts
+        assert inside or width < 500  # a telephone's is scrolled
+        assert text >= least
+
     def test_draws_bars_where_the_time_went(self, browser: webdriver.Chrome, report: Path) -> None:
         show(browser, report)
         left, right, start, end = script(
