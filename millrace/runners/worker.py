@@ -20,6 +20,11 @@ __all__ = ["Cancelled", "Worker", "last_lines"]
 _GRACE_SECONDS = 20.0
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LINE = 1000
+_NOISE = re.compile(
+    r"WARNING: All log messages before absl::InitializeLog|To enable the following instructions: "
+    r"|[IWE]\d{4} [\d:.]+ +\d+ (port|cpu_feature_guard|cudart_stub|cuda_platform)\.cc:\d+\]"
+)
+"""What TensorFlow finds on a machine without a GPU."""
 
 
 class Cancelled(Exception):  # noqa: N818 - not an error: somebody asked for it
@@ -82,14 +87,27 @@ class Worker:
 
 
 def last_lines(file: Path, count: int = 20) -> list[str]:
-    """The last lines of a log, without what moves a terminal's cursor or colours; empty when there is none."""
+    """The last lines of the last attempt's log, without what moves a terminal's cursor or colours.
+
+    What TensorFlow says of the machine when it is imported is left out. Empty when there is no log.
+    """
     try:
         with file.open("rb") as stream:
-            stream.seek(max(0, file.stat().st_size - 65_536))
-            lines = stream.read().decode(errors="replace").splitlines()[-count:]
-            return [shorten(_CONTROL.sub("", line), _LINE) for line in lines]
+            size = file.stat().st_size
+            stream.seek(max(_start(file, size), size - 65_536))
+            lines = stream.read().decode(errors="replace").splitlines()
     except OSError:
         return []
+    return [shorten(_CONTROL.sub("", line), _LINE) for line in lines if not _NOISE.match(line)][-count:]
+
+
+def _start(log: Path, size: int) -> int:
+    """Where the last attempt begins; 0 when that is not known."""
+    try:
+        start = int(log.with_suffix(".start").read_text())
+    except (OSError, ValueError):
+        return 0
+    return start if 0 <= start <= size else 0
 
 
 def _as_error(failure: Failure, attempts: int) -> Exception:

@@ -187,11 +187,16 @@ def perform(component: AnyComponent, request: TaskRequest, outputs: Outputs, con
 
 
 def _peak_memory() -> int:
-    """Largest resident set so far in bytes; where the kernel tells it, without what a parent had before exec."""
+    """Largest resident set so far in bytes of any one process: this one, or one that it started and that has ended.
+
+    Not their sum: ranks and trials that run at the same time need that many times as much. For this process, where the
+    kernel tells it, without what a parent had before exec.
+    """
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with contextlib.suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        own = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024
 
 
 def _main(component: AnyComponent) -> Callable[..., Any]:

@@ -5,6 +5,7 @@ DIR/task.json       the request                   DIR/outputs/PORT   whole outpu
 DIR/result.json     the answer; last to appear    DIR/partial/PORT   outputs being written
 DIR/failure.json    why the last attempt failed   DIR/checkpoints/   kept from one attempt to the next
 DIR/progress.json   how far it is                 DIR/log.txt        stdout and stderr of all attempts
+                                                  DIR/log.start      bytes of it that are of earlier attempts
 ```
 """
 
@@ -43,6 +44,9 @@ __all__ = [
 
 IMPORT_PATH = "MILLRACE_IMPORT_PATH"
 """Environment variable: folders with modules of the user's own. PYTHONPATH would put them before all others."""
+
+_TENSORFLOW_LOG = "TF_CPP_MIN_LOG_LEVEL"
+"""2: errors only, unless the user says otherwise."""
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -100,7 +104,7 @@ class TaskResult(Frozen):
     metrics: dict[str, float] = Field(default_factory=dict)
     seconds: float = 0.0
     peak_memory: int = 0
-    """Largest resident set of the worker in bytes."""
+    """Largest resident set in bytes of the worker or of one process that it started (a rank, a trial)."""
 
 
 class Failure(Frozen):
@@ -134,13 +138,15 @@ def launch(
     """
     (directory / "failure.json").unlink(missing_ok=True)
     with (directory / "log.txt").open("ab") if log else nullcontext() as output:
+        if output is not None:
+            write_atomically(directory / "log.start", str(output.tell()))
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "millrace", "exec", "--supervised", "--task", str(directory)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT if log else None,
             start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            env={_TENSORFLOW_LOG: "2", **os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
         )
 
 

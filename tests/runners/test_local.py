@@ -252,6 +252,15 @@ class TestAFailure:
         assert record.state is RunState.SUCCEEDED
         assert record.tasks["work"].shares[0].attempts == 2
 
+    def test_shows_the_log_of_the_last_attempt(self, runner: LocalRunner) -> None:
+        for _ in range(2):
+            record = run(runner, work=WorkParameters(behaviour="transient"))
+            share = record.tasks["work"].shares[0]
+            assert share.directory is not None
+            log = share.directory / "log.txt"
+            assert sum("503 SlowDown" in line for line in last_lines(log)) == 1
+        assert log.read_text().count("503 SlowDown") == 6
+
     def test_stops_the_run_or_not_as_asked(self, runner: LocalRunner) -> None:
         config = {"work": WorkParameters(behaviour="user"), "again": WorkParameters(seconds=0.2)}
         record = run(runner.model_copy(update={"keep_going": True, "cores": 1}), **config)
@@ -305,3 +314,14 @@ def test_the_end_of_a_log_is_safe_to_show(tmp_path: Path) -> None:
     lines = last_lines(log)
     assert lines[0] == "red"
     assert len(lines[1]) == 1000
+
+
+def test_the_end_of_a_log_leaves_out_what_tensorflow_says_of_a_machine_without_a_gpu(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text(
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
+        "E0000 00:00:1795288914.444685    9958 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error\n"
+        "E0000 00:00:1795288914.444685    9958 matmul.cc:52] out of memory\nthe words are spelt wrongly\n"
+    )
+    shown = [line.rpartition("] ")[2] for line in last_lines(log)]
+    assert shown == ["out of memory", "the words are spelt wrongly"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from millrace.errors import explain_os_error
-from millrace.runtime.task import write_atomically
+from millrace.runtime.task import launch, write_atomically
 
 
 def test_a_file_that_can_not_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -23,3 +25,35 @@ def test_a_file_that_can_not_be_written_leaves_nothing_behind(tmp_path: Path) ->
 def test_a_full_disk_is_told_with_what_to_do(number: int) -> None:
     told = explain_os_error(OSError(number, os.strerror(number), "/data/big"))
     assert told.startswith("/data/big: the disk is full: free some space")
+
+
+@pytest.mark.parametrize(("given", "level"), [(None, "2"), ("0", "0")])
+def test_tensorflow_tells_a_worker_only_errors_unless_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, level: str
+) -> None:
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    if given is not None:
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", given)
+    process = launch(tmp_path)
+    try:
+        told = b""
+        while not told and process.poll() is None:  # for a moment after exec there is none
+            told = Path(f"/proc/{process.pid}/environ").read_bytes()
+    finally:
+        process.kill()
+        process.communicate()
+    assert f"TF_CPP_MIN_LOG_LEVEL={level}".encode() in told.split(b"\0")
+
+
+def test_the_peak_of_memory_is_that_of_the_largest_process() -> None:
+    child = "bytearray(b'x') * 300_000_000"
+    script = f"""
+import subprocess, sys
+from millrace.runtime.execute import _peak_memory
+before = _peak_memory()
+subprocess.run([sys.executable, "-c", {child!r}], check=True)
+print(before, _peak_memory())
+"""
+    before, after = map(int, subprocess.check_output([sys.executable, "-c", script]).split())
+    assert before < 300_000_000
+    assert after >= 300_000_000
