@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fnmatch
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,6 +78,7 @@ def read_table(table: Table, text: str, label: str) -> Iterator[pl.DataFrame]:
         DataError: When the file is no such table or lacks a column.
     """
     try:
+        _check_encoding(table)
         frame = _READERS[table.path.suffix.lower()](table.path, (text, label))
         names = frame.collect_schema().names()
         for column, parameter in ((text, "text"), (label, "label")):
@@ -90,6 +92,19 @@ def read_table(table: Table, text: str, label: str) -> Iterator[pl.DataFrame]:
     except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise DataError(f"{table.uri} can't be read as {table.path.suffix.lower()[1:]} in UTF-8: {reason}") from error
+
+
+def _check_encoding(table: Table) -> None:
+    """Spreadsheet programs save UTF-16, which else is told as columns full of zero bytes."""
+    kind = table.path.suffix.lower()[1:]
+    if kind == "parquet":
+        return
+    with table.path.open("rb") as stream:
+        start = stream.read(4)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in start:
+        raise DataError(
+            f"{table.uri} is UTF-16, UTF-8 is needed: save it so, or iconv -f UTF-16 -t UTF-8 FILE > NEW.{kind}"
+        )
 
 
 def _scan_csv(path: Path, separator: str) -> pl.LazyFrame:

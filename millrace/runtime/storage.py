@@ -172,7 +172,7 @@ def parse_source(source: str) -> tuple[str, str]:
 
 def _list_folder(folder: Path) -> Iterator[Listed]:
     if not folder.exists():
-        raise DataError(f"{folder}: there is no such folder")
+        raise DataError(f"{folder}: there is no such file or folder")
     if not folder.is_dir():
         raise DataError(f"{folder} is a file, a folder is needed")
     yield from _walk(folder, "", ())

@@ -174,7 +174,7 @@ class TestSource:
             run_component(manifest, ManifestParameters(source="x"), tmp_path / "both", dataset=tmp_path)
 
     def test_missing_or_empty(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="no such folder"):
+        with pytest.raises(DataError, match="no such file or folder"):
             run_component(manifest, ManifestParameters(source=str(tmp_path / "none")), tmp_path / "task")
         empty = tmp_path / "empty"
         empty.mkdir()

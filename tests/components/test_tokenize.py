@@ -116,6 +116,11 @@ class TestTables:
         with pytest.raises(DataError, match=r"source/a\.csv can't be read as csv in UTF-8: "):
             run(tmp_path, {"a.csv": content})
 
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+    def test_in_another_encoding_are_refused(self, tmp_path: Path, encoding: str) -> None:
+        with pytest.raises(DataError, match=r"source/a\.csv is UTF-16, UTF-8 is needed"):
+            run(tmp_path, {"a.csv": as_csv(rows()).decode().encode(encoding)})
+
     def test_must_be_there(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"no tables of texts at .*the first of 1 keys there is 'a.txt'"):
             run(tmp_path, {"a.txt": b"?"})

@@ -84,7 +84,7 @@ class TestFolders:
         assert list(list_objects("odd")) == list(list_objects(odd_folder.as_uri()))
 
     def test_what_is_not_a_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="no such folder"):
+        with pytest.raises(DataError, match="no such file or folder"):
             keys(str(tmp_path / "missing"))
         (tmp_path / "file").write_text("x")
         with pytest.raises(DataError, match="is a file"):

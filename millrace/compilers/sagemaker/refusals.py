@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from millrace.compilers.refusals import check_sources
@@ -97,6 +99,23 @@ def _check_job(task: Task, context: Compiling) -> None:
             raise UnsupportedError(f"target.tasks.{task.name}.{name}: {what}: leave it out, or {way}")
 
 
+def _copy(place: str) -> str:
+    """The command that copies a file or folder of this machine to S3."""
+    local = place.removeprefix("file://")
+    return f"aws s3 {'cp' if _is_file(local) else 'sync'} {shlex.quote(local)} {shlex.quote(_copied(place))}"
+
+
+def _copied(place: str) -> str:
+    local = place.removeprefix("file://")
+    return f"s3://BUCKET/PREFIX/{Path(local).name}" if _is_file(local) else "s3://BUCKET/PREFIX"
+
+
+def _is_file(place: str) -> bool:
+    """Whether a path names a file; by its ending where it is not on this machine."""
+    path = Path(place)
+    return path.is_file() or (path.suffix != "" and not path.is_dir())
+
+
 def _check_outside(task: Task, context: Compiling) -> None:
     component = context.component(task)
     fields: Any = component.parameters.get("properties", {})
@@ -109,7 +128,7 @@ def _check_outside(task: Task, context: Compiling) -> None:
         if _LOCAL.match(value) or (place and "://" not in value):
             raise UnsupportedError(
                 f"{where}: a path of this machine, which no job of SageMaker's can read: copy it to S3 "
-                f"(aws s3 sync {value} s3://BUCKET/PREFIX) and give {task.name}.{name}=s3://BUCKET/PREFIX"
+                f"({_copy(value)}) and give {task.name}.{name}={_copied(value)}"
             )
         if place and not value.startswith("s3://"):
             raise UnsupportedError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -312,6 +314,18 @@ class TestPlaces:
         config = ImageClassification.model_validate({"manifest": {"source": source}})
         with pytest.raises(UnsupportedError, match=r"manifest\.source=.*give manifest\.source=s3://BUCKET/PREFIX"):
             compiled(image_classification.compose(config))
+
+    def test_the_command_that_copies_fits_a_file_or_a_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "a table.csv").touch()
+        for source, command in {
+            f"{tmp_path}/a table.csv": f"aws s3 cp '{tmp_path}/a table.csv' 's3://BUCKET/PREFIX/a table.csv'",
+            "./questions.csv": "aws s3 cp ./questions.csv s3://BUCKET/PREFIX/questions.csv) and give manifest.source="
+            "s3://BUCKET/PREFIX/questions.csv",
+            f"file://{tmp_path}": f"aws s3 sync {tmp_path} s3://BUCKET/PREFIX)",
+        }.items():
+            config = ImageClassification.model_validate({"manifest": {"source": source}})
+            with pytest.raises(UnsupportedError, match=re.escape(command)):
+                compiled(image_classification.compose(config))
 
     def test_a_path_of_this_machine_is_refused_for_any_component(self) -> None:
         spec = play.compose(Play.model_validate({"write": {"outside": "/etc/motd"}}))
