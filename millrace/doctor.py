@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import requires, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,15 @@ def examine_local(root: Path = Path(".millrace")) -> Iterator[Finding]:
     yield Finding(True, f"{os.cpu_count()} cores")
     if find_spec("tensorflow") is not None:
         yield Finding(True, f"TensorFlow {version('tensorflow')}, declared: {_declared('tensorflow')}")
+    yield _horovod()
+
+
+def _horovod() -> Finding:
+    """Ranks of several processes need it, nothing else does."""
+    try:
+        return Finding(True, f"Horovod {version('horovod')}")
+    except PackageNotFoundError:
+        return Finding(None, "Horovod is not installed: it lets several processes of a host train", "make horovod")
 
 
 def _importable(module: str) -> bool:

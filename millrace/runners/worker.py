@@ -21,8 +21,9 @@ _GRACE_SECONDS = 20.0
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LINE = 1000
 _NOISE = re.compile(
-    r"WARNING: All log messages before absl::InitializeLog|To enable the following instructions: "
-    r"|[IWE]\d{4} [\d:.]+ +\d+ (port|cpu_feature_guard|cudart_stub|cuda_platform)\.cc:\d+\]"
+    r"(\[\d+\] )?"  # a rank's
+    r"(WARNING: All log messages before absl::InitializeLog|To enable the following instructions: "
+    r"|[IWE]\d{4} [\d:.]+ +\d+ (port|cpu_feature_guard|cudart_stub|cuda_platform)\.cc:\d+\])"
 )
 """What TensorFlow finds on a machine without a GPU."""
 

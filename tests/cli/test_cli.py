@@ -338,6 +338,11 @@ class TestOtherCommands:
         answer = millrace("doctor", cwd=project)
         assert answer.returncode == 0, answer.stdout
         assert "ok       packages of the 'train' containers" in answer.stdout
+        assert re.search(
+            r"^(ok       Horovod [\d.]+|-        Horovod is not installed: .*\n +to have it: make horovod)$",
+            answer.stdout,
+            re.MULTILINE,
+        )
 
     def test_doctor_names_what_is_missing_and_what_mends_it(self, project: Path) -> None:
         blocker = project / "blocked"

@@ -321,6 +321,7 @@ def test_the_end_of_a_log_leaves_out_what_tensorflow_says_of_a_machine_without_a
     log.write_text(
         "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n"
         "E0000 00:00:1795288914.444685    9958 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error\n"
+        "[1] I0000 00:00:1795288914.444685    9958 cudart_stub.cc:31] Could not find cuda drivers on your machine\n"
         "E0000 00:00:1795288914.444685    9958 matmul.cc:52] out of memory\nthe words are spelt wrongly\n"
     )
     shown = [line.rpartition("] ")[2] for line in last_lines(log)]
