@@ -16,7 +16,7 @@ __all__ = ["main"]
 def main(parameters: BertParameters, inputs: TrainInputs, outputs: TrainOutputs, context: Context) -> Result:
     """Train, save the model and report its figures."""
     parameters = with_best(parameters, inputs.study, context.log, "bert")
-    told = parameters.training(base=inputs.base is not None)
+    told = parameters.training()
     given = TrainInputs(records=inputs.records, base=inputs.base, teacher=inputs.teacher)
     return start(told, given, outputs, context, lambda data: _check(parameters, data.schema))
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from millrace.specs import Parameters, Resources, component
 from millrace.training.options.debug import Debug
 from millrace.training.options.elastic import Elastic
-from millrace.training.options.models import Bert, Cnn
+from millrace.training.options.models import Bert
 from millrace.training.options.optimizers import Adam
 from millrace.training.options.parallel import Parallel
 from millrace.training.options.reuse import FineTuning, Teacher
@@ -123,18 +123,11 @@ class BertParameters(Parameters):
         self.training()
         return self
 
-    def training(self, *, base: bool = False) -> TrainParameters:
-        """What the training is told.
-
-        Args:
-            base: Whether a trained model is given that brings its own network.
-        """
-        own_network = base or (self.fine_tuning is not None and self.fine_tuning.model is not None)
+    def training(self) -> TrainParameters:
+        """What the training is told."""
         trainable = self.model.trainable and not self.freeze_bert_layer
         told: dict[str, Any] = {
-            "model": Cnn()
-            if own_network and self.model == Bert()
-            else self.model.model_copy(update={"trainable": trainable}),
+            "model": self.model.model_copy(update={"trainable": trainable}),
             "optimizer": Adam(epsilon=self.epsilon),
             "batch_size": self.train_batch_size,
             "steps_per_epoch": self.train_steps_per_epoch,

@@ -20,7 +20,6 @@ from millrace.errors import (
     ConfigError,
     MillraceError,
     TaskFailedError,
-    UnsupportedError,
     UserError,
     explain_os_error,
     is_disk_full,
@@ -28,6 +27,7 @@ from millrace.errors import (
 from millrace.runners.cache import task_key
 from millrace.runners.merge import finished, merge_shares
 from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, TaskState
+from millrace.runners.refusals import check_tasks
 from millrace.runners.revision import revision
 from millrace.runners.stop import Stop, stop_on_signal
 from millrace.runners.worker import Cancelled, Worker
@@ -312,11 +312,10 @@ def run_pipeline(
         The record, whose `state` tells how it went, and the folder that holds `run.json`.
 
     Raises:
-        UnsupportedError: When a task asks for several hosts, or for ranks that nobody would start.
+        UserError: When a task would be refused as it starts, or asks for hosts or ranks that nobody would start.
     """
-    for task in spec.tasks:
-        _check_hosts(task, spec.component_of(task))
     runner = runner or LocalRunner()
+    check_tasks(spec, runner.root)
     started = datetime.now(UTC)
     run = PipelineRun(
         id=f"{started:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}",
@@ -355,20 +354,6 @@ def _begin(run: PipelineRun, root: Path, directory: Path) -> None:
             raise TaskFailedError(explain_os_error(error)) from error
         told = f"{explain_os_error(error)}; give a folder that can be written"
         raise ConfigError(f"runner.root={root} can't be used: {told}") from error
-
-
-def _check_hosts(task: Task, component: ComponentSpec) -> None:
-    asked = task.distribution
-    if asked.hosts > 1:
-        raise UnsupportedError(
-            f"task {task.name!r} asks for {asked.hosts} hosts with {asked.processes} processes each; the local runner "
-            "has this machine alone: use Distribution(hosts=1) here; processes may be more"
-        )
-    if asked.processes > 1 and "training" not in component.delegates:
-        raise UnsupportedError(
-            f"task {task.name!r} asks for {asked.processes} processes, which {component.name} does not start: use "
-            "Distribution(processes=1)"
-        )
 
 
 def _pending(spec: PipelineSpec, task: Task) -> TaskRun:

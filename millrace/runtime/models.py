@@ -99,7 +99,7 @@ def check_fits(title: str, card: ModelCard, schema: ImageRecords | TextRecords) 
     if given.shape != needed.shape:
         raise DataError(
             f"{title} ({card.name!r}) takes {_kind(given)} of {_size(given)}, the records are {_size(needed)}: "
-            f"use records that were made with the model's size, or train it on these"
+            f"use records that were made with the model's size ({_makers(given)}), or train it on these"
         )
     if isinstance(given, TextRecords) and isinstance(needed, TextRecords):
         _check_vocabulary(title, card, given, needed)
@@ -118,6 +118,13 @@ def _check_vocabulary(title: str, card: ModelCard, given: TextRecords, needed: T
         f"{needed.vocabulary_size} tokens: the same number is another word; make the records with the model's "
         f"vocabulary.txt (tokenize.vocabulary), or train it on these"
     )
+
+
+def _makers(given: ImageRecords | TextRecords) -> str:
+    """The parameters that make records of a model's size."""
+    if isinstance(given, TextRecords):
+        return f"tokenize.max_seq_length={given.max_seq_length}"
+    return " ".join(f"preprocess.data.{name}={getattr(given, name)}" for name in ("height", "width", "channels"))
 
 
 def _kind(schema: ImageRecords | TextRecords) -> str:

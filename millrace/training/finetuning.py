@@ -92,6 +92,11 @@ def network(parameters: TrainParameters, base: Reused, schema: RecordsSchema, po
 
 
 def _keeps_head(tuning: FineTuning, base: Reused, schema: RecordsSchema) -> bool:
+    if tuning.head == "keep" and base.card is not None and base.card.records.classes != schema.classes:
+        raise DataError(
+            f"fine_tuning.head=keep: {base.title} and the records have different classes, {len(schema.classes)} in the "
+            "records: use head=new, or records with the model's classes in its order"
+        )
     if tuning.head != "auto":
         return tuning.head == "keep"
     if base.card is None:

@@ -10,8 +10,6 @@ from millrace.specs import Distribution
 from millrace.targets.kubeflow import ClusterWork
 from millrace.training.options.elastic import Elastic
 from millrace.training.options.images import Pixels
-from millrace.training.options.models import Cnn
-from millrace.training.options.reuse import RUN
 from millrace.training.parameters import TrainParameters
 
 __all__ = ["check_hosts", "check_records", "check_reuse", "refuse"]
@@ -40,18 +38,18 @@ def check_hosts(parameters: TrainParameters, hosts: int, processes: int) -> None
         told = f"{hosts} hosts are" if processes == 1 else f"{ranks} ranks are"
         raise ConfigError(
             f"strategy=single, but {told} there, and each would train a model of its own: "
-            "use strategy=auto or Distribution(hosts=1)"
+            "use strategy=auto, or one rank: hosts=1, processes=1"
         )
     if parameters.strategy == "multiworker" and processes > 1:
         raise UnsupportedError(
             f"strategy=multiworker takes one process a host, which uses all of its processors, but {processes} are "
-            "asked for: use strategy=horovod or Distribution(processes=1)"
+            "asked for: use strategy=horovod or processes=1"
         )
     if parameters.scaling == "none" and parameters.batch_size < ranks:
         what = "hosts" if processes == 1 else "ranks"
         raise ConfigError(
             f"batch_size={parameters.batch_size}: the records of a step on all {what} together, but there are {ranks} "
-            f"{what}: choose {ranks} or more"
+            f"{what}: choose {ranks} or more, or have fewer of them: hosts=1, processes=1"
         )
 
 
@@ -98,12 +96,15 @@ def check_reuse(parameters: TrainParameters, inputs: Collection[str]) -> None:
     if teacher is not None and teacher.model is None and "teacher" not in inputs:
         raise ConfigError("teacher.model is missing: name a trained model there, or give one as the input `teacher`")
     if "base" in inputs or (tuning is not None and tuning.model is not None):
-        for name, given, default in (("model", parameters.model, Cnn()), ("pixels", parameters.pixels, Pixels())):
-            if given != default:
-                raise ConfigError(
-                    f"{name} is set, but training starts from a trained model, which brings its own network: leave "
-                    f"{name} out (pretrained weights of a backbone alone are model.weights)"
-                )
+        if parameters.pixels != Pixels():
+            raise ConfigError(
+                "pixels is set, but training starts from a trained model, which brings its own: leave pixels out"
+            )
+        if (weights := getattr(parameters.model, "weights", None)) is not None:
+            raise ConfigError(
+                f"model.weights={weights}, but training starts from a trained model, which brings all weights: leave "
+                "model.weights out, or leave out the trained model and start from these weights"
+            )
     elif tuning is not None:
         _check_weights(parameters, tuning.head)
 
@@ -116,7 +117,9 @@ def _check_weights(parameters: TrainParameters, head: str) -> None:
             "as fine_tuning.model, give one as the input `base`, or choose a model with pretrained weights"
         )
     if head == "keep":
-        raise ConfigError("fine_tuning.head=keep: pretrained weights of `model` come without a head")
+        raise ConfigError(
+            "fine_tuning.head=keep: pretrained weights of `model` come without a head: use head=new or auto"
+        )
 
 
 def _check_elastic(parameters: TrainParameters, elastic: Elastic, ranks: int) -> None:
@@ -124,10 +127,13 @@ def _check_elastic(parameters: TrainParameters, elastic: Elastic, ranks: int) ->
     if ranks == 1 or elastic.min_workers > ranks:
         raise ConfigError(
             f"elastic.min_workers={elastic.min_workers}, with {ranks} rank{'s' if ranks > 1 else ''} (hosts times "
-            "processes) none can be lost: have more of them, or leave elastic out"
+            "processes) none can be lost: raise processes or hosts"
+            f"{', lower elastic.min_workers' if ranks > 1 else ''}, or leave elastic out"
         )
     if parameters.checkpoint_steps is None:
-        raise ConfigError("elastic goes on from checkpoints, but checkpoint_steps=null writes none: set it to a number")
+        raise ConfigError(
+            "elastic goes on from checkpoints, but checkpoint_steps=null writes none: use checkpoint_steps=200"
+        )
     if parameters.strategy not in ("auto", "horovod"):
         raise UnsupportedError(f"elastic: strategy={parameters.strategy} can't lose a host: use strategy=horovod")
     if parameters.parallel.tensor > 1:
@@ -166,6 +172,3 @@ def refuse(parameters: Mapping[str, Any], inputs: Collection[str], work: Cluster
     if (tensor := chosen.parallel.tensor) > 1 and (ports := sorted({"base", "teacher"}.intersection(inputs))):
         raise UnsupportedError(f"parallel.tensor={tensor} needs a model that starts anew: leave out {', '.join(ports)}")
     check_reuse(chosen, inputs)
-    for name, choice in (("fine_tuning", chosen.fine_tuning), ("teacher", chosen.teacher)):
-        if choice is not None and choice.model is not None and RUN.fullmatch(choice.model):
-            raise ConfigError(f"{name}.model={choice.model}: only the local runner knows earlier runs; give a URI")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from millrace.runtime.models import check_fits
 from millrace.runtime.sagemaker.archives import unpack
 from millrace.runtime.schemas import ModelCard, RecordsSchema, read_json_model
 from millrace.runtime.storage import parse_source
+from millrace.training.options.models import Cnn
 from millrace.training.options.reuse import REGISTRY, RUN, FineTuning, Teacher
 from millrace.training.parameters import TrainInputs, TrainParameters
 from millrace.training.refusals import check_reuse
@@ -74,8 +76,8 @@ class Sources:
         return models | cards
 
 
-def with_inputs(parameters: TrainParameters, inputs: TrainInputs) -> TrainParameters:
-    """The parameters, with defaults for what the inputs `base` and `teacher` ask for.
+def with_inputs(parameters: TrainParameters, inputs: TrainInputs, log: logging.Logger) -> TrainParameters:
+    """The parameters, with defaults for what the inputs `base` and `teacher` ask for, and without what is not used.
 
     Raises:
         ConfigError: As `check_reuse` does.
@@ -86,6 +88,10 @@ def with_inputs(parameters: TrainParameters, inputs: TrainInputs) -> TrainParame
         filled["fine_tuning"] = FineTuning()
     if inputs.teacher is not None and parameters.teacher is None:
         filled["teacher"] = Teacher()
+    named = parameters.fine_tuning is not None and parameters.fine_tuning.model is not None
+    if (inputs.base is not None or named) and parameters.model != Cnn():
+        log.info("model is not used: the trained model that training starts from brings its own network")
+        filled["model"] = Cnn()
     return parameters.model_copy(update=filled)
 
 
@@ -167,7 +173,8 @@ def load(reused: Reused, schema: RecordsSchema, *, same_classes: bool) -> Any:
     given, needed = tuple(inputs[0].shape[1:]), tuple(schema.shape)
     if len(given) != len(needed) or any(size not in (None, wanted) for size, wanted in zip(given, needed, strict=True)):
         raise DataError(
-            f"{reused.title} takes records of shape {given}, these have {needed}: make them with the model's size"
+            f"{reused.title} takes records of shape {given}, these have {needed}: make them with the model's size: "
+            f"{_size(given)}"
         )
     if same_classes and tuple(outputs[0].shape[1:]) != (len(schema.classes),):
         raise DataError(
@@ -178,21 +185,34 @@ def load(reused: Reused, schema: RecordsSchema, *, same_classes: bool) -> Any:
     return model
 
 
+def _size(shape: tuple[Any, ...]) -> str:
+    """The parameters that make records of a shape."""
+    names = {
+        1: ("tokenize.max_seq_length",),
+        3: tuple(f"preprocess.data.{one}" for one in ("height", "width", "channels")),
+    }
+    found = zip(names.get(len(shape), ()), shape, strict=False)
+    return " ".join(f"{name}={size}" for name, size in found if size is not None) or "preprocess or tokenize makes them"
+
+
 def _of_run(run: str, task: str, context: Context, title: str) -> Path:
     """The model of a task of an earlier run in the folder of the local runner that this one is in, too."""
     records = [folder / "runs" / run / "run.json" for folder in context.checkpoints.absolute().parents]
     try:
         told = json.loads(next(record for record in records if record.is_file()).read_bytes())["tasks"]
     except StopIteration:
+        known = {path.parent.name for record in records for path in record.parent.parent.glob("*/run.json")}
+        recent = f"the last ones are {', '.join(sorted(known)[-3:])}" if known else "it has none"
         raise DataError(
-            f"{title}: there is no run of that id in the runner's folder; only the local runner knows earlier runs, "
-            "elsewhere name the model's path or URI"
+            f"{title}: there is no run of that id in the runner's folder, {recent}; only the local runner knows "
+            "earlier runs, elsewhere name the model's path or URI"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{title}: the record of that run can't be read: {error}") from error
     models = [name for name, one in told.items() if "model" in one.get("outputs", {}) and one.get("directory")]
     if task not in models:
-        raise DataError(f"{title}: that run has no model of a task {task!r}; it has models of: {', '.join(models)}")
+        told = f"it has models of: {', '.join(models)}" if models else "it made none before it ended: name another run"
+        raise DataError(f"{title}: that run has no model of a task {task!r}; {told}")
     return Path(told[task]["directory"], told[task]["outputs"]["model"]["path"])
 
 

@@ -48,7 +48,7 @@ def train(
 ) -> Result:
     """Train, save the model and report its figures; `check` may refuse the data of all ranks."""
     parameters = with_best(parameters, inputs.study, context.log, "train")
-    parameters = with_inputs(parameters, inputs)
+    parameters = with_inputs(parameters, inputs, context.log)
     hosts = hosts_of(parameters, context)
     check_hosts(parameters, len(hosts.names), hosts.processes)
     strategy = choose_strategy(parameters, hosts, context.log)

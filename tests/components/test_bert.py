@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from millrace.compilers.sagemaker import compile_pipeline
+from millrace.components.bert.refusals import refuse
 from millrace.components.bert.spec import BertParameters, bert
 from millrace.components.train.spec import TrainParameters, train
 from millrace.errors import ConfigError, DataError, UserError, explain_validation
 from millrace.pipelines.text_classification import TextClassification, text_classification
 from millrace.runtime.schemas import ImageRecords, ModelCard, TextRecords
 from millrace.runtime.task import GivenArtifact, TaskRequest, launch, read_result
+from millrace.specs import Distribution
 from millrace.specs.charts import Table, charts_adapter
 from millrace.targets.images import Images
 from millrace.targets.sagemaker import SageMaker
@@ -348,13 +350,30 @@ def test_two_ranks_learn_what_one_does(tmp_path: Path, records: Path, alone: flo
     assert result.metrics["loss"] == pytest.approx(alone, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"train_batch_size": 1}, "train_batch_size=1: the records of a step"),
+        (
+            {"enable_checkpointing": False, "elastic": {}},
+            "enable_checkpointing=false .*: use enable_checkpointing=true",
+        ),
+        ({"use_xla": True, "parallel": {"tensor": 2}}, r"parallel\.tensor=2 needs use_xla=false"),
+    ],
+)
+def test_refusals_name_its_own_parameters(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        refuse(given, ["records"], Distribution(processes=2))
+
+
 @pytest.mark.slow
-def test_it_goes_on_from_an_earlier_model_and_refuses_a_second_one(
+def test_it_goes_on_from_an_earlier_model_and_refuses_weights_beside_it(
     tmp_path: Path, records: Path, trained: Path
 ) -> None:
     base = trained / "outputs" / "model"
-    parameters = BertParameters(epochs=1, learning_rate=1e-4, train_batch_size=16)
+    parameters = BertParameters(epochs=1, learning_rate=1e-4, train_batch_size=16, model=Bert(pooling="average"))
     further = run_component(bert, parameters, tmp_path / "further", records=records, base=base)
     assert further.metrics["accuracy"] > 0.9
-    with pytest.raises(UserError, match="leave model out"):
-        run(tmp_path / "both", records, fine_tuning={"model": str(base)}, model=TINY.model_copy(update={"layers": 2}))
+    weighted = TINY.model_copy(update={"weights": "bert.weights.h5"})
+    with pytest.raises(UserError, match=r"leave model\.weights out"):
+        run(tmp_path / "both", records, fine_tuning={"model": str(base)}, model=weighted)

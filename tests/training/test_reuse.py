@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,8 @@ from millrace.components.manifest.spec import ManifestParameters, manifest
 from millrace.components.preprocess.spec import PreprocessParameters, preprocess
 from millrace.components.shard.spec import ShardParameters, shard
 from millrace.components.train.spec import train
-from millrace.errors import ConfigError, DataError
+from millrace.errors import ConfigError, DataError, UserError
+from millrace.runners.local import LocalRunner, run_pipeline
 from millrace.runtime.schemas import ModelCard
 from millrace.specs import Distribution, Model, PipelineConfig, Records, pipeline
 from millrace.targets.kubeflow import Kubeflow
@@ -35,6 +37,7 @@ from tests.conftest import Bucket
 from tests.training.reuse_data import SCHEMA, context_in, loaded, packed, write_model
 
 layers = keras.layers
+LOG = logging.getLogger("millrace")
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:model-package/flowers/1"
 
 
@@ -116,18 +119,38 @@ class TestFinding:
         assert find("run:run-7/train", None, context, title="a model").file == artifact / "model.keras"
         with pytest.raises(DataError, match="no model of a task 'plan'; it has models of: train"):
             find("run:run-7/plan", None, context, title="a model")
-        with pytest.raises(DataError, match="no run of that id"):
+        with pytest.raises(DataError, match="no run of that id in the runner's folder, the last ones are run-7;"):
             find("run:run-8/train", None, context, title="a model")
+
+    def test_of_a_run_that_made_none(self, tmp_path: Path) -> None:
+        record = tmp_path / "runs" / "run-7" / "run.json"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"id": "run-7", "tasks": {"train": {"outputs": {}}}}))
+        with pytest.raises(DataError, match="no model of a task 'train'; it made none before it ended: name another"):
+            find("run:run-7/train", None, context_in(tmp_path / "tasks" / "train" / "0123"), title="a model")
+
+    @pytest.mark.parametrize("base", [True, False])
+    def test_the_network_of_the_preset_is_not_used(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, base: bool
+    ) -> None:
+        caplog.set_level("INFO")
+        given = TrainInputs(records=Records(), base=Model(location=tmp_path) if base else None)
+        tuning = None if base else FineTuning(model="m")
+        network = TrainParameters(model=Mlp(), fine_tuning=tuning)
+        assert with_inputs(network, given, LOG) == with_inputs(TrainParameters(fine_tuning=tuning), given, LOG)
+        assert caplog.messages == [
+            "model is not used: the trained model that training starts from brings its own network"
+        ]
 
     def test_roles(self, tmp_path: Path, artifact: Path) -> None:
         inputs = TrainInputs(records=Records(), base=Model(location=artifact))
-        parameters = with_inputs(TrainParameters(teacher=Teacher(model=str(artifact))), inputs)
+        parameters = with_inputs(TrainParameters(teacher=Teacher(model=str(artifact))), inputs, LOG)
         assert parameters.fine_tuning == FineTuning()
         sources = find_all(parameters, inputs, context_in(tmp_path))
         of_files = {"": digest(artifact / "model.keras"), " model.json": digest(artifact / "model.json")}
         assert sources.digests == {f"{role}{file}": of_files[file] for role in ("base", "teacher") for file in of_files}
         plain = TrainInputs(records=Records())
-        assert find_all(with_inputs(TrainParameters(), plain), plain, context_in(tmp_path)).digests == {}
+        assert find_all(with_inputs(TrainParameters(), plain, LOG), plain, context_in(tmp_path)).digests == {}
 
 
 class TestRefusals:
@@ -266,9 +289,12 @@ class TestOptions:
             (TrainParameters(fine_tuning=FineTuning()), [], r"nothing to start from: model\.kind=cnn has random"),
             (TrainParameters(fine_tuning=FineTuning(), model=Application()), [], "nothing to start from"),
             (TrainParameters(fine_tuning=FineTuning(head="keep"), model=Application(weights="w.h5")), [], "head=keep"),
-            (TrainParameters(model=Mlp()), ["base"], "model is set, but training starts from a trained model"),
+            (
+                TrainParameters(model=Application(weights="w.h5")),
+                ["base"],
+                r"model\.weights=w\.h5, but training starts",
+            ),
             (TrainParameters(pixels=Pixels(rescale=1)), ["base"], "pixels is set"),
-            (TrainParameters(teacher=Teacher(model="run:7/train")), [], "only the local runner knows earlier runs"),
         ],
     )
     def test_are_refused_while_compiling(self, parameters: TrainParameters, inputs: list[str], message: str) -> None:
@@ -279,6 +305,69 @@ class TestOptions:
         ports = {port.name: port.optional for port in train.spec.inputs}
         assert ports["base"]
         assert ports["teacher"]
+
+
+PATHS: list[tuple[dict[str, Any], str]] = [
+    ({"fine_tuning": {"model": "run:7/train"}}, r"fine_tuning\.model=run:7/train: only the local runner knows"),
+    ({"teacher": {"model": "run:7/train"}}, r"teacher\.model=run:7/train: only the local runner knows"),
+    ({"fine_tuning": {"model": "/models/flowers"}}, r"fine_tuning\.model=/models/flowers: a path of this machine"),
+    ({"teacher": {"model": "flowers.keras"}}, r"teacher\.model=flowers\.keras: a path of this machine.*sha256"),
+    ({"model": {"kind": "bert", "weights": "file:///w.h5"}}, r"model\.weights=file:///w\.h5: a path of this machine"),
+    ({"parallel": {"tensor": 2}}, r"parallel\.tensor=2 must divide"),
+    ({"elastic": {}}, r"elastic\.min_workers=1, with 1 rank"),
+    ({"teacher": {}}, r"teacher\.model is missing"),
+]
+
+
+class TestOneRank:
+    """What no other machine can do is refused by the compilers, with one rank as with several."""
+
+    @pytest.mark.parametrize(("given", "told"), PATHS)
+    def test_refused(self, given: dict[str, Any], told: str) -> None:
+        spec = twice.compose(Twice(first=TrainParameters.model_validate(given)))
+        for compiled in (
+            lambda: kubeflow.compile_pipeline(spec, Kubeflow()),
+            lambda: sagemaker.compile_pipeline(spec, TestPipelines.target),
+        ):
+            with pytest.raises(UserError, match=rf"^first\.{told}"):
+                compiled()
+
+    def test_mounted_models_are_not(self) -> None:
+        given = TrainParameters(fine_tuning=FineTuning(model="/models/flowers"))
+        mounted = Kubeflow.model_validate({"pod": {"volume_claims": [{"claim": "models", "path": "/models"}]}})
+        assert kubeflow.compile_pipeline(twice.compose(Twice(first=given)), mounted)
+
+
+class TestRunHere:
+    """Nothing is started, when the last task could not."""
+
+    @pytest.mark.parametrize(
+        ("given", "processes", "told"),
+        [
+            ({"parallel": {"tensor": 3}}, 2, r"second\.parallel\.tensor=3 must divide"),
+            ({"strategy": "single"}, 2, r"second\.strategy=single, but 2 ranks .* hosts=1, processes=1"),
+            ({"batch_size": 2}, 3, r"second\.batch_size=2: .* choose 3 or more"),
+            ({"elastic": {}, "strategy": "multiworker"}, 2, r"second\.elastic: strategy=multiworker"),
+            ({"teacher": {"model": "/nowhere"}}, 1, r"second\.teacher\.model=/nowhere: there is nothing at /nowhere"),
+            (
+                {"teacher": {"model": "run:7/train"}},
+                1,
+                "there is no run of that id in .*/runs; the last ones are run-6",
+            ),
+        ],
+    )
+    def test_refused(self, tmp_path: Path, given: dict[str, Any], processes: int, told: str) -> None:
+        (tmp_path / "runs" / "run-6").mkdir(parents=True)
+        (tmp_path / "runs" / "run-6" / "run.json").touch()
+        parameters = TrainParameters.model_validate(given).model_dump(mode="json")
+        change = {"parameters": parameters, "distribution": Distribution(processes=processes)}
+        spec = twice.compose(Twice())
+        tasks = [task.model_copy(update=change) if task.name == "second" else task for task in spec.tasks]
+        for task in tasks:
+            task.inputs.pop("base", None)
+        with pytest.raises(UserError, match=told):
+            run_pipeline(spec.model_copy(update={"tasks": tuple(tasks)}), LocalRunner(root=tmp_path))
+        assert not (tmp_path / "tasks").exists()
 
 
 class Twice(PipelineConfig):
@@ -329,6 +418,6 @@ class TestPipelines:
         assert resource in statement["Resource"]
 
     def test_settings_that_a_base_leaves_no_use_for(self) -> None:
-        config = Twice(second=TrainParameters(model=Mlp()))
-        with pytest.raises(ConfigError, match=r"second\.model is set, but training starts from a trained model"):
+        config = Twice(second=TrainParameters(pixels=Pixels(rescale=1)))
+        with pytest.raises(ConfigError, match=r"second\.pixels is set, but training starts from a trained model"):
             sagemaker.compile_pipeline(twice.compose(config), self.target)

@@ -16,8 +16,8 @@ from millrace.compilers.kubeflow.interface import (
     paths,
     schema_of,
 )
-from millrace.compilers.kubeflow.pods import cluster_work, ranks_here
-from millrace.compilers.refusals import check_work
+from millrace.compilers.kubeflow.pods import cluster_work, pod_settings, ranks_here
+from millrace.compilers.refusals import check_earlier, check_mounted, check_work
 from millrace.errors import ConfigError
 from millrace.specs import PipelineSpec, RuntimeParameter, Task, TaskOutput
 from millrace.targets.kubeflow import Kubeflow
@@ -80,7 +80,16 @@ def plan_task(task: Task, spec: PipelineSpec, target: Kubeflow) -> Planned:
         raise ConfigError(f"runtime: {name} can't stay open: task {task.name!r} has an input of that name")
     made = made_by(component)
     work = cluster_work(task, component, target)
-    if work is not None or task.distribution.processes > 1:
+    if "training" in component.delegates:
+        pod = pod_settings(task.name, target)
+        check_earlier(task.name, component, task.parameters)
+        check_mounted(
+            task.name,
+            component,
+            task.parameters,
+            [one.path for one in (*pod.volume_claims, *pod.secret_volumes)],
+        )
+    if work is not None or "training" in component.delegates:
         check_work(task, component, work or task.distribution)
     return Planned(
         task=task,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from millrace.compilers.refusals import check_sources
+from millrace.compilers.refusals import LOCAL, check_earlier, check_sources, check_work, locations
 from millrace.compilers.sagemaker.context import Compiling
 from millrace.compilers.sagemaker.hosting import check_unserved
 from millrace.compilers.sagemaker.processing import is_sharded
@@ -20,8 +18,6 @@ from millrace.targets.sagemaker import SageMaker
 
 __all__ = ["check_pipeline"]
 
-_LOCAL = re.compile(r"(file:|[./~\\]|[A-Za-z]:[\\/])")
-"""How paths of one machine begin."""
 _IGNORED = {"transform": ("volume_gib", "timeout_minutes"), "registry": ("instance", "volume_gib", "timeout_minutes")}
 """Settings that a kind of job has no place for."""
 
@@ -118,14 +114,22 @@ def _is_file(place: str) -> bool:
 
 def _check_outside(task: Task, context: Compiling) -> None:
     component = context.component(task)
-    fields: Any = component.parameters.get("properties", {})
-    for name in component.uncached_when:
-        value = task.parameters.get(name)
-        if not isinstance(value, str):
+    check_earlier(task.name, component, task.parameters)
+    if "training" in component.delegates and context.kind(task) != "training":
+        check_work(task, component, task.distribution)
+    places = dict(locations(component, task.parameters))
+    plain = {name: task.parameters.get(name) for name in component.uncached_when}
+    for name, value in {**plain, **places}.items():
+        if not isinstance(value, str) or value.startswith("arn:"):
             continue
-        place = fields.get(name, {}).get("format") == "location"
+        place = name in places
         where = f"{task.name}.{name}={value}"
-        if _LOCAL.match(value) or (place and "://" not in value):
+        if LOCAL.match(value) or (place and "://" not in value):
+            if "." in name:
+                raise UnsupportedError(
+                    f"{where}: a path of this machine, which no job of SageMaker's can read: upload it to S3 and give "
+                    f"{task.name}.{name}=s3://BUCKET/KEY and its digest as sha256"
+                )
             raise UnsupportedError(
                 f"{where}: a path of this machine, which no job of SageMaker's can read: copy it to S3 "
                 f"({_copy(value)}) and give {task.name}.{name}={_copied(value)}"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from millrace.compilers.refusals import check_work
+from millrace.compilers.refusals import check_earlier, check_work
 from millrace.compilers.sagemaker.context import Compiling
 from millrace.compilers.sagemaker.expressions import Expression, Step, get
 from millrace.compilers.sagemaker.names import step_name
@@ -49,6 +49,7 @@ def tuning_step(task: Task, context: Compiling) -> Step:
     check_work(
         task.model_copy(update={"name": f"{task.name}.trial", "parameters": search.trial}), searched, task.distribution
     )
+    check_earlier(f"{task.name}.trial", searched, search.trial)
     job = TrainingJob(task, searched, inputs, _MOST_VARIABLES)
     warm_start = _warm_start(task, context, studies)
     request = {

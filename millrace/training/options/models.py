@@ -69,7 +69,7 @@ class Application(Parameters):
     kind: Literal["application"] = "application"
     name: Backbone = Field(default="MobileNetV2")
     """The architecture."""
-    weights: str | None = Field(default=None)
+    weights: str | None = Field(default=None, json_schema_extra={"format": "location"})
     """File or URI (s3://, gs://, file://) of the backbone's weights without its top (`.weights.h5` or `.h5`).
     None starts from random weights; nothing is ever fetched from the internet unasked."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
@@ -108,7 +108,7 @@ class Bert(Parameters):
     pooling: Literal["cls", "average"] = Field(default="cls")
     """What turns the tokens into one vector: the first one, `[CLS]`, through BERT's pooler, which pretrained weights
     were trained with; or the average of all, which learns sooner from random weights."""
-    weights: str | None = Field(default=None)
+    weights: str | None = Field(default=None, json_schema_extra={"format": "location"})
     """File or URI (s3://, gs://, file://) of a `BertBackbone`'s weights (`.weights.h5`), or a folder that keras-hub's
     `save_to_preset` wrote. None starts from random weights; nothing is ever fetched from the internet unasked."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")

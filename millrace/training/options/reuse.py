@@ -23,11 +23,11 @@ Factor = Annotated[float, Field(gt=0, le=1000)]
 class FineTuning(Parameters):
     """Start from trained weights: train the head alone first, then more of the network, at a lower rate."""
 
-    model: str | None = Field(default=None, min_length=1)
+    model: str | None = Field(default=None, min_length=1, json_schema_extra={"format": "location"})
     """A trained model: the folder of a Model artifact, a `.keras` file or a `model.tar.gz`, as a path, file://, s3://
-    or gs://; `run:ID/TASK` of an earlier local run; or the ARN of a SageMaker model package. It brings the network, so
-    `train.model` and `train.pixels` stay at their defaults. None takes the input `base`, and without one the network
-    of `train.model` with its own pretrained weights."""
+    or gs://; `run:ID/TASK` of an earlier local run; or the ARN of a SageMaker model package. It brings the network:
+    `train.model` is not used, `train.pixels` stays at its default. None takes the input `base`, and without one the
+    network of `train.model` with its own pretrained weights."""
     sha256: Digest | None = Field(default=None)
     """What the `.keras` file or the archive must hash to (for a folder, its `model.keras`); required for s3://, gs://
     and the registry."""
@@ -73,7 +73,7 @@ class FineTuning(Parameters):
 class Teacher(Parameters):
     """Knowledge distillation: learn from a trained model's answers, too (Hinton, Vinyals and Dean 2015)."""
 
-    model: str | None = Field(default=None, min_length=1)
+    model: str | None = Field(default=None, min_length=1, json_schema_extra={"format": "location"})
     """The teacher, in the forms of `fine_tuning.model`, with the records' classes and input size. None takes the input
     `teacher`."""
     sha256: Digest | None = Field(default=None)
