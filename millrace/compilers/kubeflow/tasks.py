@@ -83,12 +83,8 @@ def plan_task(task: Task, spec: PipelineSpec, target: Kubeflow) -> Planned:
     if "training" in component.delegates:
         pod = pod_settings(task.name, target)
         check_earlier(task.name, component, task.parameters)
-        check_mounted(
-            task.name,
-            component,
-            task.parameters,
-            [one.path for one in (*pod.volume_claims, *pod.secret_volumes)],
-        )
+        mounts = [claim.path for claim in pod.volume_claims] + [secret.path for secret in pod.secret_volumes]
+        check_mounted(task.name, component, task.parameters, mounts)
     if work is not None or "training" in component.delegates:
         check_work(task, component, work or task.distribution)
     return Planned(
