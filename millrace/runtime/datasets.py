@@ -179,8 +179,7 @@ def _padded(tokens: Any, schema: TextRecords) -> Any:
     length: Any = tf.shape(tokens)[0]
     longest = schema.max_seq_length
     fits = (length > 0) & (length <= longest)
-    tf.debugging.Assert(
-        fits, ["a record has tokens:", length, "allowed: 1 to", longest]
-    )  # in a graph, before what follows
-    padded = tf.pad(tf.cast(tokens, tf.int32), [[0, longest - length]], constant_values=schema.pad_id)
+    checked = tf.debugging.Assert(fits, ["a record has tokens:", length, "allowed: 1 to", longest])
+    with tf.control_dependencies([] if checked is None else [checked]):
+        padded = tf.pad(tf.cast(tokens, tf.int32), [[0, longest - length]], constant_values=schema.pad_id)
     return tf.ensure_shape(padded, schema.shape)
