@@ -27,6 +27,7 @@ AnyComponent = Component[Parameters, ..., Outputs]
 AnyPipeline = Pipeline[PipelineConfig]
 
 COMPONENTS: Mapping[str, str] = {
+    "analyze": "millrace.components.analyze.spec:analyze",
     "bert": "millrace.components.bert.spec:bert",
     "deploy": "millrace.components.deploy.spec:deploy",
     "digits": "millrace.components.digits.spec:digits",

@@ -21,19 +21,28 @@ from millrace.specs import (
 )
 
 __all__ = [
+    "ColumnLabels",
     "CsvLabels",
     "ImageFormat",
+    "InventoryListing",
+    "KeysListing",
     "Labels",
+    "Listing",
     "ManifestInputs",
     "ManifestOutputs",
     "ManifestParameters",
+    "ObjectFormat",
     "PrefixLabels",
     "RegexLabels",
     "Split",
+    "StoreListing",
+    "TableFormat",
     "manifest",
 ]
 
 ImageFormat = Literal["bmp", "gif", "jpeg", "png", "webp"]
+TableFormat = Literal["csv", "tsv", "parquet", "jsonl"]
+ObjectFormat = ImageFormat | TableFormat | Literal["text"]
 
 
 class PrefixLabels(Parameters):
@@ -68,7 +77,45 @@ class CsvLabels(Parameters):
     """Column with the class."""
 
 
-Labels = Annotated[PrefixLabels | RegexLabels | CsvLabels, Field(discriminator="kind")]
+class ColumnLabels(Parameters):
+    """The class of each row of a table is in one of its columns."""
+
+    kind: Literal["column"] = "column"
+    column: str = Field(default="label", min_length=1)
+    """Its name."""
+
+
+Labels = Annotated[PrefixLabels | RegexLabels | CsvLabels | ColumnLabels, Field(discriminator="kind")]
+
+
+class StoreListing(Parameters):
+    """Ask the store, or walk through the folder."""
+
+    kind: Literal["store"] = "store"
+    concurrency: int = Field(default=16, ge=1, le=256)
+    """Prefixes that are listed at a time."""
+
+
+class InventoryListing(Parameters):
+    """An S3 Inventory report, in CSV or Parquet, instead of a listing: for billions of objects."""
+
+    kind: Literal["inventory"] = "inventory"
+    manifest: str = Field(min_length=1, json_schema_extra={"format": "location"})
+    """Path or URI of the report's `manifest.json`; its data files are found from there."""
+
+
+class KeysListing(Parameters):
+    """A CSV table of keys instead of a listing."""
+
+    kind: Literal["keys"] = "keys"
+    path: str = Field(min_length=1, json_schema_extra={"format": "location"})
+    """Path or URI of the table, with a header. Keys are below the source, or whole URIs there. Columns called `size`,
+    `etag`, `version` and `modified` are taken when they are there."""
+    column: str = Field(default="key", min_length=1)
+    """Column with the keys."""
+
+
+Listing = Annotated[StoreListing | InventoryListing | KeysListing, Field(discriminator="kind")]
 
 
 class Split(Parameters):
@@ -90,13 +137,15 @@ class Split(Parameters):
     group: str | None = Field(default=None)
     r"""Regular expression with a group called `group`, searched in the key: objects for which it finds the
     same text stay in one channel. `^(?P<group>patient\d+)/` for one."""
+    group_column: str | None = Field(default=None, min_length=1)
+    """The same for rows of tables: those with the same value in this column stay in one channel."""
     minimum: int = Field(default=1, ge=0)
     """Fewest objects of each class in each channel whose fraction is not 0. Where the hash gives fewer,
     those with the nearest hashes are moved; it is an error when the class has too few."""
     folders: Literal["auto", "ignore"] = "auto"
-    """auto: `train`, `training`, `val`, `valid`, `validation`, `test`, `testing` (in any case) at the first
-    level below the source are channels; one that is missing is split off train. ignore: they are folders
-    as any other."""
+    """auto: `train`, `training`, `val`, `valid`, `validation`, `dev`, `test`, `testing` (in any case) at the first
+    level below the source are channels, and so are tables with such a name (`train.csv`,
+    `test-00000-of-00002.parquet`); one that is missing is split off train. ignore: they are names as any other."""
 
     @field_validator("group")
     @classmethod
@@ -126,12 +175,32 @@ class ManifestParameters(Parameters):
     """Keys to take: shell patterns against the whole key, where `*` also stands for `/`."""
     exclude: tuple[str, ...] = ()
     """Keys to leave out, as `include`; they are not counted as rejected."""
-    formats: tuple[ImageFormat, ...] = Field(default=("bmp", "gif", "jpeg", "png", "webp"))
-    """Image formats to take, by content whatever the name says. With none given every content is taken."""
+    formats: tuple[ObjectFormat, ...] = Field(default=("bmp", "gif", "jpeg", "png", "webp"))
+    """What to take. Pictures, by content whatever the name says; `text`: files in UTF-8, each an object; or tables
+    (csv, tsv, parquet, jsonl) by the ending of the name, of which each row is an object. With none given every content
+    is taken."""
+    contents: Literal["read", "listed"] = "read"
+    """read: every object once, for its SHA-256, by which equal contents are found, and its format. listed: no object
+    is read; equal contents are those of the same ETag and size, and formats are told when records are made. For many
+    millions of objects."""
+    columns: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Columns of tables by which equal rows are found; None takes all but those of label and group."""
+    classes: tuple[str, ...] | None = Field(default=None, min_length=2)
+    """The classes in their order; objects with another label are rejected. None takes all labels, sorted."""
+    listing: Listing = Field(default=StoreListing())
+    """Where the list of objects comes from."""
+    previous: str | None = Field(default=None, min_length=1, json_schema_extra={"format": "location"})
+    """An earlier Manifest of the same source: a folder, s3:// or gs://, or `run:ID/TASK` of an earlier local run. Only
+    what is new or changed since is read, and every object keeps its channel."""
     max_megabytes: float = Field(default=256, gt=0)
     """Larger objects are rejected unread."""
     duplicates: Literal["keep", "drop"] = "keep"
     """Objects with the same contents and class: keep all (in one channel), or only the first by key."""
+    conflicts: Literal["reject", "keep"] = "reject"
+    """Objects with the same contents and different classes: set all aside, or keep all (in one channel), as is usual
+    for rows of few columns."""
+    entries: int = Field(default=1_000_000, ge=1)
+    """Most entries of one S3 manifest file; a channel with more has several."""
     concurrency: int = Field(default=16, ge=1, le=256)
     """Objects read at a time."""
 
@@ -147,7 +216,8 @@ class ManifestOutputs(Outputs):
     """The lineage table and what was set aside."""
 
     manifest: Manifest
-    """`index.parquet` (a row an object), `classes.json`, and `CHANNEL.manifest` in S3 form."""
+    """`index.parquet` (a row an object), `classes.json`, and `CHANNEL.manifest` in S3 form, or
+    `CHANNEL-IIIII-of-NNNNN.manifest` of a channel with more than `entries`; with `previous` also `changes.parquet`."""
     rejects: Rejects
     """`rejects.parquet`: uri, reason, detail."""
     metrics: Metrics
@@ -164,7 +234,7 @@ class ManifestOutputs(Outputs):
 
 manifest = component(
     name="manifest",
-    version="2",
+    version="3",
     description="List a folder or prefix once: labels, channels and lineage of every object.",
     parameters=ManifestParameters,
     inputs=ManifestInputs,
@@ -172,7 +242,7 @@ manifest = component(
     main="millrace.components.manifest.main:main",
     image="data",
     resources=Resources(cpus=2, memory_gib=4),
-    uncached_when=("source",),
+    uncached_when=("source", "previous"),
 )
 
 

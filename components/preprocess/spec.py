@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
 from pydantic import Field
 
+from millrace.data.options import ImageData, TabularData, TextData
 from millrace.specs import (
+    Analysis,
     Dataset,
     Distribution,
     Inputs,
@@ -19,39 +21,38 @@ from millrace.specs import (
     component,
 )
 
-__all__ = ["ImageData", "PreprocessInputs", "PreprocessOutputs", "PreprocessParameters", "preprocess"]
+__all__ = [
+    "ImageData",
+    "Previous",
+    "PreprocessInputs",
+    "PreprocessOutputs",
+    "PreprocessParameters",
+    "TabularData",
+    "TextData",
+    "preprocess",
+]
 
 
-class ImageData(Parameters):
-    """Pictures: JPEG, PNG, WebP, GIF and BMP, all brought to one size."""
+class Previous(Parameters):
+    """What an earlier run made: shards that have not changed since are taken from it."""
 
-    kind: Literal["image"] = "image"
-    """What the objects are; the choice of the other fields goes with it."""
-    height: int = Field(default=224, ge=1, le=8192)
-    """Pixels."""
-    width: int = Field(default=224, ge=1, le=8192)
-    """Pixels."""
-    channels: Literal[1, 3] = 3
-    """1 for grey, 3 for RGB."""
-    encoding: Literal["jpeg", "png", "raw"] = "jpeg"
-    """Form of the pictures in the records: jpeg is small, png small and exact, raw fastest to read."""
-    quality: int = Field(default=95, ge=1, le=100)
-    """Of jpeg: 1 is smallest, 100 nearest to the source."""
-    resize: Literal["crop", "pad", "stretch"] = "crop"
-    """crop: cover the size, keep the middle; pad: fit into it, add black edges; stretch: change the aspect ratio."""
-    max_pixels: int = Field(default=89_478_485, ge=1, le=178_956_970)
-    """Pictures with more are rejected by their header, before they are decoded."""
+    records: str = Field(min_length=1, json_schema_extra={"format": "location"})
+    """Its Records artifact: a folder, s3:// or gs://, or `run:ID/TASK` of an earlier local run."""
+    rejects: str | None = Field(default=None, min_length=1, json_schema_extra={"format": "location"})
+    """Its Rejects artifact; with `run:` it is found by itself."""
 
 
 class PreprocessParameters(Parameters):
     """What the records hold, and how much of the data may be unusable."""
 
-    data: ImageData = ImageData()
+    data: Annotated[ImageData | TextData | TabularData, Field(discriminator="kind")] = ImageData()
     """What the objects are."""
     max_error_rate: float = Field(default=0.01, ge=0, le=1)
     """Largest part of a worker's objects that may be rejected, rounded up to whole objects; 0 allows none."""
     concurrency: int = Field(default=16, ge=1, le=256)
     """Objects that are read ahead."""
+    previous: Previous | None = None
+    """Go on from an earlier run: only shards that changed are made."""
 
 
 class PreprocessInputs(Inputs):
@@ -61,6 +62,8 @@ class PreprocessInputs(Inputs):
     """Which objects go into which record file; a worker takes its share of the files."""
     dataset: Dataset | None = None
     """What was listed, when `manifest` listed the dataset of an earlier task."""
+    analysis: Analysis | None = None
+    """What `analyze` learnt from the training objects; tables need it, and texts without a `vocabulary`."""
 
 
 class PreprocessOutputs(Outputs):
@@ -74,8 +77,8 @@ class PreprocessOutputs(Outputs):
 
 preprocess = component(
     name="preprocess",
-    version="2",
-    description="Decode, resize and re-encode each shard's objects into TFRecord files with counts and a schema.",
+    version="3",
+    description="Make TFRecord files, with counts and a schema, of each shard's pictures, texts or rows.",
     parameters=PreprocessParameters,
     inputs=PreprocessInputs,
     outputs=PreprocessOutputs,
@@ -83,4 +86,5 @@ preprocess = component(
     image="data",
     resources=Resources(cpus=1, memory_gib=2),
     distribution=Distribution(mode="shards"),
+    uncached_when=("previous",),
 )

@@ -33,6 +33,9 @@ class ShardParameters(Parameters):
     """Order of the objects inside a shard; `listing` is by key, so that classes come one after the other."""
     seed: int = Field(default=0, ge=0)
     """Of the shuffling."""
+    previous: str | None = Field(default=None, min_length=1, json_schema_extra={"format": "location"})
+    """Earlier Shards of the same source: a folder, s3:// or gs://, or `run:ID/TASK` of an earlier local run. Objects
+    stay in their shards, new ones get shards of their own: those that have not changed need no preprocessing."""
 
 
 class ShardInputs(Inputs):
@@ -57,7 +60,7 @@ class ShardOutputs(Outputs):
 
 shard = component(
     name="shard",
-    version="1",
+    version="2",
     description="Deal a manifest's objects into shards of equal number and nearly equal bytes.",
     parameters=ShardParameters,
     inputs=ShardInputs,
@@ -65,4 +68,5 @@ shard = component(
     main="millrace.components.shard.main:main",
     image="data",
     resources=Resources(cpus=1, memory_gib=4),
+    uncached_when=("previous",),
 )

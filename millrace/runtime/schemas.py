@@ -8,11 +8,13 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, Field, JsonValue, RootModel, ValidationError
 
 from millrace.errors import DataError, explain_validation
+from millrace.runtime.columns import FittedColumn
 from millrace.specs import Frozen
 
 __all__ = [
     "CHANNELS",
     "VOCABULARY",
+    "Catalogue",
     "Channel",
     "ImageRecords",
     "ModelCard",
@@ -20,6 +22,7 @@ __all__ = [
     "RecordsSchema",
     "ShardCounts",
     "ShardPlan",
+    "TabularRecords",
     "TextRecords",
     "read_json_model",
     "read_records_schema",
@@ -92,7 +95,27 @@ class TextRecords(Frozen):
         return "int32"
 
 
-RecordsSchema = Annotated[ImageRecords | TextRecords, Field(discriminator="kind")]
+class TabularRecords(Frozen):
+    """Records of table rows: tf.train.Example with `features` (float list), `label` (int64) and `uri` (bytes)."""
+
+    kind: Literal["tabular"] = "tabular"
+    columns: tuple[FittedColumn, ...] = Field(min_length=1)
+    """What becomes of each column, with all that was learnt from training rows; serving does the same."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    """Class names; the label is the index."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one decoded record: the number of features."""
+        return (sum(column.width for column in self.columns),)
+
+    @property
+    def dtype(self) -> Literal["float32"]:
+        """Of a decoded record: features."""
+        return "float32"
+
+
+RecordsSchema = Annotated[ImageRecords | TextRecords | TabularRecords, Field(discriminator="kind")]
 """`schema.json` of a Records artifact: what its record files hold."""
 
 
@@ -105,6 +128,8 @@ class ShardCounts(Frozen):
     bytes: int = Field(ge=0)
     rejected: int = Field(default=0, ge=0)
     by_class: dict[str, int] = Field(default_factory=dict)
+    made_from: str = ""
+    """Digest of all that the record file depends on: its shard's objects and how they are prepared."""
 
 
 class PlannedShard(Frozen):
@@ -117,11 +142,20 @@ class PlannedShard(Frozen):
     """Of its source objects."""
 
 
-class ShardPlan(Frozen):
-    """`plan.json` of a Shards artifact."""
+class Catalogue(Frozen):
+    """`classes.json` of a Manifest artifact."""
 
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names; the label is the index."""
+    label_column: str | None = None
+    """Column of tables that holds the class."""
+    group_column: str | None = None
+    """Column of tables that says what stays together."""
+
+
+class ShardPlan(Catalogue):
+    """`plan.json` of a Shards artifact."""
+
     shards: dict[Channel, tuple[PlannedShard, ...]]
     """By channel; none for a channel without objects."""
 
@@ -168,7 +202,7 @@ def read_json_model(path: Path, model: type[ModelT]) -> ModelT:
         raise DataError(f"{path}: {explain_validation(error)}") from error
 
 
-def read_records_schema(records: Path) -> ImageRecords | TextRecords:
+def read_records_schema(records: Path) -> ImageRecords | TextRecords | TabularRecords:
     """The schema of a Records artifact.
 
     Raises:

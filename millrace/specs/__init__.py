@@ -1,6 +1,7 @@
 """What components and pipelines are: pydantic data, and the way authors compose it."""
 
 from millrace.specs.artifacts import (
+    Analysis,
     Artifact,
     ArtifactType,
     Dataset,
@@ -36,6 +37,7 @@ from millrace.specs.pipeline import ForEach, OpenField, PipelineSpec, RuntimePar
 from millrace.specs.references import Condition, Metric, TaskOutput
 
 __all__ = [
+    "Analysis",
     "Artifact",
     "ArtifactType",
     "Chart",

@@ -144,6 +144,10 @@ class Shards(Artifact):
     facts = _ShardsFacts
 
 
+class Analysis(Artifact):
+    """What was learnt from training objects: `schema.json` of the records to be made, and what stands beside it."""
+
+
 class Records(Artifact):
     """TFRecord files, one a shard, each with its counts, and the schema that training reads."""
 
