@@ -11,17 +11,22 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from millrace.errors import ConfigError, DataError, MillraceError, TransientError, UserError
 from millrace.runtime.buckets import Patience, bucket_objects, read_from_bucket
 
-__all__ = ["Listed", "Patience", "list_objects", "parse_source", "process_many", "read", "read_many"]
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Listed", "Patience", "list_batches", "list_objects", "parse_source", "process_many", "read", "read_many"]
 
 _REMOTE = ("s3", "gs")
 _BYTES_IN_FLIGHT = 512 << 20
+_BATCH = 50_000
 
 ResultT = TypeVar("ResultT")
 
@@ -40,6 +45,28 @@ class Listed(NamedTuple):
     etag: str | None = None
     """Of the store; None for files."""
     version: str | None = None
+
+
+def list_batches(source: str, *, concurrency: int = 16, patience: Patience = Patience()) -> Iterator[pl.DataFrame]:
+    """Everything below a folder or prefix as tables of up to 50,000 rows, by key over all of them.
+
+    Columns are those of `Listed`: uri, key, size (Int64), modified (Int64, ns), etag and version.
+
+    Args:
+        source: As `list_objects` takes it.
+        concurrency: Prefixes of a bucket that are listed at a time.
+        patience: How long to go on when a store does not answer.
+
+    Raises:
+        MillraceError: As `list_objects`.
+    """
+    import polars as pl
+
+    schema = {"uri": pl.String, "key": pl.String, "size": pl.Int64, "modified": pl.Int64, "etag": pl.String}
+    schema |= {"version": pl.String}
+    objects = list_objects(source, patience=patience)
+    while batch := list(islice(objects, _BATCH)):
+        yield pl.DataFrame(batch, schema=schema, orient="row")
 
 
 def list_objects(source: str, *, patience: Patience = Patience()) -> Iterator[Listed]:
