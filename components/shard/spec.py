@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from millrace.specs import Inputs, Manifest, Metric, Metrics, Outputs, Parameters, Resources, Shards, component
+from millrace.specs.earlier import Earlier
 
 __all__ = ["ChannelShards", "ShardInputs", "ShardOutputs", "ShardParameters", "shard"]
 
@@ -33,7 +34,7 @@ class ShardParameters(Parameters):
     """Order of the objects inside a shard; `listing` is by key, so that classes come one after the other."""
     seed: int = Field(default=0, ge=0)
     """Of the shuffling."""
-    previous: str | None = Field(default=None, min_length=1, json_schema_extra={"format": "location"})
+    previous: Earlier | None = None
     """Earlier Shards of the same source: a folder, s3:// or gs://, or `run:ID/TASK` of an earlier local run. Objects
     stay in their shards, new ones get shards of their own: those that have not changed need no preprocessing."""
 

@@ -81,16 +81,17 @@ def _locations(schema: Mapping[str, Any], known: Mapping[str, Any], value: Any, 
 
 
 def check_earlier(task: str, component: ComponentSpec, values: Mapping[str, Any]) -> None:
-    """Refuse models of earlier local runs, which no other machine knows.
+    """Refuse artifacts of earlier local runs, which no other machine knows.
 
     Raises:
         ConfigError: With the parameter's path.
     """
+    pinned = "training" in component.delegates
     for name, value in locations(component, values):
         if value.startswith(_EARLIER):
             raise ConfigError(
-                f"{task}.{name}={value}: only the local runner knows earlier runs: upload the model and give its URI, "
-                "and its digest as sha256"
+                f"{task}.{name}={value}: only the local runner knows earlier runs: upload "
+                f"{'the model and give its URI, and its digest as sha256' if pinned else 'the folder and give its URI'}"
             )
 
 

@@ -29,8 +29,8 @@ def check_tasks(spec: PipelineSpec, root: Path) -> None:
         _check_hosts(task, component)
         if "training" in component.delegates:
             check_work(task, component, task.distribution)
-            for name, value in locations(component, task.parameters):
-                _check_there(f"{task.name}.{name}={value}", value, root)
+        for name, value in locations(component, task.parameters):
+            _check_there(f"{task.name}.{name}={value}", value, root)
 
 
 def _check_there(where: str, value: str, root: Path) -> None:

@@ -20,12 +20,14 @@ import keras
 from millrace.errors import DataError
 from millrace.runtime.buckets import Patience, copy_from_bucket
 from millrace.runtime.context import Context
+from millrace.runtime.earlier import output_of_run
 from millrace.runtime.models import check_fits
 from millrace.runtime.sagemaker.archives import unpack
 from millrace.runtime.schemas import ModelCard, RecordsSchema, read_json_model
 from millrace.runtime.storage import parse_source
+from millrace.specs.earlier import RUN
 from millrace.training.options.models import Cnn
-from millrace.training.options.reuse import REGISTRY, RUN, FineTuning, Teacher
+from millrace.training.options.reuse import REGISTRY, FineTuning, Teacher
 from millrace.training.parameters import TrainInputs, TrainParameters
 from millrace.training.refusals import check_reuse
 
@@ -125,7 +127,7 @@ def find(model: str, sha256: str | None, context: Context, *, title: str) -> Reu
     """
     folder = Path(tempfile.mkdtemp(prefix="reused-", dir=context.scratch))  # for each role one
     if match := RUN.fullmatch(model):
-        place = _of_run(match["id"], match["task"], context, title)
+        place = output_of_run(match["id"], match["task"], "model", context.checkpoints, title=title)
     else:
         source = _of_registry(model, match["region"]) if (match := REGISTRY.fullmatch(model)) else model
         scheme, path = parse_source(source)
@@ -174,7 +176,7 @@ def load(reused: Reused, schema: RecordsSchema, *, same_classes: bool) -> Any:
     if len(given) != len(needed) or any(size not in (None, wanted) for size, wanted in zip(given, needed, strict=True)):
         raise DataError(
             f"{reused.title} takes records of shape {given}, these have {needed}: make them with the model's size: "
-            f"{_size(given)}"
+            f"{_size(given, schema)}"
         )
     if same_classes and tuple(outputs[0].shape[1:]) != (len(schema.classes),):
         raise DataError(
@@ -185,35 +187,13 @@ def load(reused: Reused, schema: RecordsSchema, *, same_classes: bool) -> Any:
     return model
 
 
-def _size(shape: tuple[Any, ...]) -> str:
+def _size(shape: tuple[Any, ...], schema: RecordsSchema) -> str:
     """The parameters that make records of a shape."""
-    names = {
-        1: ("tokenize.max_seq_length",),
-        3: tuple(f"preprocess.data.{one}" for one in ("height", "width", "channels")),
-    }
-    found = zip(names.get(len(shape), ()), shape, strict=False)
-    return " ".join(f"{name}={size}" for name, size in found if size is not None) or "preprocess or tokenize makes them"
-
-
-def _of_run(run: str, task: str, context: Context, title: str) -> Path:
-    """The model of a task of an earlier run in the folder of the local runner that this one is in, too."""
-    records = [folder / "runs" / run / "run.json" for folder in context.checkpoints.absolute().parents]
-    try:
-        told = json.loads(next(record for record in records if record.is_file()).read_bytes())["tasks"]
-    except StopIteration:
-        known = {path.parent.name for record in records for path in record.parent.parent.glob("*/run.json")}
-        recent = f"the last ones are {', '.join(sorted(known)[-3:])}" if known else "it has none"
-        raise DataError(
-            f"{title}: there is no run of that id in the runner's folder, {recent}; only the local runner knows "
-            "earlier runs, elsewhere name the model's path or URI"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{title}: the record of that run can't be read: {error}") from error
-    models = [name for name, one in told.items() if "model" in one.get("outputs", {}) and one.get("directory")]
-    if task not in models:
-        told = f"it has models of: {', '.join(models)}" if models else "it made none before it ended: name another run"
-        raise DataError(f"{title}: that run has no model of a task {task!r}; {told}")
-    return Path(told[task]["directory"], told[task]["outputs"]["model"]["path"])
+    names = {"image": ("height", "width", "channels"), "text": ("max_seq_length",)}.get(schema.kind, ())
+    if len(names) != len(shape):
+        return "preprocess makes them"
+    found = zip(names, shape, strict=True)
+    return " ".join(f"preprocess.data.{name}={size}" for name, size in found if size is not None)
 
 
 def _of_registry(arn: str, region: str) -> str:

@@ -80,9 +80,9 @@ def plan_task(task: Task, spec: PipelineSpec, target: Kubeflow) -> Planned:
         raise ConfigError(f"runtime: {name} can't stay open: task {task.name!r} has an input of that name")
     made = made_by(component)
     work = cluster_work(task, component, target)
+    check_earlier(task.name, component, task.parameters)
     if "training" in component.delegates:
         pod = pod_settings(task.name, target)
-        check_earlier(task.name, component, task.parameters)
         mounts = [claim.path for claim in pod.volume_claims] + [secret.path for secret in pod.secret_volumes]
         check_mounted(task.name, component, task.parameters, mounts)
     if work is not None or "training" in component.delegates:

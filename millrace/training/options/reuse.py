@@ -8,13 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from millrace.specs import Parameters
+from millrace.specs.earlier import check_earlier_location
 
-__all__ = ["REGISTRY", "RUN", "FineTuning", "Teacher"]
+__all__ = ["REGISTRY", "FineTuning", "Teacher"]
 
 REGISTRY = re.compile(r"arn:aws[\w-]*:sagemaker:(?P<region>[\w-]+):\d{12}:model-package/\S+")
 """ARN of a model package in SageMaker's registry."""
-RUN = re.compile(r"run:(?P<id>[^/\s]+)/(?P<task>[^/\s]+)")
-"""An earlier run of the local runner and a task of it."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Factor = Annotated[float, Field(gt=0, le=1000)]
@@ -96,14 +95,13 @@ def _check_pinned(model: str | None, sha256: str | None) -> None:
         if sha256 is not None:
             raise ValueError("sha256 is the digest of `model`, which is not given")
         return
-    scheme, separator, _ = model.partition("://")
-    if separator and scheme not in ("file", "s3", "gs"):
-        raise ValueError(f"model={model!r}: scheme {scheme!r} is unknown; allowed: a path, file://, s3://, gs://")
     if model.startswith("arn:") and not REGISTRY.fullmatch(model):
         raise ValueError(
             f"model={model!r} is no model package: arn:aws:sagemaker:REGION:ACCOUNT:model-package/GROUP/VERSION"
         )
-    if model.startswith("run:") and not RUN.fullmatch(model):
-        raise ValueError(f"model={model!r} is no run: run:ID/TASK, as `ls .millrace/runs` shows the ids")
-    if (scheme in ("s3", "gs") or model.startswith("arn:")) and sha256 is None:
+    try:
+        check_earlier_location(model)
+    except ValueError as error:
+        raise ValueError(f"model={error}") from None
+    if model.startswith(("s3://", "gs://", "arn:")) and sha256 is None:
         raise ValueError(f"model={model!r} needs sha256, the digest that the file must have")
