@@ -23,9 +23,9 @@ def main(parameters: BertParameters, inputs: TrainInputs, outputs: TrainOutputs,
 
 def _check(parameters: BertParameters, schema: RecordsSchema) -> None:
     if not isinstance(schema, TextRecords):
-        raise ConfigError("bert is for texts, the records hold pictures: use `train`, or records that `tokenize` made")
+        raise ConfigError(f"bert is for texts, the records hold {schema.things}: use `train`, or records of texts")
     if parameters.max_seq_length not in (None, schema.max_seq_length):
         raise ConfigError(
             f"max_seq_length={parameters.max_seq_length}, but the records have texts of up to {schema.max_seq_length} "
-            "tokens: set tokenize.max_seq_length to the same, or leave it out here"
+            "tokens: set preprocess.data.max_seq_length to the same, or leave it out here"
         )

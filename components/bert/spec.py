@@ -48,7 +48,7 @@ class BertParameters(Parameters):
     use_amp: bool = Field(default=False)
     """Mixed precision, of `amp_dtype`."""
     max_seq_length: int | None = Field(default=None, ge=3, le=8192)
-    """Most tokens of a text. `tokenize` has cut the texts already: another length than the records' is refused. None
+    """Most tokens of a text. `preprocess` has cut the texts already: another length than the records' is refused. None
     takes the records'."""
     freeze_bert_layer: bool = Field(default=False)
     """Train the classes on top only; needs `model.weights`."""

@@ -5,7 +5,7 @@ TensorFlow is imported inside the functions, so that this module can be imported
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from millrace.errors import DataError, did_you_mean
 from millrace.runtime.records import counts
-from millrace.runtime.schemas import Channel, ImageRecords, ShardCounts, TextRecords, read_records_schema
+from millrace.runtime.schemas import (
+    Channel,
+    ImageRecords,
+    RecordsSchema,
+    ShardCounts,
+    TabularRecords,
+    TextRecords,
+    read_records_schema,
+)
 
 __all__ = [
     "damage_explained",
@@ -59,7 +67,7 @@ def record_dataset(records: Path, channel: Channel, *, files: Sequence[str] | No
     return dataset.apply(tf.data.experimental.assert_cardinality(sum(shard.records for shard in shards)))
 
 
-def decode_records(dataset: Any, schema: ImageRecords | TextRecords, *, with_uri: bool = False) -> Any:
+def decode_records(dataset: Any, schema: RecordsSchema, *, with_uri: bool = False) -> Any:
     """Decode a dataset of serialized records, in parallel and in order.
 
     Args:
@@ -69,24 +77,18 @@ def decode_records(dataset: Any, schema: ImageRecords | TextRecords, *, with_uri
 
     Returns:
         A `tf.data.Dataset` of (example, int64 label); an example is a uint8 image [height, width, channels] as
-        encoded, 0 to 255, or int32 token ids [max_seq_length], padded.
+        encoded, 0 to 255, or int32 token ids [max_seq_length], padded, or float32 features [features].
     """
     import tensorflow as tf
 
-    features: dict[str, Any] = {"label": tf.io.FixedLenFeature([], tf.int64)}
-    if isinstance(schema, ImageRecords):
-        features["image"] = tf.io.FixedLenFeature([], tf.string)
-    else:
-        features["tokens"] = tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True)
+    name, kind, decoded = _example(schema)
+    features = {"label": tf.io.FixedLenFeature([], tf.int64), name: kind}
     if with_uri:
         features["uri"] = tf.io.FixedLenFeature([], tf.string)
 
     def decode(record: Any) -> tuple[Any, ...]:
         given = tf.io.parse_single_example(record, features)
-        if isinstance(schema, ImageRecords):
-            example = _decode(given["image"], schema)
-        else:
-            example = _padded(given["tokens"], schema)
+        example = decoded(given[name])
         return (example, given["label"], given["uri"]) if with_uri else (example, given["label"])
 
     return dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -125,9 +127,7 @@ def load_arrays(records: Path, channel: Channel, limit: int | None = None) -> tu
         return decoded_arrays(record_dataset(records, channel).take(size), read_records_schema(records), size)
 
 
-def decoded_arrays(
-    dataset: Any, schema: ImageRecords | TextRecords, size: int
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def decoded_arrays(dataset: Any, schema: RecordsSchema, size: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The `size` records of a dataset of serialized ones, decoded, as arrays in memory: see `load_arrays`."""
     examples = np.empty((size, *schema.shape), schema.dtype)
     labels = np.empty(size, np.int64)
@@ -159,6 +159,20 @@ def _selected(records: Path, channel: Channel, files: Sequence[str] | None) -> t
         if name not in shards:
             raise DataError(f"{records}: channel {channel!r} has no file {name!r}: {did_you_mean(name, shards)}")
     return tuple(shards[name] for name in files)
+
+
+def _example(schema: RecordsSchema) -> tuple[str, Any, Callable[[Any], Any]]:
+    """Name and form of what a record is about, and what decodes it."""
+    import tensorflow as tf
+
+    match schema:
+        case ImageRecords():
+            return "image", tf.io.FixedLenFeature([], tf.string), lambda image: _decode(image, schema)
+        case TextRecords():
+            some = tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True)
+            return "tokens", some, lambda tokens: _padded(tokens, schema)
+        case TabularRecords():
+            return "features", tf.io.FixedLenFeature(schema.shape, tf.float32), lambda features: features
 
 
 def _decode(image: Any, schema: ImageRecords) -> Any:

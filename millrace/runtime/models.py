@@ -1,4 +1,4 @@
-"""A saved model, of whatever format, as one function from pixels or tokens to probabilities.
+"""A saved model, of whatever format, as one function from pixels, tokens or features to probabilities.
 
 TensorFlow, Keras and LiteRT are imported inside the functions: each format needs only its own runtime.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millrace.errors import DataError
-from millrace.runtime.schemas import ImageRecords, ModelCard, TextRecords, read_json_model
+from millrace.runtime.schemas import ModelCard, RecordsSchema, TabularRecords, TextRecords, read_json_model
 
 __all__ = ["MODEL_FILES", "Predictor", "check_fits", "latency_ms", "load_predictor"]
 
@@ -46,7 +46,7 @@ class Predictor:
 
         Args:
             examples: [N, *shape] of the shape and type in `card.records`: pixels of 0 to 255 as uint8
-                [N, height, width, channels], or padded token ids as int32 [N, max_seq_length].
+                [N, height, width, channels], padded token ids as int32 [N, max_seq_length], or float32 features.
 
         Returns:
             float32 [N, classes].
@@ -56,7 +56,7 @@ class Predictor:
         """
         records = self.card.records
         if examples.dtype != records.dtype or examples.shape[1:] != records.shape:
-            what, shape = _kind(records), ", ".join(("N", *map(str, records.shape)))
+            what, shape = records.things, ", ".join(("N", *map(str, records.shape)))
             given = f"{examples.dtype} {list(examples.shape)}"
             raise DataError(f"the model needs {what} as {records.dtype} [{shape}], given: {given}")
         if isinstance(records, TextRecords) and ((examples < 0) | (examples >= records.vocabulary_size)).any():
@@ -84,7 +84,7 @@ def load_predictor(model: Path, *, threads: int | None = None) -> Predictor:
     return Predictor(card=card, run=run)
 
 
-def check_fits(title: str, card: ModelCard, schema: ImageRecords | TextRecords) -> None:
+def check_fits(title: str, card: ModelCard, schema: RecordsSchema) -> None:
     """Check that a model answers about records of this kind and size, with the records' classes.
 
     Raises:
@@ -93,13 +93,15 @@ def check_fits(title: str, card: ModelCard, schema: ImageRecords | TextRecords) 
     given, needed = card.records, schema
     if given.kind != needed.kind:
         raise DataError(
-            f"{title} ({card.name!r}) takes {_kind(given)}, the records hold {_kind(needed)}: "
-            f"use records of {_kind(given)}, or train it on these"
+            f"{title} ({card.name!r}) takes {given.things}, the records hold {needed.things}: "
+            f"use records of {given.things}, or train it on these"
         )
+    if isinstance(given, TabularRecords) and isinstance(needed, TabularRecords):
+        _check_columns(title, card, given, needed)
     if given.shape != needed.shape:
         raise DataError(
-            f"{title} ({card.name!r}) takes {_kind(given)} of {_size(given)}, the records are {_size(needed)}: "
-            f"use records that were made with the model's size ({_makers(given)}), or train it on these"
+            f"{title} ({card.name!r}) takes {given.things} of {given.size}, the records are {needed.size}: "
+            f"use records that were made with the model's size ({given.made_with}), or train it on these"
         )
     if isinstance(given, TextRecords) and isinstance(needed, TextRecords):
         _check_vocabulary(title, card, given, needed)
@@ -110,38 +112,33 @@ def check_fits(title: str, card: ModelCard, schema: ImageRecords | TextRecords) 
         )
 
 
+def _check_columns(title: str, card: ModelCard, given: TabularRecords, needed: TabularRecords) -> None:
+    if given.columns == needed.columns:
+        return
+    mine, theirs = ({column.name: column for column in one.columns} for one in (given, needed))
+    names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+    raise DataError(
+        f"{title} ({card.name!r}) and the records were made of columns in different ways "
+        f"({_some(names) if names else 'another order'}): the same feature means something else; make the records with "
+        "the analysis that the model's records were made with, or train it on these"
+    )
+
+
 def _check_vocabulary(title: str, card: ModelCard, given: TextRecords, needed: TextRecords) -> None:
     if given.vocabulary_sha256 == needed.vocabulary_sha256 and given.pad_id == needed.pad_id:
         return
     raise DataError(
         f"{title} ({card.name!r}) and the records have different vocabularies, of {given.vocabulary_size} and "
         f"{needed.vocabulary_size} tokens: the same number is another word; make the records with the model's "
-        f"vocabulary.txt (tokenize.vocabulary), or train it on these"
+        f"vocabulary.txt (preprocess.data.vocabulary), or train it on these"
     )
-
-
-def _makers(given: ImageRecords | TextRecords) -> str:
-    """The parameters that make records of a model's size."""
-    if isinstance(given, TextRecords):
-        return f"tokenize.max_seq_length={given.max_seq_length}"
-    return " ".join(f"preprocess.data.{name}={getattr(given, name)}" for name in ("height", "width", "channels"))
-
-
-def _kind(schema: ImageRecords | TextRecords) -> str:
-    return "images" if isinstance(schema, ImageRecords) else "texts"
 
 
 def _range(values: NDArray[Any]) -> str:
     return f"{values.min()} to {values.max()}"
 
 
-def _size(schema: ImageRecords | TextRecords) -> str:
-    if isinstance(schema, TextRecords):
-        return f"{schema.max_seq_length} tokens"
-    return f"{schema.height} x {schema.width} pixels with {schema.channels} channel{'s' if schema.channels > 1 else ''}"
-
-
-def _difference(given: ImageRecords | TextRecords, needed: ImageRecords | TextRecords) -> str:
+def _difference(given: RecordsSchema, needed: RecordsSchema) -> str:
     unknown = sorted(set(needed.classes) - set(given.classes))
     lacking = sorted(set(given.classes) - set(needed.classes))
     if not unknown and not lacking:
@@ -182,13 +179,9 @@ def _check_shapes(path: Path, card: ModelCard, given: tuple[int | None, ...], cl
     )
     if not fits or classes != len(records.classes):
         raise DataError(
-            f"{path} takes {_kind(records)} of {_axes(records)} {given} and answers with {classes} classes; "
+            f"{path} takes {records.things} of {records.axes} {given} and answers with {classes} classes; "
             f"its model.json says {wanted} and {len(records.classes)} classes"
         )
-
-
-def _axes(schema: ImageRecords | TextRecords) -> str:
-    return "height, width, channels" if isinstance(schema, ImageRecords) else "tokens"
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -210,10 +203,9 @@ def _keras(path: Path, card: ModelCard, threads: int) -> _Run:
         raise DataError(f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs, needed: one of each")
     _check_shapes(path, card, tuple(model.inputs[0].shape[1:]), model.outputs[0].shape[-1])
     records = card.records
-    dtype = tf.float32 if isinstance(records, ImageRecords) else tf.int32
 
     def answer(examples: Any) -> Any:
-        return tf.cast(model(tf.cast(examples, dtype), training=False), tf.float32)
+        return tf.cast(model(tf.cast(examples, records.input_dtype), training=False), tf.float32)
 
     compiled = tf.function(answer, input_signature=[tf.TensorSpec([None, *records.shape], records.dtype)])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, RootModel, ValidationError
 
@@ -39,6 +39,10 @@ class ImageRecords(Frozen):
     """Image records: tf.train.Example with `image` (bytes), `label` (int64) and `uri` (bytes)."""
 
     kind: Literal["image"] = "image"
+    things: ClassVar[str] = "images"
+    """What the records are called in messages."""
+    axes: ClassVar[str] = "height, width, channels"
+    """What the numbers of the shape are."""
     height: int = Field(ge=1)
     width: int = Field(ge=1)
     channels: Literal[1, 3]
@@ -60,6 +64,21 @@ class ImageRecords(Frozen):
         """Of a decoded record: pixels of 0 to 255."""
         return "uint8"
 
+    @property
+    def input_dtype(self) -> Literal["float32"]:
+        """What networks take pixels as."""
+        return "float32"
+
+    @property
+    def size(self) -> str:
+        """The shape in words."""
+        return f"{self.height} x {self.width} pixels with {self.channels} channel{'s' if self.channels > 1 else ''}"
+
+    @property
+    def made_with(self) -> str:
+        """The parameters that make records of this size."""
+        return " ".join(f"preprocess.data.{name}={getattr(self, name)}" for name in ("height", "width", "channels"))
+
 
 class TextRecords(Frozen):
     """Text records: tf.train.Example with `tokens` (int64 list), `label` (int64) and `uri` (bytes).
@@ -69,6 +88,10 @@ class TextRecords(Frozen):
     """
 
     kind: Literal["text"] = "text"
+    things: ClassVar[str] = "texts"
+    """What the records are called in messages."""
+    axes: ClassVar[str] = "tokens"
+    """What the number of the shape is."""
     max_seq_length: int = Field(ge=3)
     """Most tokens of a record, `[CLS]` and `[SEP]` included; decoded records are padded to it."""
     lower_case: bool
@@ -94,11 +117,30 @@ class TextRecords(Frozen):
         """Of a decoded record: token ids."""
         return "int32"
 
+    @property
+    def input_dtype(self) -> Literal["int32"]:
+        """What networks take tokens as."""
+        return "int32"
+
+    @property
+    def size(self) -> str:
+        """The shape in words."""
+        return f"{self.max_seq_length} tokens"
+
+    @property
+    def made_with(self) -> str:
+        """The parameter that makes records of this size."""
+        return f"preprocess.data.max_seq_length={self.max_seq_length}"
+
 
 class TabularRecords(Frozen):
     """Records of table rows: tf.train.Example with `features` (float list), `label` (int64) and `uri` (bytes)."""
 
     kind: Literal["tabular"] = "tabular"
+    things: ClassVar[str] = "rows of tables"
+    """What the records are called in messages."""
+    axes: ClassVar[str] = "features"
+    """What the number of the shape is."""
     columns: tuple[FittedColumn, ...] = Field(min_length=1)
     """What becomes of each column, with all that was learnt from training rows; serving does the same."""
     classes: tuple[str, ...] = Field(min_length=1)
@@ -113,6 +155,21 @@ class TabularRecords(Frozen):
     def dtype(self) -> Literal["float32"]:
         """Of a decoded record: features."""
         return "float32"
+
+    @property
+    def input_dtype(self) -> Literal["float32"]:
+        """What networks take features as."""
+        return "float32"
+
+    @property
+    def size(self) -> str:
+        """The shape in words."""
+        return f"{self.shape[0]} features"
+
+    @property
+    def made_with(self) -> str:
+        """What makes records of this size."""
+        return "the columns that analyze and preprocess were given then"
 
 
 RecordsSchema = Annotated[ImageRecords | TextRecords | TabularRecords, Field(discriminator="kind")]
@@ -202,7 +259,7 @@ def read_json_model(path: Path, model: type[ModelT]) -> ModelT:
         raise DataError(f"{path}: {explain_validation(error)}") from error
 
 
-def read_records_schema(records: Path) -> ImageRecords | TextRecords | TabularRecords:
+def read_records_schema(records: Path) -> RecordsSchema:
     """The schema of a Records artifact.
 
     Raises:

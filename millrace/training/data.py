@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from millrace.errors import ConfigError, DataError, did_you_mean
 from millrace.runtime.datasets import damage_explained, decode_records, decoded_arrays, record_dataset
-from millrace.runtime.schemas import CHANNELS, Channel, ImageRecords, TextRecords
+from millrace.runtime.schemas import CHANNELS, Channel, ImageRecords, RecordsSchema
 from millrace.training.augmentation import AugmentationLayer
 from millrace.training.options.images import Augmentation, Pixels
 from millrace.training.order import DataOrder, FileOrder, Steps, file_order
@@ -41,7 +41,7 @@ class Data:
     """A Records artifact that training can use."""
 
     records: Path
-    schema: ImageRecords | TextRecords
+    schema: RecordsSchema
     sizes: dict[Channel, int]
     """Records a channel."""
     class_weights: tuple[float, ...] | None
@@ -85,17 +85,20 @@ def inspect(records: Path, parameters: TrainParameters, ranks: Ranks | None = No
             f"batch_size is {parameters.batch_size}, but there are only {sizes['train']} train records: "
             f"choose {sizes['train']} or less"
         )
-    if isinstance(schema, TextRecords) and (parameters.augmentation, parameters.pixels) != (Augmentation(), Pixels()):
-        raise ConfigError("augmentation and pixels are for pictures, the records hold texts: leave them out")
+    if not isinstance(schema, ImageRecords) and (parameters.augmentation, parameters.pixels) != (
+        Augmentation(),
+        Pixels(),
+    ):
+        raise ConfigError(f"augmentation and pixels are for pictures, the records hold {schema.things}: leave them out")
     return Data(records, schema, sizes, _weights(parameters, schema, by_class), dict(by_class), files)
 
 
 def training_batches(data: Data, parameters: TrainParameters, start: int, ranks: Ranks | None = None) -> Any:
     """The endless stream of (examples, float32 one-hot labels, float32 weights) from step `start` on.
 
-    Images are float32 and augmented, texts are int32 token ids as they are. There are weights only when classes have
-    any. With `ranks` each element is a pair: such a tuple with what this rank has of the step, and how many records
-    all ranks have of it (float32). A rank that has none of a step gets none.
+    Images are float32 and augmented; token ids (int32) and features (float32) are as they are. There are weights
+    only when classes have any. With `ranks` each element is a pair: such a tuple with what this rank has of the step,
+    and how many records all ranks have of it (float32). A rank that has none of a step gets none.
     """
     steps = Steps(data.sizes["train"], parameters.batch_size)
     order = DataOrder(steps, ranks) if data.files is None else file_order(steps, data.files["train"])
@@ -124,12 +127,11 @@ def training_batches(data: Data, parameters: TrainParameters, start: int, ranks:
 def evaluation_batches(
     data: Data, channel: Channel, parameters: TrainParameters, steps: int | None, ranks: Ranks | None = None
 ) -> Any:
-    """Up to `steps` batches of (float32 images or int32 tokens, float32 one-hot labels) in order.
+    """Up to `steps` batches of (float32 images or features or int32 tokens, float32 one-hot labels) in order.
 
     The last one may be smaller. With `ranks`, this rank's share of these records; there may be none.
     """
     classes = len(data.schema.classes)
-    dtype = tf.float32 if isinstance(data.schema, ImageRecords) else tf.int32
     own = parameters.validation_batch_size if channel == "validation" else parameters.test_batch_size
     batch = own or parameters.batch_size
     limit = data.sizes[channel] if steps is None else min(steps * batch, data.sizes[channel])
@@ -140,7 +142,7 @@ def evaluation_batches(
     else:
         decoded = decode_records(records, data.schema).apply(tf.data.experimental.assert_cardinality(size))
     prepared = decoded.batch(math.ceil(batch / (ranks.count if ranks else 1))).map(
-        lambda examples, labels: (tf.cast(examples, dtype), tf.one_hot(labels, classes)),
+        lambda examples, labels: (tf.cast(examples, data.schema.input_dtype), tf.one_hot(labels, classes)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
@@ -256,9 +258,7 @@ def _stream_a_file(data: Data, parameters: TrainParameters, order: FileOrder, pa
     return tf.data.Dataset.choose_from_datasets(streams, chosen)
 
 
-def _weights(
-    parameters: TrainParameters, schema: ImageRecords | TextRecords, by_class: Counter[str]
-) -> tuple[float, ...] | None:
+def _weights(parameters: TrainParameters, schema: RecordsSchema, by_class: Counter[str]) -> tuple[float, ...] | None:
     chosen = parameters.class_weights
     if chosen == "none":
         return None

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from millrace.runtime.schemas import VOCABULARY, ImageRecords, ModelCard, TextRecords
+from millrace.runtime.schemas import VOCABULARY, ImageRecords, ModelCard, RecordsSchema, TabularRecords, TextRecords
 from millrace.runtime.task import write_atomically
 
 __all__ = ["export"]
@@ -21,14 +21,12 @@ _Answer = Callable[[Any], dict[str, Any]]
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date a zip archive can hold
 
 
-def export(
-    model: Any, name: str, schema: ImageRecords | TextRecords, folder: Path, records: Path | None = None
-) -> ModelCard:
+def export(model: Any, name: str, schema: RecordsSchema, folder: Path, records: Path | None = None) -> ModelCard:
     """Write all forms of a float32 model into `folder`.
 
     `saved_model/` has two signatures, which give labels, probabilities and the class names. Of images
     `serving_default` takes encoded ones, `pixels` takes uint8 [N, H, W, C]; of texts `serving_default` and
-    `tokens` take int32 token ids [N, L].
+    `tokens` take int32 token ids [N, L]; of rows `serving_default` and `features` take float32 features [N, F].
 
     Args:
         model: A Keras model.
@@ -54,7 +52,7 @@ def export(
     return card
 
 
-def _saved_model(model: Any, schema: ImageRecords | TextRecords, folder: Path) -> None:
+def _saved_model(model: Any, schema: RecordsSchema, folder: Path) -> None:
     def answer(examples: Any) -> dict[str, Any]:
         probabilities = model(examples, training=False)
         names = tf.constant(schema.classes)
@@ -68,9 +66,16 @@ def _saved_model(model: Any, schema: ImageRecords | TextRecords, folder: Path) -
     module: Any = tf.Module(name=model.name)
     # keras.export.ExportArchive orders variables by memory address, so its bytes differ each time
     module.weights = [variable.value for variable in model.variables]
-    signatures = _of_images(answer, schema) if isinstance(schema, ImageRecords) else _of_texts(answer, schema)
-    tf.saved_model.save(module, str(folder), signatures)
+    tf.saved_model.save(module, str(folder), _signatures(answer, schema))
     (folder / "fingerprint.pb").unlink(missing_ok=True)  # holds a random number
+
+
+def _signatures(answer: _Answer, schema: RecordsSchema) -> dict[str, Any]:
+    if isinstance(schema, ImageRecords):
+        return _of_images(answer, schema)
+    name = "features" if isinstance(schema, TabularRecords) else "tokens"
+    function = tf.function(answer, [tf.TensorSpec([None, *schema.shape], schema.dtype, name=name)])
+    return {"serving_default": function, name: function}
 
 
 def _of_images(answer: _Answer, schema: ImageRecords) -> dict[str, Any]:
@@ -85,11 +90,6 @@ def _of_images(answer: _Answer, schema: ImageRecords) -> dict[str, Any]:
         "serving_default": tf.function(encoded, [tf.TensorSpec([None], tf.string, name="images")]),
         "pixels": tf.function(pixels, [tf.TensorSpec([None, *schema.shape], tf.uint8, name="images")]),
     }
-
-
-def _of_texts(answer: _Answer, schema: TextRecords) -> dict[str, Any]:
-    tokens = tf.function(answer, [tf.TensorSpec([None, *schema.shape], tf.int32, name="tokens")])
-    return {"serving_default": tokens, "tokens": tokens}
 
 
 def _decode(encoded: Any, schema: ImageRecords) -> Any:

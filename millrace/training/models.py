@@ -1,4 +1,4 @@
-"""Networks by name. Those for pictures take float pixels of 0 to 255; all give class probabilities."""
+"""Networks by name. They take float pixels of 0 to 255, tokens of texts or features of rows, and give probabilities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millrace.errors import ConfigError, DataError
-from millrace.runtime.schemas import ImageRecords, TextRecords
+from millrace.runtime.schemas import ImageRecords, RecordsSchema, TabularRecords, TextRecords
 from millrace.runtime.storage import read
 from millrace.training.bert import bert_features, load_bert
 from millrace.training.options.images import Pixels
@@ -33,7 +33,7 @@ layers = keras.layers
 
 def build_model(
     parameters: TrainParameters,
-    schema: ImageRecords | TextRecords,
+    schema: RecordsSchema,
     *,
     policy: str,
     statistics: Statistics | None = None,
@@ -53,10 +53,13 @@ def build_model(
     keras.utils.set_random_seed(parameters.seed + 1)  # tf.data can't combine a global seed of 0 with its own
     keras.config.set_dtype_policy(policy)
     try:
-        if isinstance(schema, TextRecords):
-            inputs, outputs = _of_texts(parameters, schema)
-        else:
-            inputs, outputs = _of_pictures(parameters, schema, statistics)
+        match schema:
+            case ImageRecords():
+                inputs, outputs = _of_pictures(parameters, schema, statistics)
+            case TextRecords():
+                inputs, outputs = _of_texts(parameters, schema)
+            case TabularRecords():
+                inputs, outputs = _of_rows(parameters, schema)
         return keras.Model(inputs, outputs, name=parameters.model.kind)
     finally:
         keras.config.set_dtype_policy("float32")
@@ -66,11 +69,22 @@ def _of_texts(parameters: TrainParameters, schema: TextRecords) -> tuple[Any, An
     """Input and output of a network for texts."""
     model = parameters.model
     if not isinstance(model, Bert):
-        raise ConfigError(
-            f"model.kind={model.kind} is a network for pictures, the records hold texts: use model.kind=bert"
-        )
+        raise ConfigError(f"model.kind={model.kind} is not for texts, which the records hold: use model.kind=bert")
     tokens = keras.Input(schema.shape, name="tokens", dtype="int32")
     return tokens, _probabilities(bert_features(model, tokens, schema), len(schema.classes))
+
+
+def _of_rows(parameters: TrainParameters, schema: TabularRecords) -> tuple[Any, Any]:
+    """Input and output of a network for rows of tables."""
+    model, classes = parameters.model, len(schema.classes)
+    features = keras.Input(schema.shape, name="features", dtype="float32")
+    if isinstance(model, Mlp):
+        return features, _probabilities(_mlp(model, features), classes)
+    if isinstance(model, Custom):
+        return features, _custom(model, features, classes)
+    raise ConfigError(
+        f"model.kind={model.kind} is not for rows of tables, which the records hold: use model.kind=mlp or custom"
+    )
 
 
 def _of_pictures(parameters: TrainParameters, schema: ImageRecords, statistics: Statistics | None) -> tuple[Any, Any]:
@@ -181,7 +195,7 @@ def _application(model: Application, inputs: Any) -> Any:
     return layers.Dropout(model.dropout)(x)
 
 
-def load_pretrained(network: Any, choice: ModelChoice, schema: ImageRecords | TextRecords, scratch: Path) -> None:
+def load_pretrained(network: Any, choice: ModelChoice, schema: RecordsSchema, scratch: Path) -> None:
     """Put the weights that the parameters name into the part of a network that they are for.
 
     Raises:

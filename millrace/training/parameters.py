@@ -30,17 +30,18 @@ __all__ = ["TrainInputs", "TrainOutputs", "TrainParameters"]
 
 
 class TrainParameters(Parameters):
-    """Train a classifier of pictures or texts on record files, with Keras on TensorFlow."""
+    """Train a classifier of pictures, texts or rows of tables on record files, with Keras on TensorFlow."""
 
     model: ModelChoice = Field(default=Cnn())
-    """The network, by kind: cnn, mlp, application or custom for pictures, bert for texts."""
+    """The network, by kind: cnn, mlp, application or custom for pictures, bert for texts, mlp or
+    custom for rows of tables."""
     fine_tuning: FineTuning | None = Field(default=None)
     """Start from a trained model or pretrained weights, in up to two phases. None starts from random weights, or gives
     the input `base`, if there is one, the defaults."""
     teacher: Teacher | None = Field(default=None)
     """Learn from a larger model's answers, too. None does not, unless there is an input `teacher`."""
     pixels: Pixels = Field(default=Pixels())
-    """Scaling and normalisation, built into the saved model."""
+    """Scaling and normalisation of pictures, built into the saved model."""
     augmentation: Augmentation = Field(default=Augmentation())
     """Random changes of training images."""
     optimizer: Optimizer = Field(default=Adam())

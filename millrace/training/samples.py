@@ -12,13 +12,14 @@ from millrace.training.data import Data, own_records
 
 __all__ = ["sample_answers"]
 
+_KINDS = {"image": "picture", "text": "text", "tabular": "row"}
 _LONGEST = 200  # characters of a text that are shown
 
 
 def sample_answers(model: Any, data: Data, count: int) -> Table:
     """The first `count` test records that this rank reads: each with its class, the model's answer and its probability.
 
-    Texts are shown as far as their tokens tell them, pictures by their URI.
+    Texts are shown as far as their tokens tell them, pictures and rows by their URI.
     """
     classes = data.schema.classes
     records = decode_records(own_records(data, "test").take(count), data.schema, with_uri=True)
@@ -28,8 +29,7 @@ def sample_answers(model: Any, data: Data, count: int) -> Table:
         for title, label, answer in zip(_titles(examples, uris, data), labels, answers, strict=True):
             best = int(answer.argmax())
             shown.append((title, classes[int(label)], classes[best], f"{answer[best]:.3f}"))
-    kind = "text" if isinstance(data.schema, TextRecords) else "picture"
-    columns = (kind, "class", "answer", "probability")
+    columns = (_KINDS[data.schema.kind], "class", "answer", "probability")
     return Table(name="sample_predictions", title="Sample predictions", columns=columns, rows=tuple(shown))
 
 

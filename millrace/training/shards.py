@@ -22,7 +22,6 @@ from millrace.runtime.schemas import (
     CHANNELS,
     VOCABULARY,
     Channel,
-    ImageRecords,
     RecordsSchema,
     ShardCounts,
     TextRecords,
@@ -53,7 +52,7 @@ class RecordFile(NamedTuple):
 class Stock(NamedTuple):
     """The records of all ranks together."""
 
-    schema: ImageRecords | TextRecords
+    schema: RecordsSchema
     shards: dict[Channel, tuple[ShardCounts, ...]]
     files: dict[Channel, tuple[RecordFile, ...]] | None
     """By channel, in an order that is the same for any number of ranks; None when every rank has all files and takes

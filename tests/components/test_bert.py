@@ -161,12 +161,12 @@ class TestNetworksForOtherRecords:
         pictures = write_records(tmp_path / "records")
         with pytest.raises(ConfigError, match="the records hold pictures: use cnn, mlp, application or custom"):
             run_component(train, TrainParameters(model=TINY, batch_size=8), tmp_path / "train", records=pictures)
-        with pytest.raises(ConfigError, match="the records hold pictures: use `train`"):
+        with pytest.raises(ConfigError, match="the records hold images: use `train`"):
             run_component(bert, BertParameters(), tmp_path / "bert", records=pictures)
 
     def test_a_network_for_pictures_for_texts(self, tmp_path: Path, records: Path) -> None:
         with pytest.raises(
-            ConfigError, match=r"cnn is a network for pictures, the records hold texts: use model\.kind=bert"
+            ConfigError, match=r"model\.kind=cnn is not for texts, which the records hold: use model\.kind=bert"
         ):
             run_component(train, TrainParameters(batch_size=8), tmp_path, records=records)
 

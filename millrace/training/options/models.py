@@ -52,7 +52,7 @@ class Cnn(Parameters):
 
 
 class Mlp(Parameters):
-    """A multi-layer perceptron over the flattened pixels."""
+    """A multi-layer perceptron over the flattened pixels, or the features of rows."""
 
     kind: Literal["mlp"] = "mlp"
     units: tuple[Units, ...] = Field(default=(128, 64), min_length=1, max_length=8)
@@ -130,7 +130,7 @@ class Custom(Parameters):
     kind: Literal["custom"] = "custom"
     function: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """`package.module:function`, called with `(input_shape, classes)`; returns a functional or sequential
-    keras.Model from scaled pixels (see `pixels`) to class probabilities."""
+    keras.Model from scaled pixels (see `pixels`), or features of rows, to class probabilities."""
 
 
 ModelChoice = Annotated[Cnn | Mlp | Application | Bert | Custom, Field(discriminator="kind")]
