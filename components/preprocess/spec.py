@@ -20,13 +20,14 @@ from millrace.specs import (
     Shards,
     component,
 )
+from millrace.specs.earlier import Earlier
 
 __all__ = [
     "ImageData",
-    "Previous",
     "PreprocessInputs",
     "PreprocessOutputs",
     "PreprocessParameters",
+    "Previous",
     "TabularData",
     "TextData",
     "preprocess",
@@ -36,9 +37,9 @@ __all__ = [
 class Previous(Parameters):
     """What an earlier run made: shards that have not changed since are taken from it."""
 
-    records: str = Field(min_length=1, json_schema_extra={"format": "location"})
+    records: Earlier
     """Its Records artifact: a folder, s3:// or gs://, or `run:ID/TASK` of an earlier local run."""
-    rejects: str | None = Field(default=None, min_length=1, json_schema_extra={"format": "location"})
+    rejects: Earlier | None = None
     """Its Rejects artifact; with `run:` it is found by itself."""
 
 

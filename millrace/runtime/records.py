@@ -15,15 +15,27 @@ from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
 
 import google_crc32c
+import numpy as np
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
+from numpy.typing import NDArray
 
 from millrace.errors import DataError
 from millrace.runtime.schemas import Channel, ShardCounts, read_json_model
 
-__all__ = ["ImageRecord", "RecordWriter", "TextRecord", "counts", "pack", "read_images", "read_records", "unpack"]
+__all__ = [
+    "FeatureRecord",
+    "ImageRecord",
+    "RecordWriter",
+    "TextRecord",
+    "counts",
+    "pack",
+    "read_images",
+    "read_records",
+    "unpack",
+]
 
 _LENGTH = Struct("<Q")
 _CRC = Struct("<I")
@@ -46,6 +58,16 @@ class TextRecord(NamedTuple):
 
     tokens: Sequence[int]
     """Ids, `[CLS]` and `[SEP]` included, not padded."""
+    label: int
+    uri: str
+    """The file it was in, with `#row=NUMBER` (from 0)."""
+
+
+class FeatureRecord(NamedTuple):
+    """One row of a table in a record file."""
+
+    features: Sequence[float] | NDArray[np.float32]
+    """What became of its columns, [width]."""
     label: int
     uri: str
     """The file it was in, with `#row=NUMBER` (from 0)."""
@@ -118,14 +140,16 @@ def read_records(path: Path) -> Iterator[bytes]:
             offset = end
 
 
-def pack(record: ImageRecord | TextRecord) -> bytes:
-    """A picture or a text as a serialized tf.train.Example; the same bytes for the same record."""
+def pack(record: ImageRecord | TextRecord | FeatureRecord) -> bytes:
+    """A picture, a text or a row as a serialized tf.train.Example; the same bytes for the same record."""
     example = _example_class()()
     feature = example.features.feature
     if isinstance(record, ImageRecord):
         feature["image"].bytes_list.value.append(record.image)
-    else:
+    elif isinstance(record, TextRecord):
         feature["tokens"].int64_list.value.extend(record.tokens)
+    else:
+        feature["features"].float_list.value.extend(record.features)
     feature["label"].int64_list.value.append(record.label)
     feature["uri"].bytes_list.value.append(record.uri.encode())
     packed: bytes = example.SerializeToString(deterministic=True)

@@ -70,7 +70,9 @@ class TestRecords:
         shards = make_shards(tmp_path / "in", {"validation-00000-of-00001": [*rows, broken]})
         records = run_component(preprocess, small(), tmp_path / "task", shards=shards).outputs["records"]
         file = records / "validation-00000-of-00001.tfrecord"
-        assert counts(records, "validation") == (
+        (counted,) = counts(records, "validation")
+        assert len(counted.made_from) == 64
+        assert counted == (
             ShardCounts(
                 file=file.name,
                 channel="validation",
@@ -78,7 +80,8 @@ class TestRecords:
                 bytes=file.stat().st_size,
                 rejected=1,
                 by_class={"cat": 3, "dog": 2},
-            ),
+                made_from=counted.made_from,
+            )
         )
 
     def test_are_the_same_bytes_each_time_whatever_the_threads(self, tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""Pictures: read ahead by many threads, decoded by few."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import polars
+
+from millrace.components.preprocess.rejects import Reject
+from millrace.components.preprocess.spec import ImageData, PreprocessInputs, PreprocessParameters
+from millrace.errors import ConfigError, DataError
+from millrace.runtime.context import Context
+from millrace.runtime.images import ImageRejected, decode_image, encode_image
+from millrace.runtime.records import ImageRecord, pack
+from millrace.runtime.schemas import ImageRecords, ShardPlan
+from millrace.runtime.storage import process_many
+
+__all__ = ["open_pictures"]
+
+
+class _Converted(NamedTuple):
+    content: str
+    """SHA-256 of the object's bytes."""
+    image: bytes | ImageRejected
+
+
+def open_pictures(
+    parameters: PreprocessParameters, inputs: PreprocessInputs, plan: ShardPlan, context: Context
+) -> _Pictures:
+    """Pictures of the form that `preprocess.data` asks for.
+
+    Raises:
+        ConfigError: When it asks for something else.
+    """
+    if not isinstance(parameters.data, ImageData):
+        raise ConfigError(f"preprocess.data.kind {parameters.data.kind!r} is not image")
+    return _Pictures(parameters.data, plan.classes, parameters.concurrency, context.cores)
+
+
+class _Pictures:
+    unit = "images"
+    depends_on = ""
+
+    def __init__(self, form: ImageData, classes: tuple[str, ...], concurrency: int, cores: int) -> None:
+        shared = form.model_dump(include=set(ImageRecords.model_fields))
+        self.schema = ImageRecords(**shared, classes=classes)
+        self.files: Mapping[str, bytes] = {}
+        self._form = form
+        self._concurrency = concurrency
+        self._cores = cores
+
+    def convert(self, rows: polars.DataFrame) -> Iterator[bytes | Reject]:
+        # many threads read, few decode: decoded pictures are large, and so is what malloc keeps for each thread
+        with ThreadPoolExecutor(self._cores, thread_name_prefix="decode") as decoders:
+
+            def process(data: bytes) -> _Converted:
+                return decoders.submit(self._convert, data).result()
+
+            results = process_many(rows["place"], process, concurrency=self._concurrency)
+            for row, (_, result) in zip(rows.iter_rows(named=True), results, strict=True):
+                yield _record(row, result)
+
+    def _convert(self, data: bytes) -> _Converted:
+        content = hashlib.sha256(data).hexdigest()
+        try:
+            pixels = decode_image(data, self.schema, max_pixels=self._form.max_pixels)
+        except ImageRejected as error:
+            return _Converted(content, error)
+        return _Converted(content, encode_image(pixels, self.schema, quality=self._form.quality))
+
+
+def _record(row: dict[str, Any], result: _Converted | Exception) -> bytes | Reject:
+    """The record of a picture, or why there is none.
+
+    Raises:
+        Exception: What is no fault of the object's.
+    """
+    uri: str = row["uri"]
+    if isinstance(result, DataError):
+        return Reject(uri, "missing", str(result))
+    if isinstance(result, Exception):
+        raise result
+    if row["content"] and result.content != row["content"]:
+        detail = f"its SHA-256 was {row['content'][:12]}... when it was listed and is {result.content[:12]}... now"
+        return Reject(uri, "changed", detail)
+    if isinstance(result.image, ImageRejected):
+        return Reject(uri, result.image.reason, result.image.detail)
+    return pack(ImageRecord(image=result.image, label=row["label"], uri=uri))
