@@ -74,7 +74,8 @@ def read_rows(shard: Shard, dataset: Dataset | None) -> polars.DataFrame:
     rows = polars.read_parquet(shard.file, columns=[name for name in known if name in there])
     if rows.height != shard.objects:
         raise DataError(f"{shard.file} has {rows.height} objects, plan.json says {shard.objects}; run shard again")
-    rows = rows.with_columns(polars.lit(None).alias(name) for name in known if name not in there).cast(known)
+    rows = rows.with_columns(polars.lit(None).alias(name) for name in known if name not in there)
+    rows = rows.cast(polars.Schema(known))
     file = polars.coalesce(polars.col("uri").str.strip_suffix(polars.format("#row={}", "row")), "uri")
     if rows["dataset_path"].null_count() == rows.height:
         return rows.with_columns(place=file)
