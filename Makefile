@@ -49,8 +49,8 @@ coverage: $(READY) ## Run all tests and report line and branch coverage, workers
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-report=html $(ARGS)
 
 .PHONY: bench
-bench: $(READY) ## Measure training on this machine, which should do nothing else (ARGS="--quick" or --help)
-	$(BIN)/python -m benchmarks.training $(ARGS)
+bench: $(READY) ## Measure beside what people use today, on a machine that does nothing else (ARGS="--quick" or --help)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: lint
 lint: $(READY) ## Check style, types and layering

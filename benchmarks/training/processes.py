@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import Team
-from benchmarks.stopwatch import READY
-from benchmarks.worker import HOSTS
+from benchmarks.training.cases import Team
+from benchmarks.training.stopwatch import READY
+from benchmarks.training.worker import HOSTS
 from millrace.errors import TaskFailedError
 from millrace.runtime.launcher.environment import ranks_of, variables
 from millrace.runtime.launcher.messages import Member
@@ -93,7 +93,7 @@ def started(team: Team, records: Path, scratch: Path, cores: Sequence[int], seco
         for index, environment in enumerate(_environments(team, seconds, stack)):
             arguments = [team.model_dump_json(), str(records), str(scratch), str(index), str(cores[index])]
             process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.worker", *arguments],
+                [sys.executable, "-m", "benchmarks.training.worker", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stack.enter_context(errors[index].open("w")),

@@ -1,4 +1,7 @@
-"""One measured process, on the core that it is given: `python -m benchmarks.worker TEAM RECORDS SCRATCH INDEX CORE`."""
+"""One measured process, on the core that it is given.
+
+Started as `python -m benchmarks.training.worker TEAM RECORDS SCRATCH INDEX CORE`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks.cases import Team, parameters_of
+from benchmarks.training.cases import Team, parameters_of
 from millrace.runtime.context import Hosts
 from millrace.runtime.launcher.environment import read_rank
 
@@ -19,7 +22,7 @@ HOSTS = "BENCHMARK_HOSTS"
 def main(team: Team, records: Path, scratch: Path, index: int, core: int) -> None:
     """Train until nobody asks for more."""
     os.sched_setaffinity(0, {core})
-    from benchmarks.ways import TimedContext, fit, mirrored, train_by_component  # threads stay on this core
+    from benchmarks.training.ways import TimedContext, fit, mirrored, train_by_component  # threads stay on this core
 
     parameters = parameters_of(team)
     if team.way == "fit":

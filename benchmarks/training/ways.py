@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from benchmarks.stopwatch import Stopwatch
+from benchmarks.training.stopwatch import Stopwatch
 from millrace.runtime.context import Context
 from millrace.specs import Logs, Metrics, Model, Records
 from millrace.training.data import inspect, training_batches

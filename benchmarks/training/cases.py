@@ -57,6 +57,7 @@ class Ratio(NamedTuple):
 class Group(NamedTuple):
     """Teams that are measured in turn, round by round."""
 
+    title: str
     teams: tuple[Team, ...]
     ratios: tuple[Ratio, ...]
 
@@ -74,9 +75,18 @@ def _pairs(net: Net) -> tuple[Team, ...]:
 
 _SINGLE = (Ratio("trainer", "fit", 0.97),)
 GROUPS: dict[str, Group] = {
-    "single": Group((Team(name="fit", net="conv", way="fit"), Team(name="trainer", net="conv")), _SINGLE),
-    "single-small": Group((Team(name="fit", net="small", way="fit"), Team(name="trainer", net="small")), _SINGLE),
+    "single": Group(
+        "A network of mostly convolutions, one core",
+        (Team(name="fit", net="conv", way="fit"), Team(name="trainer", net="conv")),
+        _SINGLE,
+    ),
+    "single-small": Group(
+        "The default network on tiny pictures, one core: a step is short, so that what surrounds it shows",
+        (Team(name="fit", net="small", way="fit"), Team(name="trainer", net="small")),
+        _SINGLE,
+    ),
     "ranks": Group(
+        "Two processes, a network of mostly convolutions",
         _pairs("conv"),
         (
             Ratio("horovod", "independent", 0.88),
@@ -87,6 +97,7 @@ GROUPS: dict[str, Group] = {
         ),
     ),
     "ranks-heavy": Group(
+        "Two processes, a network of mostly weights: adding up gradients shows",
         _pairs("heavy"),
         (
             Ratio("horovod", "mirrored", 1.5),
@@ -96,7 +107,7 @@ GROUPS: dict[str, Group] = {
         ),
     ),
 }
-"""By the name that the command line knows."""
+"""By the name of the case."""
 
 
 def batch_of(team: Team) -> int:

@@ -1,0 +1,1 @@
+"""Our side of the comparisons: a script for each piece of work."""

@@ -1,0 +1,1 @@
+"""What is compared: a module for each suite; see benchmarks/README.md."""

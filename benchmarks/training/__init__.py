@@ -1,0 +1,1 @@
+"""Teams of processes that train, each on a core, held still while others are measured."""
