@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,6 +19,7 @@ from millrace.specs import (
     Resources,
     component,
 )
+from millrace.specs.earlier import Earlier
 
 __all__ = [
     "ColumnLabels",
@@ -154,6 +155,8 @@ class Split(Parameters):
 
     @model_validator(mode="after")
     def _whole(self) -> Split:
+        if self.group is not None and self.group_column is not None:
+            raise ValueError("group searches keys and group_column names a column: give one of the two")
         total = self.train + self.validation + self.test
         if abs(total - 1) > 1e-6:
             raise ValueError(f"train, validation and test must add up to 1, they add up to {total:g}")
@@ -189,11 +192,11 @@ class ManifestParameters(Parameters):
     """The classes in their order; objects with another label are rejected. None takes all labels, sorted."""
     listing: Listing = Field(default=StoreListing())
     """Where the list of objects comes from."""
-    previous: str | None = Field(default=None, min_length=1, json_schema_extra={"format": "location"})
+    previous: Earlier | None = None
     """An earlier Manifest of the same source: a folder, s3:// or gs://, or `run:ID/TASK` of an earlier local run. Only
     what is new or changed since is read, and every object keeps its channel."""
     max_megabytes: float = Field(default=256, gt=0)
-    """Larger objects are rejected unread."""
+    """Larger objects are rejected unread; tables may have any size."""
     duplicates: Literal["keep", "drop"] = "keep"
     """Objects with the same contents and class: keep all (in one channel), or only the first by key."""
     conflicts: Literal["reject", "keep"] = "reject"
@@ -203,6 +206,37 @@ class ManifestParameters(Parameters):
     """Most entries of one S3 manifest file; a channel with more has several."""
     concurrency: int = Field(default=16, ge=1, le=256)
     """Objects read at a time."""
+
+    @property
+    def of_tables(self) -> bool:
+        """Whether the objects are rows of tables."""
+        return bool(self.formats) and set(self.formats) <= set(get_args(TableFormat))
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> ManifestParameters:
+        tables = [name for name in self.formats if name in get_args(TableFormat)]
+        if tables and not self.of_tables:
+            raise ValueError(
+                f"formats names tables ({', '.join(tables)}), whose rows are the objects, and others: a manifest is of "
+                "one kind; make one manifest for each"
+            )
+        if tables and self.contents == "listed":
+            raise ValueError("contents=listed is for whole objects: the rows of tables are known by reading them only")
+        if tables and isinstance(self.labels, CsvLabels):
+            raise ValueError("labels.kind=csv names whole objects; rows of tables have labels.kind=column")
+        if not tables and isinstance(self.labels, ColumnLabels):
+            raise ValueError("labels.kind=column is for rows of tables: set formats to csv, tsv, parquet or jsonl")
+        for name, given in (("columns", self.columns), ("split.group_column", self.split.group_column)):
+            if given is not None and not tables:
+                raise ValueError(f"{name} is for rows of tables: set formats to csv, tsv, parquet or jsonl")
+        return self
+
+    @field_validator("classes", "columns")
+    @classmethod
+    def _once_each(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and len(set(names)) < len(names):
+            raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is named twice")
+        return names
 
 
 class ManifestInputs(Inputs):
