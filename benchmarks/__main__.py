@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 
@@ -122,7 +123,7 @@ def _present(name: str) -> bool:
 
 
 def _suite(name: str) -> Suite:
-    return importlib.import_module(f"benchmarks.suites.{name}")
+    return cast("Suite", importlib.import_module(f"benchmarks.suites.{name}"))
 
 
 if __name__ == "__main__":

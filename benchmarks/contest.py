@@ -80,7 +80,7 @@ def measure_case(case: Case, setting: Setting) -> CaseResult:
     )  # fmt: skip
     ratios = tuple(judged_ratio(ratio, found, judge=not setting.quick) for ratio in case.ratios)
     limits = tuple(_limit(limit, found, judge=not setting.quick) for limit in case.limits)
-    missed = any(one.met is False for one in (*ratios, *limits))
+    missed = False in [*(one.met for one in ratios), *(one.met for one in limits)]
     return CaseResult(
         name=case.name, title=case.title, unit=case.unit, about=case.about, contenders=results, ratios=ratios,
         limits=limits, checks=tuple(_checks(case, found)),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["cores", "machine", "processor"]
+import psutil
+from pydantic import JsonValue
 
-_PACKAGES = ("millrace", "tensorflow", "keras", "numpy", "horovod")
+from millrace import __version__
+from millrace.runners.revision import revision
+from millrace.runtime.pages import size
+
+__all__ = ["cores", "machine", "processor"]
 
 
 def cores() -> list[int]:
@@ -25,19 +29,14 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def machine() -> dict[str, object]:
-    """Processor, system and versions."""
+def machine() -> dict[str, JsonValue]:
+    """Processor, memory, system, and the code that was measured."""
     return {
         "processor": processor(),
         "cores": len(cores()),
+        "memory": size(psutil.virtual_memory().total),
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{name: found for name in _PACKAGES if (found := _version(name))},
+        "millrace": __version__,
+        "revision": revision(Path(__file__).parent),
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -170,6 +170,7 @@ class Suite(Protocol):
 
     def cases(self, setting: Setting) -> Iterator[Case | CaseResult]:
         """Make data and give a case, until there are no more."""
+        ...
 
 
 def _shared(name: str) -> Path | None:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
@@ -30,7 +30,7 @@ __all__ = [
     "spread",
 ]
 
-VERSION = 1
+VERSION: Final = 1
 """Of the form; raised when an older page could not show it any more."""
 
 Metric = Literal["rate", "seconds", "peak_bytes"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.results import LimitResult, RatioResult
 from millrace.runtime.pages import size
 
-__all__ = ["METRICS", "asked", "bounds", "figure", "verdict"]
+__all__ = ["METRICS", "asked", "bounds", "figure", "times", "verdict"]
 
 METRICS = {"rate": "speed", "seconds": "time", "peak_bytes": "memory"}
 """What a ratio is of."""
@@ -18,6 +18,11 @@ def figure(value: float, name: str = "") -> str:
     if value == 0 or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:#.3g}"
+
+
+def times(value: float) -> str:
+    """A ratio for people: 0.97, 2.31, 12.4, 130."""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def verdict(met: bool | None, target: object) -> str:

@@ -24,7 +24,7 @@ def prepare(given: dict[str, Any]) -> Work:
         with tf.io.TFRecordWriter(path) as writer:
             for number in range(given["count"]):
                 writer.write(records[number % len(records)])
-        return given["count"]
+        return int(given["count"])
 
     return write
 
