@@ -1,7 +1,8 @@
-"""Writes a page for each component from its spec and its README; called by mkdocs."""
+"""Writes a page for each component from its spec and its README, and one of what was measured; called by mkdocs."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from millrace.specs import ComponentSpec, Port
 from millrace.specs.schema import parameter_rows
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # the benchmarks are beside the package, not in it
+
+from benchmarks.page import render_markdown  # noqa: E402
+from benchmarks.plan import SUITES  # noqa: E402
+from benchmarks.results import read_results  # noqa: E402
 
 
 def page(spec: ComponentSpec, readme: str) -> Iterator[str]:
@@ -68,3 +74,5 @@ for name in COMPONENTS:
         file.write("\n".join(page(load_component(name).spec, readme)) + "\n")
 with mkdocs_gen_files.open("library/index.md", "w") as file:
     file.write("\n".join(overview()) + "\n")
+with mkdocs_gen_files.open("benchmarks.md", "w") as file:
+    file.write(render_markdown(read_results(ROOT / "benchmarks" / "results", SUITES)))
