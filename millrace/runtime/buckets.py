@@ -15,13 +15,24 @@ from typing import TYPE_CHECKING, Any
 from millrace.errors import DataError, MillraceError, TransientError, UserError
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta
+    import polars as pl
     from obstore.store import ClientConfig, GCSStore, RetryConfig, S3Store
 
-__all__ = ["Patience", "bucket_objects", "copy_from_bucket", "copy_to_bucket", "delete_from_bucket", "read_from_bucket"]
+__all__ = [
+    "Patience",
+    "bucket_folders",
+    "bucket_pages",
+    "copy_from_bucket",
+    "copy_to_bucket",
+    "delete_from_bucket",
+    "read_from_bucket",
+]
 
 
 _PIECE = 8 << 20
+_PAGE = 1000
+_PAGE_AFTER_FAILURE = 50
+"""Objects that are asked of obstore at a time; those before a failure in such a group are asked for again."""
 
 
 @dataclass(frozen=True)
@@ -36,36 +47,68 @@ class Patience:
     """Longest silence of a connection."""
 
 
-def bucket_objects(scheme: str, bucket: str, prefix: str, patience: Patience) -> Iterator[ObjectMeta]:
-    """All objects below a prefix, in the store's order: by key."""
-    held: ObjectMeta | None = None
-    for item in _listing(scheme, bucket, prefix, patience):
-        if held is not None and not _is_marker(held, item["path"], prefix):
-            yield held
-        held = item
-    if held is not None and not _is_marker(held, "", prefix):
-        yield held
+def bucket_pages(
+    scheme: str, bucket: str, prefix: str, patience: Patience, after: str | None = None
+) -> Iterator[pl.DataFrame]:
+    """Objects below a prefix in the store's order, as tables: path, last_modified, size, e_tag and version.
 
+    Goes on after the last object when the connection breaks off in the middle of a page. The last row of a table is
+    never one of 0 bytes, but for the last table: it could be the marker of a folder, whose last slash obstore drops,
+    and whose place in the order is thus unknown.
 
-def _listing(scheme: str, bucket: str, prefix: str, patience: Patience) -> Iterator[ObjectMeta]:
-    """List, going on after the last object when the connection breaks off in the middle of a page."""
+    Args:
+        scheme: s3 or gs.
+        bucket: Its name.
+        prefix: Folder, without a slash at its end.
+        patience: How long to go on when a store does not answer.
+        after: A key: only those behind it.
+    """
     import obstore
+    import polars as pl
 
     store = _store(scheme, bucket, patience)
     attempts = _Attempts(patience)
-    last: str | None = None
+    size, last = _PAGE, after
     while True:
+        held: pl.DataFrame | None = None
         try:
-            for page in obstore.list(store, prefix=prefix or None, offset=last, chunk_size=50):
-                for item in page:
-                    if item["path"] != last:
-                        yield item
-                    last = item["path"]
+            for page in obstore.list(store, prefix or None, offset=last, chunk_size=size, return_arrow=True):
+                rows = pl.DataFrame(page)
+                rows = rows if held is None else pl.concat((held, rows))
+                whole = rows.height - _empty_at_end(rows)
+                rows, held = rows[:whole], (rows[whole:] if whole < rows.height else None)
+                if whole:
+                    last = rows["path"][-1]
+                    yield rows
                 attempts = _Attempts(patience)
+            if held is not None:
+                yield held
             return
         except Exception as error:
             failure = _explained(error, f"{scheme}://{bucket}/{prefix}")
         attempts.wait_or_raise(failure)
+        size = _PAGE_AFTER_FAILURE
+
+
+async def bucket_folders(scheme: str, bucket: str, prefix: str, patience: Patience) -> list[str]:
+    """Paths of the folders directly below a prefix. Reads all that is directly below: to be cancelled if that is much.
+
+    Failures are those of obstore: what is asked for here is only a way to be faster.
+    """
+    import obstore
+
+    store = _store(scheme, bucket, patience)
+    found = await obstore.list_with_delimiter_async(store, prefix or None, return_arrow=True)
+    return sorted(found["common_prefixes"])
+
+
+def _empty_at_end(rows: pl.DataFrame) -> int:
+    """How many rows at the end are of 0 bytes."""
+    sizes = rows["size"]
+    count = 0
+    while count < len(sizes) and sizes[-1 - count] == 0:
+        count += 1
+    return count
 
 
 class _Attempts:
@@ -88,11 +131,6 @@ class _Attempts:
 
 class _BrokenOffError(TransientError):
     """An answer began and did not arrive whole."""
-
-
-def _is_marker(item: ObjectMeta, following: str, prefix: str) -> bool:
-    """Whether this is a folder marker: nothing in it, and more below it (obstore drops its last slash)."""
-    return item["size"] == 0 and (item["path"] == prefix or following.startswith(f"{item['path']}/"))
 
 
 def read_from_bucket(

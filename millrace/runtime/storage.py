@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from millrace.errors import ConfigError, DataError, MillraceError, TransientError, UserError
-from millrace.runtime.buckets import Patience, bucket_objects, read_from_bucket
+from millrace.runtime.buckets import Patience, read_from_bucket
+from millrace.runtime.listing import pages_in_order
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,26 +51,29 @@ class Listed(NamedTuple):
 def list_batches(source: str, *, concurrency: int = 16, patience: Patience = Patience()) -> Iterator[pl.DataFrame]:
     """Everything below a folder or prefix as tables of up to 50,000 rows, by key over all of them.
 
-    Columns are those of `Listed`: uri, key, size (Int64), modified (Int64, ns), etag and version.
+    Columns are those of `Listed`: uri, key, size (Int64), modified (Int64, ns), etag and version. What is left out is
+    told at `list_objects`.
 
     Args:
         source: As `list_objects` takes it.
-        concurrency: Prefixes of a bucket that are listed at a time.
+        concurrency: Requests to a store at a time. Where a bucket has folders, they are listed at the same time.
         patience: How long to go on when a store does not answer.
 
     Raises:
         MillraceError: As `list_objects`.
     """
-    import polars as pl
+    scheme, place = parse_source(source)
+    if scheme == "file":
+        yield from _folder_batches(Path(place))
+        return
+    bucket, _, prefix = place.partition("/")
+    prefix = prefix.rstrip("/")
+    rows = _of_size(pages_in_order(scheme, bucket, prefix, patience, concurrency))
+    for batch in _without_markers(rows, prefix):
+        yield _listed(batch, f"{scheme}://{bucket}/", prefix)
 
-    schema = {"uri": pl.String, "key": pl.String, "size": pl.Int64, "modified": pl.Int64, "etag": pl.String}
-    schema |= {"version": pl.String}
-    objects = list_objects(source, patience=patience)
-    while batch := list(islice(objects, _BATCH)):
-        yield pl.DataFrame(batch, schema=schema, orient="row")
 
-
-def list_objects(source: str, *, patience: Patience = Patience()) -> Iterator[Listed]:
+def list_objects(source: str, *, concurrency: int = 16, patience: Patience = Patience()) -> Iterator[Listed]:
     """Everything below a folder or prefix, by key.
 
     Symbolic links are followed, but never into a folder that is being listed already; sockets and pipes are
@@ -77,6 +81,7 @@ def list_objects(source: str, *, patience: Patience = Patience()) -> Iterator[Li
 
     Args:
         source: Path of a folder, `file://`, `s3://bucket/prefix` or `gs://bucket/prefix`.
+        concurrency: Requests to a store at a time.
         patience: How long to go on when a store does not answer.
 
     Raises:
@@ -89,19 +94,8 @@ def list_objects(source: str, *, patience: Patience = Patience()) -> Iterator[Li
     if scheme == "file":
         yield from _list_folder(Path(place))
         return
-    bucket, _, prefix = place.partition("/")
-    prefix = prefix.rstrip("/")
-    skipped = len(prefix) + 1 if prefix else 0
-    for item in bucket_objects(scheme, bucket, prefix, patience):
-        path = item["path"]
-        yield Listed(
-            uri=f"{scheme}://{bucket}/{path}",
-            key=path[skipped:],
-            size=item["size"],
-            modified=int(item["last_modified"].timestamp() * 1e9),
-            etag=item["e_tag"],
-            version=item["version"],
-        )
+    for batch in list_batches(source, concurrency=concurrency, patience=patience):
+        yield from map(Listed._make, batch.iter_rows())
 
 
 def read(item: str | Listed, *, patience: Patience = Patience()) -> bytes:
@@ -195,6 +189,72 @@ def parse_source(source: str) -> tuple[str, str]:
     if not rest.partition("/")[0]:
         raise ConfigError(f"{source!r} names no bucket; write {scheme}://BUCKET/PREFIX")
     return scheme, rest
+
+
+def _of_size(pages: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same rows in tables of about `_BATCH` rows, and never more."""
+    import polars as pl
+
+    held: list[pl.DataFrame] = []
+    rows = 0
+    for page in pages:
+        if rows + page.height > _BATCH:
+            yield pl.concat(held)
+            held, rows = [], 0
+        held.append(page)
+        rows += page.height
+    if held:
+        yield pl.concat(held)
+
+
+def _without_markers(batches: Iterable[pl.DataFrame], prefix: str) -> Iterator[pl.DataFrame]:
+    """Leave out markers of folders: nothing in them, and more below them.
+
+    obstore drops their last slash, so that they may stand behind keys that are greater.
+    """
+
+    following: pl.DataFrame | None = None
+    for batch in batches:
+        if following is not None:
+            yield _marked(following, batch["path"][0], prefix)
+        following = batch
+    if following is not None:
+        yield _marked(following, "", prefix)
+
+
+def _marked(batch: pl.DataFrame, following: str, prefix: str) -> pl.DataFrame:
+    import polars as pl
+
+    if not (batch["size"] == 0).any():
+        return batch
+    path = pl.col("path")
+    behind = path.shift(-1, fill_value=following)
+    marker = (path == prefix) | (path == behind) | behind.str.starts_with(path + "/") | (path < path.shift(1))
+    return batch.filter(~((pl.col("size") == 0) & marker.fill_null(False)))
+
+
+def _listed(batch: pl.DataFrame, base: str, prefix: str) -> pl.DataFrame:
+    import polars as pl
+
+    path = pl.col("path")
+    return batch.select(
+        uri=pl.lit(base) + path,
+        key=path.str.strip_prefix(f"{prefix}/") if prefix else path,
+        size=pl.col("size").cast(pl.Int64),
+        modified=pl.col("last_modified").dt.epoch("ns"),
+        etag="e_tag",
+        version="version",
+    )
+
+
+def _folder_batches(folder: Path) -> Iterator[pl.DataFrame]:
+    import polars as pl
+
+    schema = {"uri": pl.String, "key": pl.String, "size": pl.Int64, "modified": pl.Int64, "etag": pl.String}
+    schema |= {"version": pl.String}
+    objects = _list_folder(folder)
+    while batch := list(islice(objects, _BATCH)):
+        yield pl.DataFrame(batch, schema=schema, orient="row")
 
 
 def _list_folder(folder: Path) -> Iterator[Listed]:
