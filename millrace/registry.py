@@ -46,6 +46,7 @@ COMPONENTS: Mapping[str, str] = {
 PIPELINES: Mapping[str, str] = {
     "digits": "millrace.pipelines.digits:digits",
     "image_classification": "millrace.pipelines.image_classification:image_classification",
+    "tabular": "millrace.pipelines.tabular:tabular",
     "text_classification": "millrace.pipelines.text_classification:text_classification",
 }
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from millrace.components.digits.spec import DigitsParameters
 from millrace.components.digits.spec import digits as write_digits
 from millrace.components.predict.spec import PredictParameters
-from millrace.pipelines.image_classification import ImageClassification, classify
+from millrace.components.train.spec import train
+from millrace.pipelines.classification import classify
+from millrace.pipelines.image_classification import ImageClassification
 from millrace.specs import pipeline
 
 __all__ = ["Digits", "digits"]
@@ -23,4 +25,4 @@ class Digits(ImageClassification):
 def digits(config: Digits) -> None:
     """Classify scikit-learn's 1,797 handwritten digits, from PNG files to an answering endpoint."""
     pictures = write_digits.with_options(name="pictures")(config.pictures)
-    classify(config, pictures.dataset, config.predict)
+    classify(config, train, config.train, dataset=pictures.dataset, asked=config.predict)

@@ -69,6 +69,8 @@ class BertParameters(Parameters):
 
     model: Bert = Field(default=Bert())
     """Size and weights of the encoder."""
+    buckets: tuple[Annotated[int, Field(ge=3)], ...] | None = Field(default=None, min_length=1)
+    """Lengths that batches are padded to, as in `train`: `[16, 32]` for texts of which most are short."""
     schedule: Schedule = Field(default=Constant())
     """How the learning rate goes on, by kind."""
     gradient_clip_norm: float | None = Field(default=None, gt=0)

@@ -11,7 +11,7 @@ import numpy as np
 from millrace.components.deploy import text_payloads
 from millrace.components.deploy.payloads import INPUT, OUTPUTS, InferRequest
 from millrace.runtime.answers import Probabilities, predictions
-from millrace.runtime.schemas import ImageRecords, ModelCard, TextRecords
+from millrace.runtime.schemas import ImageRecords, ModelCard, RecordsSchema, TabularRecords, TextRecords
 
 __all__ = ["Probabilities", "csv_rows", "infer_response", "metadata", "npy", "predictions"]
 
@@ -41,7 +41,7 @@ def metadata(name: str, version: str, card: ModelCard, revision: str = "") -> di
         "name": name,
         "versions": [version],
         "platform": {"keras": "tensorflow_savedmodel", "litert": "litert_tflite"}[card.format],
-        "inputs": [_input(schema)],
+        "inputs": _inputs(schema),
         "outputs": [{"name": output, "datatype": shapes[output][0], "shape": shapes[output][1]} for output in OUTPUTS],
         "parameters": {
             "architecture": card.name,
@@ -53,21 +53,36 @@ def metadata(name: str, version: str, card: ModelCard, revision: str = "") -> di
     }
 
 
-def _input(schema: ImageRecords | TextRecords) -> dict[str, Any]:
+def _inputs(schema: RecordsSchema) -> list[dict[str, Any]]:
     if isinstance(schema, TextRecords):
-        return {"name": text_payloads.INPUT, "datatype": "BYTES", "shape": [-1]}
-    return {
-        "name": INPUT,
-        "datatype": "UINT8",
-        "shape": [-1, *schema.shape],
-        "parameters": {"encoded": "or BYTES [-1]: encoded images of any size in base64"},
-    }
+        return [{"name": text_payloads.INPUT, "datatype": "BYTES", "shape": [-1]}]
+    if isinstance(schema, TabularRecords):
+        types = {"numeric": "FP64", "bins": "FP64"}
+        return [
+            {
+                "name": column.name,
+                "datatype": types.get(column.kind, "BYTES"),
+                "shape": [-1],
+                "parameters": {"kind": column.kind},
+            }
+            for column in schema.columns
+        ]
+    return [
+        {
+            "name": INPUT,
+            "datatype": "UINT8",
+            "shape": [-1, *schema.shape],
+            "parameters": {"encoded": "or BYTES [-1]: encoded images of any size in base64"},
+        }
+    ]
 
 
-def _treatment(schema: ImageRecords | TextRecords) -> dict[str, Any]:
+def _treatment(schema: RecordsSchema) -> dict[str, Any]:
     """How requests become what the model takes."""
     if isinstance(schema, ImageRecords):
         return {"resize": schema.resize}
+    if isinstance(schema, TabularRecords):
+        return {"features": schema.shape[0]}
     return {
         "max_seq_length": schema.max_seq_length,
         "lower_case": schema.lower_case,

@@ -140,7 +140,7 @@ async def _page(request: Request) -> Response:
         page.render(
             name=service.name,
             card=service.card,
-            texts=service.card.records.kind == "text",
+            kind=service.card.records.kind,
             url=str(request.base_url).rstrip("/"),
         ),
         headers={

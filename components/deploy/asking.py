@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -39,14 +40,13 @@ __all__ = [
 ]
 
 Questions = NDArray[Any]
-"""What is asked: images, uint8 [N, H, W, C], or texts, objects [N]."""
+"""What is asked: images, uint8 [N, H, W, C]; or objects [N], texts or rows, each row a dictionary."""
 
 Asker = Callable[[httpx.Client, str, Questions], list[tuple[str, list[float]]]]
 """Asks about examples: client, the model's name, examples -> the label and the probabilities of each."""
 
 _TOLERANCE = 1e-4  # other batch sizes change the order of additions
 _JSON_BYTES_A_PIXEL = 5
-_JSON_BYTES_A_CHARACTER = 12  # of one that is written as two escapes
 
 
 def _json(client: httpx.Client, name: str, images: Images) -> list[tuple[str, list[float]]]:
@@ -79,8 +79,8 @@ def _v2(client: httpx.Client, name: str, images: Images) -> list[tuple[str, list
     return _infer(client, name, tensor)
 
 
-def _infer(client: httpx.Client, name: str, tensor: dict[str, Any]) -> list[tuple[str, list[float]]]:
-    response = client.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]})
+def _infer(client: httpx.Client, name: str, *tensors: dict[str, Any]) -> list[tuple[str, list[float]]]:
+    response = client.post(f"/v2/models/{name}/infer", json={"inputs": tensors})
     outputs: dict[str, Any] = {output["name"]: output for output in _checked(response)["outputs"]}
     rows = np.reshape(outputs["probabilities"]["data"], outputs["probabilities"]["shape"]).tolist()
     return list(zip(outputs["label"]["data"], rows, strict=True))
@@ -117,29 +117,60 @@ def _v2_texts(client: httpx.Client, name: str, texts: Questions) -> list[tuple[s
     return _infer(client, name, {"name": TEXT, "shape": [len(texts)], "datatype": "BYTES", "data": texts.tolist()})
 
 
+def _json_rows(client: httpx.Client, name: str, rows: Questions) -> list[tuple[str, list[float]]]:
+    return _predictions(client.post("/invocations", json={"instances": rows.tolist()}))
+
+
+def _csv_rows(client: httpx.Client, name: str, rows: Questions) -> list[tuple[str, list[float]]]:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), quoting=csv.QUOTE_ALL)
+    writer.writeheader()
+    writer.writerows(rows)
+    return _predictions(client.post("/invocations", content=stream.getvalue(), headers=_content("text/csv")))
+
+
+def _v1_rows(client: httpx.Client, name: str, rows: Questions) -> list[tuple[str, list[float]]]:
+    return _predictions(client.post(f"/v1/models/{name}:predict", json={"instances": rows.tolist()}))
+
+
+def _v2_rows(client: httpx.Client, name: str, rows: Questions) -> list[tuple[str, list[float]]]:
+    columns = {column: [row[column] for row in rows] for column in rows[0]}
+    return _infer(client, name, *(_column(column, values) for column, values in columns.items()))
+
+
+def _column(name: str, values: list[Any]) -> dict[str, Any]:
+    kind = "BYTES" if any(isinstance(value, str) for value in values) else "FP64"
+    return {"name": name, "shape": [len(values)], "datatype": kind, "data": values}
+
+
 class Protocols(NamedTuple):
     """What an endpoint can be asked by, the cheapest first."""
 
     images: Mapping[str, Asker]
     texts: Mapping[str, Asker]
+    rows: Mapping[str, Asker]
 
     def about(self, questions: Questions) -> Mapping[str, Asker]:
         """Those for questions of this kind."""
-        return self.texts if questions.dtype.kind == "O" else self.images
+        if questions.dtype.kind != "O":
+            return self.images
+        return self.texts if isinstance(questions[0], str) else self.rows
 
 
 PROTOCOLS = Protocols(
     images={"npy": _npy, "json": _json, "csv": _csv, "image": _image, "v1": _v1, "v2": _v2},
     texts={"json": _json_texts, "csv": _csv_texts, "text": _plain_texts, "v1": _v1_texts, "v2": _v2_texts},
+    rows={"json": _json_rows, "csv": _csv_rows, "v1": _v1_rows, "v2": _v2_rows},
 )
 """Those of our own server."""
 SAGEMAKER = Protocols(
     images={"npy": _npy, "json": _json, "csv": _csv, "image": _image},
     texts={"json": _json_texts, "csv": _csv_texts, "text": _plain_texts},
+    rows={"json": _json_rows, "csv": _csv_rows},
 )
 """Those that an endpoint of SageMaker hands on: all by `/invocations`."""
-TENSORFLOW = Protocols(images={"tensorflow": _tensorflow}, texts={})
-"""Those of TensorFlow Serving, which can't cut texts into tokens."""
+TENSORFLOW = Protocols(images={"tensorflow": _tensorflow}, texts={}, rows={})
+"""Those of TensorFlow Serving, which can't make tokens or features."""
 
 
 class Address(NamedTuple):
@@ -257,7 +288,7 @@ def _in_parts(
 def _json_bytes(questions: Questions) -> int:
     """Of the largest question, at most."""
     if questions.dtype.kind == "O":
-        return max(len(text) for text in questions) * _JSON_BYTES_A_CHARACTER + 50
+        return 2 * max(len(json.dumps(one)) for one in questions) + 50
     return int(questions[0].size) * _JSON_BYTES_A_PIXEL
 
 

@@ -16,7 +16,7 @@ from millrace.errors import DataError, TaskFailedError
 from millrace.runtime.datasets import load_arrays
 from millrace.runtime.models import load_predictor
 from millrace.runtime.records import counts
-from millrace.runtime.schemas import Channel, TextRecords
+from millrace.runtime.schemas import Channel, TabularRecords, TextRecords
 from millrace.runtime.texts import decode, load_encoder, load_vocabulary, padded
 
 __all__ = ["Questions", "ask", "channel_with_records", "read_questions"]
@@ -29,7 +29,7 @@ class Questions:
     """Real records, and what the model itself answers about them."""
 
     examples: NDArray[Any]
-    """Images, uint8 [N, H, W, C], or texts, objects [N]."""
+    """Images, uint8 [N, H, W, C], or objects [N]: texts, or rows as dictionaries."""
     labels: NDArray[Any]
     """Index of each one's class."""
     own: Probabilities
@@ -51,7 +51,7 @@ def channel_with_records(records: Path) -> Channel:
 def read_questions(model: Path, records: Path, channel: Channel, limit: int) -> Questions:
     """Load the first records of a channel, and ask the model itself about them.
 
-    Of texts the records have the tokens only: what is asked is what these tell of them.
+    Of texts the records have the tokens only, of rows the features: what is asked is what these tell of them.
     """
     examples, labels = load_arrays(records, channel, limit=limit)
     predictor = load_predictor(model)
@@ -61,6 +61,13 @@ def read_questions(model: Path, records: Path, channel: Channel, limit: int) -> 
         texts = [decode(ids, vocabulary) for ids in examples.tolist()]
         own = predictor.predict(padded(encode(texts), schema))
         return Questions(np.array(texts, dtype=object), labels, own, schema.classes)
+    if isinstance(schema, TabularRecords):
+        from millrace.components.deploy.rows import rows_of
+        from millrace.runtime.tabular import features, rows_to_frame
+
+        rows = rows_of(examples, schema.columns)
+        own = predictor.predict(features(rows_to_frame(rows, schema), schema.columns))
+        return Questions(np.array(rows, dtype=object), labels, own, schema.classes)
     return Questions(examples, labels, predictor.predict(examples), schema.classes)
 
 

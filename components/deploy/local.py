@@ -12,8 +12,15 @@ from millrace.components.deploy.process import Server, started, stop_earlier
 from millrace.components.deploy.spec import DeployInputs, DeployOutputs, DeployParameters
 from millrace.errors import UnsupportedError
 from millrace.runtime.context import Context, Result
+from millrace.runtime.schemas import ModelCard, read_json_model
 
 __all__ = ["deploy_here"]
+
+_BODIES = {
+    "image": ("--data-binary @PICTURE.png", "image/png"),
+    "text": ("-d 'A TEXT'", "text/plain"),
+    "tabular": ("--data-binary @ROWS.csv", "text/csv"),
+}
 
 
 def deploy_here(parameters: DeployParameters, inputs: DeployInputs, outputs: DeployOutputs, context: Context) -> Result:
@@ -42,7 +49,7 @@ def deploy_here(parameters: DeployParameters, inputs: DeployInputs, outputs: Dep
         pid = server.process.pid
         if parameters.keep:
             server.hand_over()
-            _tell(context, server.url, pid, of_texts=questions.examples.dtype.kind == "O")
+            _tell(context, server.url, pid, read_json_model(inputs.model.path / "model.json", ModelCard))
     facts = {
         "url": server.url,
         "pid": pid if parameters.keep else None,
@@ -60,8 +67,8 @@ def _ask(server: Server, questions: Questions, parameters: DeployParameters) -> 
         raise server.failure(f"the endpoint failed while it was checked: {error}") from error
 
 
-def _tell(context: Context, url: str, pid: int, *, of_texts: bool) -> None:
-    body, kind = ("-d 'A TEXT'", "text/plain") if of_texts else ("--data-binary @PICTURE.png", "image/png")
+def _tell(context: Context, url: str, pid: int, card: ModelCard) -> None:
+    body, kind = _BODIES[card.records.kind]
     context.log.info("the endpoint keeps running: %s (open it in a browser to try it)", url)
     context.log.info("ask it: curl %s -H 'Content-Type: %s' %s/invocations", body, kind, url)
     context.log.info("stop it: kill %d", pid)

@@ -37,6 +37,7 @@ __all__ = [
     "from_npy",
     "parse_infer",
     "parse_json",
+    "parse_request",
 ]
 
 Images = NDArray[np.uint8]
@@ -140,6 +141,19 @@ def parse_infer(parsed: Any, name: str) -> InferRequest:
     Raises:
         PayloadError: When it is malformed or asks for what the model does not have.
     """
+    request = parse_request(parsed)
+    if [tensor.name for tensor in request.inputs] != [name]:
+        given = ", ".join(repr(tensor.name) for tensor in request.inputs[:8]) or "none"
+        raise PayloadError(f"inputs: given {given}, needed: one input {name!r}")
+    return request
+
+
+def parse_request(parsed: Any) -> InferRequest:
+    """A request of the Open Inference Protocol with any inputs.
+
+    Raises:
+        PayloadError: When it is malformed or asks for outputs that there are not.
+    """
     try:
         request = InferRequest.model_validate(parsed)
     except ValidationError as error:
@@ -147,9 +161,6 @@ def parse_infer(parsed: Any, name: str) -> InferRequest:
     for output in request.outputs:
         if output.name not in OUTPUTS:
             raise PayloadError(f"unknown output {output.name!r}, allowed: {', '.join(OUTPUTS)}")
-    if [tensor.name for tensor in request.inputs] != [name]:
-        given = ", ".join(repr(tensor.name) for tensor in request.inputs[:8]) or "none"
-        raise PayloadError(f"inputs: given {given}, needed: one input {name!r}")
     return request
 
 

@@ -12,7 +12,7 @@ from millrace.components.deploy.payloads import Expected, InferRequest
 from millrace.components.deploy.text_payloads import ExpectedTexts
 from millrace.errors import MillraceError
 from millrace.runtime.limits import Limits
-from millrace.runtime.schemas import ImageRecords, ModelCard, TextRecords
+from millrace.runtime.schemas import ImageRecords, ModelCard, TabularRecords, TextRecords
 from millrace.runtime.texts import Encoder
 
 __all__ = ["Examples", "Reader", "Reading", "reading"]
@@ -37,11 +37,15 @@ class Reading(NamedTuple):
 
 def reading(card: ModelCard, limits: Limits, encode: Encoder | None) -> Reading:
     """What reads bodies for a model; `encode` makes tokens of texts."""
-    if isinstance(card.records, ImageRecords):
-        return _of_images(card.records, limits)
-    if encode is None:
-        raise MillraceError("a model of texts is served with the encoder of its vocabulary")
-    return _of_texts(card.records, limits, encode)
+    match card.records:
+        case ImageRecords():
+            return _of_images(card.records, limits)
+        case TabularRecords():
+            return _of_rows(card.records, limits)
+        case TextRecords():
+            if encode is None:
+                raise MillraceError("a model of texts is served with the encoder of its vocabulary")
+            return _of_texts(card.records, limits, encode)
 
 
 def _of_images(schema: ImageRecords, limits: Limits) -> Reading:
@@ -57,6 +61,20 @@ def _of_images(schema: ImageRecords, limits: Limits) -> Reading:
         },
         instances=lambda body, end: payloads.from_instances(body, expected(end)),
         infer=lambda body, end: payloads.from_infer(body, expected(end)),
+    )
+
+
+def _of_rows(schema: TabularRecords, limits: Limits) -> Reading:
+    from millrace.components.deploy import row_payloads  # brings a dataframe engine, which only rows need
+
+    expected = row_payloads.ExpectedRows(schema, limits)
+    return Reading(
+        kinds={
+            "application/json": lambda body, _: row_payloads.from_instances(body, expected, bare=True),
+            "text/csv": lambda body, _: row_payloads.from_csv(body, expected),
+        },
+        instances=lambda body, _: row_payloads.from_instances(body, expected),
+        infer=lambda body, _: row_payloads.from_infer(body, expected),
     )
 
 

@@ -30,7 +30,7 @@ from millrace.errors import MillraceError, TaskFailedError, TransientError, Unsu
 from millrace.runtime.cluster.api import INFERENCE_SERVICES, PODS, Cluster, connect
 from millrace.runtime.cluster.rights import check_rights
 from millrace.runtime.context import Context, Result
-from millrace.runtime.schemas import ModelCard, TextRecords, read_json_model
+from millrace.runtime.schemas import ImageRecords, ModelCard, read_json_model
 from millrace.targets.kubeflow import ClusterWork, Serving
 
 __all__ = ["deploy_on_cluster"]
@@ -96,10 +96,10 @@ def deploy_on_cluster(
     kserve.check(parameters, work)
     card = read_json_model(inputs.model.path / "model.json", ModelCard)
     runtime = kserve.settings(work).runtime
-    if runtime is not None and isinstance(card.records, TextRecords):
+    if runtime is not None and not isinstance(card.records, ImageRecords):
         raise UnsupportedError(
-            f"target.serving.runtime={runtime}: no runtime of KServe cuts texts into the model's tokens; use the serve "
-            "image (target.serving.runtime=null)"
+            f"target.serving.runtime={runtime}: no runtime of KServe makes of {card.records.things} what the model "
+            "takes; use the serve image (target.serving.runtime=null)"
         )
     wanted = kserve.predictor(parameters, work, card.format, inputs.model.uri)
     cluster = connect(work.namespace)

@@ -31,7 +31,7 @@ class Mistake(NamedTuple):
     predicted: int
     uri: str
     example: NDArray[Any]
-    """The image, or the tokens of the text."""
+    """The image, the tokens of the text, or the features of the row."""
 
     def thumbnail(self) -> bytes:
         """The image as PNG, at most 160 pixels a side."""
@@ -51,7 +51,7 @@ class Answers:
     labels: NDArray[np.int64]
     """True classes [N]."""
     first: NDArray[Any]
-    """The first image, or the first text's tokens."""
+    """The first image, text's tokens or row's features."""
     mistakes: tuple[Mistake, ...] = field(repr=False)
     """The most confident mistakes, most confident first."""
 

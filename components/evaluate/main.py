@@ -20,6 +20,7 @@ from millrace.runtime.schemas import (
     CHANNELS,
     ImageRecords,
     ModelCard,
+    RecordsSchema,
     TextRecords,
     read_json_model,
     read_records_schema,
@@ -138,7 +139,7 @@ def _compared(
     return Compared(title, predictor.card, answers.accuracy, latency)
 
 
-def _warn_of_skew(title: str, card: ModelCard, schema: ImageRecords | TextRecords, context: Context) -> None:
+def _warn_of_skew(title: str, card: ModelCard, schema: RecordsSchema, context: Context) -> None:
     model = card.records
     if isinstance(model, TextRecords) and isinstance(schema, TextRecords):
         if (model.lower_case, model.truncation) != (schema.lower_case, schema.truncation):

@@ -73,7 +73,8 @@ def write_report(path: Path, findings: Findings) -> None:
             notes=list(_notes(findings, classes)),
             charts=[(chart, Markup(render_svg(chart))) for chart in findings.charts],  # noqa: S704 - escaped there
             rows=list(_class_rows(findings.figures, classes)),
-            things="images" if findings.card.records.kind == "image" else "texts",
+            kind=findings.card.records.kind,
+            things=findings.card.records.things,
             mistakes=[(mistake, _shown(mistake, findings)) for mistake in findings.mistakes],
             classes=classes,
             models=findings.models,
@@ -157,9 +158,11 @@ def _milliseconds(value: float) -> str:
 
 
 def _shown(mistake: Mistake, findings: Findings) -> str:
-    """A picture as the source of an `img` element, or how a text begins."""
+    """A picture as the source of an `img` element, or how a text begins; of a row its URI tells all."""
     if findings.card.records.kind == "image":
         return _data_uri(mistake.thumbnail())
+    if findings.card.records.kind == "tabular":
+        return ""
     text = decode(mistake.example.tolist(), findings.vocabulary)
     return text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS].rstrip()} …"
 

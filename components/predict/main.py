@@ -18,7 +18,7 @@ from millrace.runtime.context import Context, Result
 from millrace.runtime.images import ImageRejected, decode_image
 from millrace.runtime.limits import Limits
 from millrace.runtime.models import Predictor, load_predictor
-from millrace.runtime.schemas import ImageRecords, TextRecords
+from millrace.runtime.schemas import ImageRecords
 from millrace.runtime.storage import Listed, list_objects, process_many
 
 __all__ = ["main"]
@@ -36,7 +36,7 @@ def main(parameters: PredictParameters, inputs: PredictInputs, outputs: PredictO
 
     Raises:
         DataError: When there is nothing to ask about, or too much of it is no picture.
-        UnsupportedError: When the model is one of texts.
+        UnsupportedError: When the model is not one of pictures.
     """
     objects = sorted(list_objects(str(inputs.dataset.path)), key=lambda item: item.key)
     if not objects:
@@ -44,10 +44,10 @@ def main(parameters: PredictParameters, inputs: PredictInputs, outputs: PredictO
     mine = objects[context.share.index :: context.share.count]
     predictor = load_predictor(inputs.model.path, threads=context.cores)
     schema = predictor.card.records
-    if isinstance(schema, TextRecords):
+    if not isinstance(schema, ImageRecords):
         raise UnsupportedError(
-            "predict asks about pictures, the model is one of texts: deploy it and ask the endpoint, which takes texts "
-            "as CSV"
+            f"predict asks about pictures, the model is one of {schema.things}: deploy it and ask the endpoint, which "
+            "takes them as CSV"
         )
     rejects: list[tuple[str, ImageRejected]] = []
     answers = outputs.predictions.path

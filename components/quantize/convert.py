@@ -20,14 +20,15 @@ __all__ = ["Scheme", "convert"]
 Scheme = Literal["none", "dynamic", "float16", "int8"]
 
 
-def convert(model: Any, scheme: Scheme, calibration: NDArray[np.uint8] | None = None) -> bytes:
+def convert(model: Any, scheme: Scheme, calibration: NDArray[Any] | None = None) -> bytes:
     """A Keras model as a LiteRT file.
 
     Args:
-        model: Takes pixels of 0 to 255 as float32 [N, height, width, channels], or tokens as int32 [N, length].
+        model: Takes pixels of 0 to 255 as float32 [N, height, width, channels], tokens as int32 [N, length], or
+            features as float32 [N, features].
         scheme: How to quantize.
-        calibration: Images, uint8 [N, height, width, channels], for int8 only. The model then takes uint8
-            pixels; an operation without an 8-bit form stays in float.
+        calibration: Images, uint8 [N, height, width, channels], or features, for int8 only. A model of images then
+            takes uint8 pixels; an operation without an 8-bit form stays in float.
 
     Raises:
         TaskFailedError: When LiteRT lacks an operation that the model needs.
@@ -39,7 +40,8 @@ def convert(model: Any, scheme: Scheme, calibration: NDArray[np.uint8] | None = 
         converter.target_spec.supported_types = [tf.float16]
     if calibration is not None:
         converter.representative_dataset = lambda: _samples(calibration)
-        converter.inference_input_type = tf.uint8
+        if calibration.dtype == np.uint8:
+            converter.inference_input_type = tf.uint8
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.filterwarnings("ignore", "Statistics for quantized inputs", UserWarning)  # pixels need none
@@ -50,9 +52,9 @@ def convert(model: Any, scheme: Scheme, calibration: NDArray[np.uint8] | None = 
     return content
 
 
-def _samples(images: NDArray[np.uint8]) -> Iterator[list[NDArray[np.float32]]]:
-    for image in images:
-        yield [image[None].astype(np.float32)]
+def _samples(examples: NDArray[Any]) -> Iterator[list[NDArray[np.float32]]]:
+    for example in examples:
+        yield [example[None].astype(np.float32)]
 
 
 def _reason(error: Exception) -> str:

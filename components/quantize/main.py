@@ -45,9 +45,7 @@ def main(parameters: QuantizeParameters, inputs: QuantizeInputs, outputs: Quanti
     source, records = inputs.model.path, inputs.records.path
     card = _check_fit(source, records)
     if isinstance(card.records, TextRecords) and parameters.scheme == "int8":
-        raise ConfigError(
-            "scheme=int8 measures the ranges of pixels, the model is one of texts: use dynamic or float16"
-        )
+        raise ConfigError("scheme=int8 measures ranges of numbers, the model is one of texts: use dynamic or float16")
     total = _count(records, parameters.channel, "channel")
     given = load_predictor(source, threads=context.cores)
     model = keras.models.load_model(source / MODEL_FILES["keras"], compile=False)
@@ -106,16 +104,16 @@ def _count(records: Path, channel: Channel, parameter: str) -> int:
     raise DataError(f"{records}: channel {channel!r} has no records; {hint}")
 
 
-def _calibration(records: Path, parameters: QuantizeParameters, context: Context) -> NDArray[np.uint8]:
-    """Every n-th image of the channel: a listing in the order of classes gives images of all of them."""
+def _calibration(records: Path, parameters: QuantizeParameters, context: Context) -> NDArray[Any]:
+    """Every n-th record of the channel: a listing in the order of classes gives records of all of them."""
     channel = parameters.calibration_channel
     total = _count(records, channel, "calibration_channel")
     wanted = min(parameters.calibration_records, total)
     chosen = record_dataset(records, channel).shard(total // wanted, 0).take(wanted)
     batches = _batches(decode_records(chosen, read_records_schema(records)), records, channel)
-    images = np.concatenate([images for images, _ in batches])
-    context.log.info("calibrating with %d of the %d %s records", len(images), total, channel)
-    return images
+    examples = np.concatenate([examples for examples, _ in batches])
+    context.log.info("calibrating with %d of the %d %s records", len(examples), total, channel)
+    return examples
 
 
 def _batches(dataset: Any, records: Path, channel: Channel) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:

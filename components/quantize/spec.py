@@ -42,7 +42,7 @@ class QuantizeOutputs(Outputs):
     """The smaller model, and how it compares with the one given."""
 
     model: Model
-    """`model.tflite` and `model.json`; answers pixels or tokens as the given model does; `vocabulary.txt` for texts."""
+    """`model.tflite` and `model.json`, and `vocabulary.txt` for texts; takes and answers what the given model does."""
     metrics: Metrics
     """The numbers below, and a chart of size against accuracy."""
     accuracy: Metric

@@ -27,13 +27,13 @@ class Limits(Frozen):
     """Limits of an endpoint."""
 
     max_batch_size: int = Field(default=32, ge=1, le=4096)
-    """Images or texts that the model is given at once; requests that wait are answered together."""
+    """Images, texts or rows that the model is given at once; requests that wait are answered together."""
     max_delay_ms: float = Field(default=2, ge=0, le=1000)
     """How long the first request of a batch waits for others, in milliseconds."""
     max_queue: int = Field(default=1024, ge=1)
-    """Images or texts that may wait for the model; more are refused with 503 and Retry-After."""
+    """Images, texts or rows that may wait for the model; more are refused with 503 and Retry-After."""
     max_instances: int = Field(default=256, ge=1)
-    """Images or texts in one request."""
+    """Images, texts or rows in one request."""
     max_body_mib: float = Field(default=8, gt=0, le=1024)
     """Size of one request's body in MiB."""
     max_megapixels: float = Field(default=32, gt=0, le=1000)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from millrace.errors import ConfigError, DataError, did_you_mean
 from millrace.runtime.datasets import damage_explained, decode_records, decoded_arrays, record_dataset
-from millrace.runtime.schemas import CHANNELS, Channel, ImageRecords, RecordsSchema
+from millrace.runtime.schemas import CHANNELS, Channel, ImageRecords, RecordsSchema, TextRecords
 from millrace.training.augmentation import AugmentationLayer
 from millrace.training.options.images import Augmentation, Pixels
 from millrace.training.order import DataOrder, FileOrder, Steps, file_order
@@ -90,6 +90,7 @@ def inspect(records: Path, parameters: TrainParameters, ranks: Ranks | None = No
         Pixels(),
     ):
         raise ConfigError(f"augmentation and pixels are for pictures, the records hold {schema.things}: leave them out")
+    _check_buckets(parameters, schema)
     return Data(records, schema, sizes, _weights(parameters, schema, by_class), dict(by_class), files)
 
 
@@ -111,7 +112,7 @@ def training_batches(data: Data, parameters: TrainParameters, start: int, ranks:
     classes = len(data.schema.classes)
 
     def prepare(step: Any, batch: tuple[Any, Any]) -> tuple[Any, ...]:
-        examples, labels = batch
+        examples, labels = _shortened(batch[0], parameters, data.schema), batch[1]
         places, whole = order.mine(step % steps.count)
         if augment is not None:
             seed = tf.stack([tf.cast(parameters.seed, tf.int64), step])
@@ -142,7 +143,10 @@ def evaluation_batches(
     else:
         decoded = decode_records(records, data.schema).apply(tf.data.experimental.assert_cardinality(size))
     prepared = decoded.batch(math.ceil(batch / (ranks.count if ranks else 1))).map(
-        lambda examples, labels: (tf.cast(examples, data.schema.input_dtype), tf.one_hot(labels, classes)),
+        lambda examples, labels: (
+            _shortened(tf.cast(examples, data.schema.input_dtype), parameters, data.schema),
+            tf.one_hot(labels, classes),
+        ),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
@@ -163,6 +167,28 @@ def pixel_statistics(data: Data, ranks: Ranks | None = None) -> tuple[NDArray[np
     count = data.sizes["train"] * height * width
     mean = total / count
     return mean, squares / count - np.square(mean)
+
+
+def _check_buckets(parameters: TrainParameters, schema: RecordsSchema) -> None:
+    if parameters.buckets is None:
+        return
+    if not isinstance(schema, TextRecords):
+        raise ConfigError(f"buckets is for texts, the records hold {schema.things}: leave it out")
+    if parameters.buckets[-1] > schema.max_seq_length:
+        raise ConfigError(
+            f"buckets has {parameters.buckets[-1]}, but texts have at most {schema.max_seq_length} tokens "
+            "(preprocess.data.max_seq_length): leave it out"
+        )
+
+
+def _shortened(examples: Any, parameters: TrainParameters, schema: RecordsSchema) -> Any:
+    """A batch of texts without the padding beyond the first bucket that holds all; others as they are."""
+    if parameters.buckets is None or not isinstance(schema, TextRecords):
+        return examples
+    sizes = tf.constant(sorted({*parameters.buckets, schema.max_seq_length}))
+    ends = tf.where(examples != schema.pad_id, tf.range(1, schema.max_seq_length + 1), 0)
+    bucket = tf.searchsorted(sizes, tf.reduce_max(ends)[None])[0]
+    return examples[:, : sizes[bucket]]
 
 
 def _evaluated(data: Data, channel: Channel, limit: int, ranks: Ranks | None) -> tuple[Any, int]:

@@ -70,7 +70,8 @@ def _of_texts(parameters: TrainParameters, schema: TextRecords) -> tuple[Any, An
     model = parameters.model
     if not isinstance(model, Bert):
         raise ConfigError(f"model.kind={model.kind} is not for texts, which the records hold: use model.kind=bert")
-    tokens = keras.Input(schema.shape, name="tokens", dtype="int32")
+    shape = schema.shape if parameters.buckets is None else (None,)
+    tokens = keras.Input(shape, name="tokens", dtype="int32")
     return tokens, _probabilities(bert_features(model, tokens, schema), len(schema.classes))
 
 

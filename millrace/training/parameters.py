@@ -86,6 +86,9 @@ class TrainParameters(Parameters):
     """Records to draw from at random when the data do not fit `cache_mib`."""
     cache_mib: int = Field(default=512, ge=0)
     """Decoded training images up to this size (MiB) are kept in memory, and shuffled as a whole."""
+    buckets: tuple[Annotated[int, Field(ge=3)], ...] | None = Field(default=None, min_length=1)
+    """Lengths of texts, rising: a batch is padded to the first that holds its longest text, or else to the records'
+    `max_seq_length`, instead of always to that. Answers are the same, steps over short texts are faster."""
     gradient_accumulation_steps: int = Field(default=1, ge=1, le=65_536)
     """The weights change once in so many steps, by the mean of their gradients, as by one step of as many records;
     ranks exchange something only then. What is left at the end of an epoch counts as it is."""
@@ -135,6 +138,8 @@ class TrainParameters(Parameters):
                     f"validation=end gives no {monitor} after an epoch, which {name}.monitor asks for: watch loss or "
                     f"accuracy, or use {name}={'null' if name == 'early_stopping' else 'constant'}"
                 )
+        if self.buckets is not None and list(self.buckets) != sorted(set(self.buckets)):
+            raise ValueError(f"buckets must rise: {list(self.buckets)}")
         if self.fine_tuning is not None and self.fine_tuning.frozen_epochs >= self.epochs:
             raise ValueError(
                 f"fine_tuning.frozen_epochs={self.fine_tuning.frozen_epochs} leaves no epoch of {self.epochs} for the "

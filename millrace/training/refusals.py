@@ -71,6 +71,7 @@ def _check_parallel(parameters: TrainParameters, ranks: int) -> None:
         ),
         "a model that starts anew, with model.weights at most: neither fine_tuning nor a teacher": reused,
         "debug=null, which would see parts of layers only": parameters.debug is not None,
+        "buckets=null: its layers are cut for one length": parameters.buckets is not None,
     }
     for needed, missing in reasons.items():
         if missing:
@@ -88,6 +89,9 @@ def check_reuse(parameters: TrainParameters, inputs: Collection[str]) -> None:
         ConfigError: Telling what to leave out.
     """
     tuning, teacher = parameters.fine_tuning, parameters.teacher
+    reused = {"base", "teacher"}.intersection(inputs) or [one for one in (tuning, teacher) if one and one.model]
+    if parameters.buckets is not None and reused:
+        raise ConfigError("buckets is set, but a trained model takes texts of one length: leave buckets out")
     for name, port, choice in (("fine_tuning", "base", tuning), ("teacher", "teacher", teacher)):
         if choice is not None and choice.model is not None and port in inputs:
             raise ConfigError(

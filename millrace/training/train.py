@@ -218,7 +218,8 @@ def _policy(parameters: TrainParameters) -> str:
 
 def _plain(run: Run, weights: Arrays) -> Any:
     """The trained model in float32 and without its optimizer, as it is saved."""
-    plain = _network(run.parameters, run.data, run.sources, "float32", run.statistics)
+    parameters = run.parameters.model_copy(update={"buckets": None})
+    plain = _network(parameters, run.data, run.sources, "float32", run.statistics)
     plain.set_weights(weights)
     return plain
 

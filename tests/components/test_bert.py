@@ -294,7 +294,7 @@ def _definitions() -> dict[str, str]:
             "training": {"metrics": [{"name": name, "regex": regex} for name, regex in told]},
         }
     )
-    config = TextClassification.model_validate({"tokenize": {"source": "s3://bucket/texts"}})
+    config = TextClassification.model_validate({"manifest": {"source": "s3://bucket/texts"}})
     steps = json.loads(compile_pipeline(text_classification.compose(config), target))["Steps"]
     (step,) = [step for step in steps if step["Type"] == "Training"]
     assert step["Arguments"]["HyperParameters"]["epsilon"] == "1e-08"

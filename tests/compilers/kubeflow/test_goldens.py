@@ -17,7 +17,8 @@ RENEW = "MILLRACE_RENEW_GOLDENS=1 pytest tests/compilers/kubeflow/test_goldens.p
 
 COMMANDS = {
     "digits": ["pipeline=digits"],
-    "text_classification": ["pipeline=text_classification", "tokenize.source=s3://bucket/texts", "hosts=2"],
+    "text_classification": ["pipeline=text_classification", "manifest.source=s3://bucket/texts", "hosts=2"],
+    "tabular": ["pipeline=tabular", "manifest.source=s3://bucket/rows", "manifest.labels.column=species"],
     "image_classification": ["pipeline=image_classification", "manifest.source=s3://bucket/flowers", "workers=4"],
     "everything": [
         "pipeline=digits",

@@ -16,7 +16,8 @@ RENEW = "MILLRACE_RENEW_GOLDENS=1 pytest tests/compilers/sagemaker/test_goldens.
 
 COMMANDS = {
     "digits": ["pipeline=digits"],
-    "text_classification": ["pipeline=text_classification", "tokenize.source=s3://bucket/texts", "hosts=2"],
+    "text_classification": ["pipeline=text_classification", "manifest.source=s3://bucket/texts", "hosts=2"],
+    "tabular": ["pipeline=tabular", "manifest.source=s3://bucket/rows", "manifest.labels.column=species"],
     "everything": [
         "pipeline=digits",
         "runtime=[train.epochs,train.batch_size,tune.trials,quantize.scheme,gate.accuracy]",

@@ -1,0 +1,139 @@
+"""Bodies of requests to features of rows, made by what the model's records were made with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from millrace.components.deploy.payloads import (
+    InferRequest,
+    Instances,
+    PayloadError,
+    check_count,
+    parse_json,
+    parse_request,
+)
+from millrace.errors import DataError, did_you_mean, explain_validation
+from millrace.runtime.limits import Limits
+from millrace.runtime.schemas import TabularRecords
+from millrace.runtime.tabular import features, rows_to_frame
+
+__all__ = ["ExpectedRows", "Features", "from_csv", "from_infer", "from_instances"]
+
+Features = NDArray[np.float32]
+"""float32 [N, features]."""
+
+_NEEDED = '{"instances": [{"COLUMN": VALUE, ...}, ...]}'
+_NUMERIC = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64")
+
+
+@dataclass(frozen=True)
+class ExpectedRows:
+    """What one request may hold."""
+
+    schema: TabularRecords
+    limits: Limits
+
+
+def from_instances(body: bytes, expected: ExpectedRows, *, bare: bool = False) -> Features:
+    """Features of `{"instances": [...]}`: an object a row, its values by column; what is missing or null is missing.
+
+    Args:
+        body: JSON text.
+        expected: Limits of the endpoint, and its columns.
+        bare: Whether an array of rows, or one row, will do as well.
+
+    Raises:
+        PayloadError: When it is anything else.
+    """
+    parsed = parse_json(body)
+    if bare and isinstance(parsed, dict) and "instances" not in parsed:
+        parsed = [parsed]
+    if bare and isinstance(parsed, list):
+        return _features(parsed, expected)
+    try:
+        instances = Instances.model_validate(parsed).instances
+    except ValidationError as error:
+        raise PayloadError(f"{explain_validation(error)}; needed: {_NEEDED}") from error
+    return _features(instances, expected)
+
+
+def from_csv(body: bytes, expected: ExpectedRows) -> Features:
+    """Features of CSV with a header that names the columns, in any order; an empty value is missing.
+
+    Raises:
+        PayloadError: When a row has another number of values than the header, or a value can't be taken.
+    """
+    try:
+        rows = [row for row in csv.reader(io.StringIO(_decoded(body), newline=""), strict=True) if row]
+    except csv.Error as error:
+        raise PayloadError(f"not CSV: {error}") from error
+    header, *lines = rows or [[]]
+    if twice := next((name for name in header if header.count(name) > 1), None):
+        raise PayloadError(f"the header names column {twice!r} twice")
+    for index, line in enumerate(lines):
+        if len(line) != len(header):
+            raise PayloadError(f"row {index} has {len(line)} values, the header names {len(header)} columns")
+    return _features([dict(zip(header, (value or None for value in line), strict=True)) for line in lines], expected)
+
+
+def from_infer(body: bytes, expected: ExpectedRows) -> tuple[InferRequest, Features]:
+    """The request and features of an Open Inference Protocol body with a tensor [N] or [N, 1] a column.
+
+    Raises:
+        PayloadError: When the body is malformed or asks for what the model does not have.
+    """
+    request = parse_request(parse_json(body))
+    columns: dict[str, list[Any]] = {}
+    for tensor in request.inputs:
+        if tensor.datatype not in (*_NUMERIC, "BOOL", "BYTES"):
+            allowed = ", ".join((*_NUMERIC, "BOOL", "BYTES"))
+            raise PayloadError(f"{tensor.name}: datatype {tensor.datatype!r}, allowed: {allowed}")
+        if tensor.shape[1:] not in ([], [1]) or math.prod(tensor.shape) != len(tensor.data):
+            raise PayloadError(
+                f"{tensor.name}: shape {tensor.shape} with {len(tensor.data)} elements, needed: [N], a value a row"
+            )
+        if tensor.name in columns:
+            raise PayloadError(f"inputs: {tensor.name!r} is given twice")
+        columns[tensor.name] = tensor.data
+    sizes = {name: len(values) for name, values in columns.items()}
+    if len(set(sizes.values())) != 1:
+        given = ", ".join(f"{name!r} {size}" for name, size in list(sizes.items())[:8]) or "none"
+        raise PayloadError(f"inputs: an input for each column, all of as many rows, given: {given}")
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return request, _features(rows, expected)
+
+
+def _features(rows: Sequence[Any], expected: ExpectedRows) -> Features:
+    check_count(len(rows), expected.limits)
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise PayloadError(f"row {index}: given {type(row).__name__}, needed: an object with a value a column")
+        _check_some(row, index, expected.schema)
+    try:
+        return features(rows_to_frame(rows, expected.schema), expected.schema.columns)
+    except DataError as error:
+        raise PayloadError(str(error)) from error
+
+
+def _check_some(row: Mapping[str, Any], index: int, schema: TabularRecords) -> None:
+    """Refuse a row without one known column, of which every answer would be about missing values."""
+    names = [column.name for column in schema.columns]
+    if not any(name in row for name in names):
+        told = f": {did_you_mean(next(iter(row)), names)}" if row else f", the columns are {', '.join(names[:10])}"
+        raise PayloadError(f"row {index} has none of the model's columns{told}")
+
+
+def _decoded(body: bytes) -> str:
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PayloadError(f"not UTF-8: {error}") from error

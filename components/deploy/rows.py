@@ -1,0 +1,161 @@
+"""Rows that have the features of records, as far as features tell: to ask an endpoint with."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from millrace.runtime.columns import (
+    BinnedColumn,
+    CategoryColumn,
+    DateColumn,
+    FittedColumn,
+    HashedColumn,
+    NumericColumn,
+)
+from millrace.runtime.tabular import features
+
+__all__ = ["Row", "Value", "rows_of"]
+
+Value = float | str | None
+Row = dict[str, Value]
+"""Values by column; None is missing."""
+
+_TRIED = 4000  # values at a time that are looked through for those of a bucket
+_MOST_TRIED = 50  # times as many values as buckets
+
+
+def rows_of(values: NDArray[np.float32], columns: Sequence[FittedColumn]) -> list[Row]:
+    """A row for each vector, with nearly the same features.
+
+    What features do not tell is made up: a number inside of a range, a text of the same bucket, the parts of a date
+    that are no features.
+
+    Args:
+        values: [N, features].
+        columns: As they were fitted.
+    """
+    made: dict[str, list[Value]] = {}
+    place = 0
+    for column in columns:
+        made[column.name] = _values(values[:, place : place + column.width].astype(np.float64), column)
+        place += column.width
+    return [dict(zip(made, row, strict=True)) for row in zip(*made.values(), strict=True)]
+
+
+def _values(part: NDArray[np.float64], column: FittedColumn) -> list[Value]:
+    match column:
+        case NumericColumn():
+            return _numbers(part, column)
+        case BinnedColumn():
+            return _chosen(part, [*_inside(column.edges), None])
+        case CategoryColumn():
+            return _chosen(part, [*column.values, _other(column.values), None])
+        case HashedColumn():
+            return _of_buckets(part, column)
+        case DateColumn():
+            return _dates(part, column)
+
+
+def _numbers(part: NDArray[np.float64], column: NumericColumn) -> list[Value]:
+    numbers = part[:, 0] * column.scale + column.shift
+    missing = part[:, 1] > 0.5 if column.indicator else np.zeros(len(part), bool)
+    return [None if gone else float(f"{number:.7g}") for number, gone in zip(numbers, missing, strict=True)]
+
+
+def _chosen(part: NDArray[np.float64], values: Sequence[Value]) -> list[Value]:
+    return [values[index] for index in part.argmax(axis=1)]
+
+
+def _inside(edges: Sequence[float]) -> list[float]:
+    """A number of each range."""
+    middles = [(low + high) / 2 for low, high in pairwise(edges)]
+    return [edges[0] - 1, *middles, edges[-1] + 1]
+
+
+def _other(values: Sequence[str]) -> str:
+    text = "other"
+    while text in values:
+        text += "_"
+    return text
+
+
+def _of_buckets(part: NDArray[np.float64], column: HashedColumn) -> list[Value]:
+    wanted = part.argmax(axis=1)
+    found: dict[int, Value] = {column.buckets: None}
+    for start in range(0, _MOST_TRIED * column.buckets, _TRIED):
+        if found.keys() >= {*wanted.tolist()}:
+            break
+        texts = [str(number) for number in range(start, start + _TRIED)]
+        buckets = features(pl.DataFrame({column.name: texts}), [column]).argmax(axis=1)
+        for text, bucket in zip(texts, buckets.tolist(), strict=True):
+            found.setdefault(bucket, text)
+    return [found.get(bucket) for bucket in wanted.tolist()]
+
+
+def _dates(part: NDArray[np.float64], column: DateColumn) -> list[Value]:
+    day_parts = [name for name in column.parts if name not in _TIMES]
+    time_parts = [name for name in column.parts if name in _TIMES]
+    there = part[:, -1] < 0.5
+    days = iter(_nearest(part[there], column, day_parts, _days(part[there], column)))
+    times = iter(_nearest(part[there], column, time_parts, _MINUTES if time_parts else [_MIDNIGHT]))
+    moments = (datetime.datetime.combine(next(days).date(), next(times).time()) if one else None for one in there)
+    return [None if moment is None else _written(moment, column) for moment in moments]
+
+
+_TIMES = ("hour", "minute")
+_MIDNIGHT = datetime.datetime(2000, 1, 1)
+_MINUTES = [_MIDNIGHT + datetime.timedelta(minutes=minute) for minute in range(24 * 60)]
+_EPOCH = datetime.datetime(1970, 1, 1)
+
+
+def _slots(column: DateColumn) -> dict[str, range]:
+    """Which features each part has."""
+    slots, place = {}, 0
+    for name in column.parts:
+        size = 1 if name in ("days", "year") else 2
+        slots[name] = range(place, place + size)
+        place += size
+    return slots
+
+
+def _days(part: NDArray[np.float64], column: DateColumn) -> list[datetime.datetime]:
+    """Those among which the records' are."""
+    for name in ("days", "year"):
+        if name in column.parts:
+            told = part[:, _slots(column)[name][0]] * column.scales[name] + column.shifts[name]
+            numbers = sorted({round(number) + more for number in told.tolist() for more in (-1, 0, 1)})
+            if name == "days":
+                return [_EPOCH + datetime.timedelta(days=number) for number in numbers]
+            return _of_years([number for number in numbers if 1 <= number < datetime.MAXYEAR])
+    return _of_years(range(2000, 2028))  # every weekday on every day of the year
+
+
+def _of_years(years: Iterable[int]) -> list[datetime.datetime]:
+    starts = [(datetime.datetime(year, 1, 1), datetime.datetime(year + 1, 1, 1)) for year in years]
+    return [start + datetime.timedelta(days=day) for start, end in starts for day in range((end - start).days)]
+
+
+def _nearest(
+    part: NDArray[np.float64], column: DateColumn, names: Sequence[str], moments: Sequence[datetime.datetime]
+) -> list[datetime.datetime]:
+    """For each row the moment of which these parts are nearly the same."""
+    if not names or not len(part):
+        return [moments[0] if moments else _MIDNIGHT] * len(part)
+    slots = _slots(column)
+    chosen = [place for name in names for place in slots[name]]
+    texts = [_written(moment, column) for moment in moments]
+    made = features(pl.DataFrame({column.name: texts}), [column])[:, chosen].astype(np.float64)
+    return [moments[int(np.square(made - row).sum(axis=1).argmin())] for row in part[:, chosen]]
+
+
+def _written(moment: datetime.datetime, column: DateColumn) -> str:
+    if column.format is not None:
+        return moment.strftime(column.format)
+    has_time = any(name in _TIMES for name in column.parts)
+    return moment.isoformat() if has_time else moment.date().isoformat()
