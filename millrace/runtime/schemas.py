@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, Field, JsonValue, RootModel, ValidationError
+from pydantic import BaseModel, Field, JsonValue, RootModel, ValidationError, model_validator
 
 from millrace.errors import DataError, explain_validation
 from millrace.runtime.columns import FittedColumn
@@ -13,6 +13,7 @@ from millrace.specs import Frozen
 
 __all__ = [
     "CHANNELS",
+    "MAX_FEATURES",
     "VOCABULARY",
     "Catalogue",
     "Channel",
@@ -30,6 +31,9 @@ __all__ = [
 
 Channel = Literal["train", "validation", "test"]
 CHANNELS: tuple[Channel, ...] = ("train", "validation", "test")
+
+MAX_FEATURES = 100_000
+"""Of a row of a table."""
 
 VOCABULARY = "vocabulary.txt"
 """Beside `schema.json` of text records, and beside `model.json` of a model that was trained on them."""
@@ -145,6 +149,12 @@ class TabularRecords(Frozen):
     """What becomes of each column, with all that was learnt from training rows; serving does the same."""
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names; the label is the index."""
+
+    @model_validator(mode="after")
+    def _narrow(self) -> TabularRecords:
+        if self.shape[0] > MAX_FEATURES:
+            raise ValueError(f"the columns make {self.shape[0]} features, the limit is {MAX_FEATURES}")
+        return self
 
     @property
     def shape(self) -> tuple[int, ...]:
