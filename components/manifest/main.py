@@ -3,163 +3,147 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from millrace.components.manifest.contents import read_contents
-from millrace.components.manifest.duplicates import tie_together
-from millrace.components.manifest.labels import (
-    channels_below,
-    find_channels,
-    label_by_pattern,
-    label_by_prefix,
-    label_by_table,
-)
-from millrace.components.manifest.listing import Source, list_source
-from millrace.components.manifest.rows import Rejected
+from millrace.components.manifest.earlier import SETTINGS, Earlier, Settings, open_earlier
+from millrace.components.manifest.labels import same_form
+from millrace.components.manifest.listing import Source, find_source
+from millrace.components.manifest.objects import Names, Objects
+from millrace.components.manifest.parts import Parts
+from millrace.components.manifest.rejected import Rejected
 from millrace.components.manifest.spec import (
-    CsvLabels,
+    ColumnLabels,
     ManifestInputs,
     ManifestOutputs,
     ManifestParameters,
-    RegexLabels,
 )
 from millrace.components.manifest.split import divide
-from millrace.errors import ConfigError, DataError
+from millrace.components.manifest.survey import survey
+from millrace.components.manifest.table_rows import read_rows
+from millrace.components.manifest.together import tie_together
+from millrace.components.manifest.writing import write_aside, write_changes, write_index
+from millrace.data.leaks import check_leaks
+from millrace.errors import DataError
 from millrace.runtime.context import Context, Result
-from millrace.runtime.schemas import CHANNELS
+from millrace.runtime.schemas import CHANNELS, Catalogue
 
 __all__ = ["main"]
 
-_INDEX = (
-    "uri",
-    "prefix",
-    "key",
-    "class_label",
-    "label",
-    "channel",
-    "size",
-    "etag",
-    "version",
-    "content",
-    "group",
-    "dataset_path",
-)
+Known = tuple[Earlier, NDArray[np.int64], NDArray[np.bool_]]
 
 
 def main(parameters: ManifestParameters, inputs: ManifestInputs, outputs: ManifestOutputs, context: Context) -> Result:
-    """Make the lineage table of a source."""
-    source = _source(parameters, inputs)
-    rejected = Rejected()
-    rows = list_source(source, parameters, rejected, context)
-    rows = _in_channels(rows, parameters, rejected, context)
-    rows = _labelled(rows, parameters, source, rejected)
-    rows = read_contents(rows, parameters, rejected, context)
-    if rows.is_empty():
+    """Make the lineage table of a source.
+
+    Raises:
+        ConfigError: When there is no source.
+        DataError: When there is nothing to use in it, or it contradicts itself.
+    """
+    source = find_source(parameters, inputs)
+    earlier = open_earlier(parameters, context)
+    rejected, aside, names = (
+        Rejected(context.scratch / "rejected"),
+        Parts(context.scratch / "aside"),
+        Names(_wanted(parameters)),
+    )
+    objects = survey(source, parameters, names, rejected, context)
+    known = (earlier, *earlier.match(objects)) if earlier is not None else None
+    if parameters.of_tables:
+        objects = read_rows(objects, earlier, parameters, names, rejected, aside, context)
+        known = (earlier, *earlier.match(objects)) if earlier is not None else None
+    elif parameters.contents == "read":
+        objects = read_contents(objects, known, parameters, rejected, aside, context)
+    if not objects.inside.any():
         raise DataError(
             f"there are no usable objects below {source.place}; set aside: {rejected.summary()}; the first of each:\n"
             f"{rejected.examples()}"
         )
-    duplicates = rows.height - rows["content"].n_unique()
-    rows = tie_together(rows, parameters, rejected)
-    classes = _classes(rows, source.place)
-    rows, repaired = divide(rows, parameters.split)
-    index = _index(rows, classes, source.prefix)
-    _write(outputs, index, classes, rejected)
-    counts: dict[str, int] = {name: index.filter(pl.col("channel") == name).height for name in CHANNELS}
-    aside = rejected.table().height
-    if aside:
-        context.log.warning("%d objects set aside: %s", aside, rejected.summary())
-    context.log.info("%d objects of %d classes: %s", index.height, len(classes), counts)
-    return Result(
-        metrics={
-            "objects": index.height,
-            "classes": len(classes),
-            "rejected": aside,
-            "duplicates": duplicates,
-            "repaired": repaired,
-            **counts,
-        },
-        metadata={"manifest": {"objects": {**counts}, "classes": len(classes)}},
-    )
+    before = known[:2] if known is not None else None
+    duplicates = tie_together(objects, before, names.all(), parameters, rejected)
+    classes = _classes(objects, names.all(), parameters, source)
+    channels, repaired = divide(objects, before, parameters.split, names.all(), classes)
+    _write(outputs, objects, channels, (names.all(), classes), parameters, source, rejected, aside, context)
+    numbers: dict[str, int] = {name: int((channels == code).sum()) for code, name in enumerate(CHANNELS)}
+    changes = write_changes(outputs.manifest.path / "changes.parquet", objects, known) if known is not None else {}
+    return _result(objects, numbers, len(classes), duplicates, repaired, changes, rejected, context)
 
 
-def _source(parameters: ManifestParameters, inputs: ManifestInputs) -> Source:
-    needed = "manifest needs its parameter source or its input dataset"
-    if parameters.source is not None and inputs.dataset is not None:
-        raise ConfigError(f"{needed}, not both: leave source={parameters.source!r} out")
-    if inputs.dataset is not None:
-        return Source(str(inputs.dataset.path), inputs.dataset.uri, dataset=True)
-    if parameters.source is None:
-        raise ConfigError(f"{needed}: set manifest.source to a folder, s3://bucket/prefix or gs://bucket/prefix")
-    return Source(parameters.source)
+def _wanted(parameters: ManifestParameters) -> tuple[str, ...]:
+    return tuple(same_form(pl.Series(parameters.classes or (), dtype=pl.String)))
 
 
-def _in_channels(
-    rows: pl.DataFrame, parameters: ManifestParameters, rejected: Rejected, context: Context
-) -> pl.DataFrame:
-    """Add `folder`, the channel an object's folder stands for.
-
-    Raises:
-        DataError: When such folders lie one level too deep: to mix them would be a leak that nobody sees.
-    """
-    if parameters.split.folders == "ignore":
-        return rows.with_columns(pl.lit(None, dtype=pl.String).alias("folder"))
-    rows = find_channels(rows, parameters.labels)
-    found = sorted(rows["folder"].drop_nulls().unique().to_list())
-    if found:
-        context.log.info("channels that have folders: %s", ", ".join(found))
-    elif (below := channels_below(rows)) is not None:
-        raise DataError(
-            f"folders of channels are in {below}/, they count only directly below the source: set manifest.source to "
-            f"that folder, or manifest.split.folders=ignore to divide all objects anew"
-        )
-    if "train" not in found:
-        return rows
-    return rejected.take(
-        rows, pl.col("folder").is_null(), "outside_channels", "it lies beside the folders train, validation and test"
-    )
-
-
-def _labelled(rows: pl.DataFrame, parameters: ManifestParameters, source: Source, rejected: Rejected) -> pl.DataFrame:
-    labels = parameters.labels
-    if isinstance(labels, RegexLabels):
-        return label_by_pattern(rows, labels, rejected)
-    if isinstance(labels, CsvLabels):
-        return label_by_table(rows, labels, source.place, rejected, inside=source.dataset)
-    return label_by_prefix(rows, rejected)
-
-
-def _classes(rows: pl.DataFrame, source: str) -> tuple[str, ...]:
-    classes = tuple(sorted(rows["class_label"].unique().to_list()))
+def _classes(objects: Objects, names: Sequence[str], parameters: ManifestParameters, source: Source) -> tuple[str, ...]:
+    there = np.bincount(objects.label[objects.inside], minlength=len(names)) > 0
+    classes = _wanted(parameters) or tuple(sorted(name for name, any_ in zip(names, there, strict=True) if any_))
     if len(classes) < 2:
         found = f"only one class, {classes[0]!r}" if classes else "no class"
         raise DataError(
-            f"there is {found} below {source}; at least 2 are needed, each in a folder of its own "
+            f"there is {found} below {source.place}; at least 2 are needed, each in a folder of its own "
             "(or set manifest.labels)"
         )
     return classes
 
 
-def _index(rows: pl.DataFrame, classes: tuple[str, ...], prefix: str) -> pl.DataFrame:
-    numbers = {name: number for number, name in enumerate(classes)}
-    label = pl.col("class_label").replace_strict(numbers, return_dtype=pl.Int64).alias("label")
-    return rows.with_columns(label, pl.lit(prefix).alias("prefix")).select(_INDEX).sort("key", "uri")
-
-
-def _write(outputs: ManifestOutputs, index: pl.DataFrame, classes: tuple[str, ...], rejected: Rejected) -> None:
+def _write(
+    outputs: ManifestOutputs,
+    objects: Objects,
+    channels: NDArray[np.int8],
+    classes: tuple[Sequence[str], tuple[str, ...]],
+    parameters: ManifestParameters,
+    source: Source,
+    rejected: Rejected,
+    aside: Parts,
+    context: Context,
+) -> None:
     folder = outputs.manifest.path
-    index.write_parquet(folder / "index.parquet", compression="zstd")
-    _write_json(folder / "classes.json", {"classes": classes})
-    prefix = index["prefix"][0]
-    for name in CHANNELS:
-        uris = index.filter(pl.col("channel") == name)["uri"]
-        _write_json(folder / f"{name}.manifest", [{"prefix": prefix}, *(uri.removeprefix(prefix) for uri in uris)])
-    table = rejected.table().select("uri", "reason", "detail")
-    table.write_parquet(outputs.rejects.path / "rejects.parquet", compression="zstd")
+    write_index(folder, objects, channels, classes, source.prefix, parameters.entries, context)
+    write_aside(folder / "aside.parquet", objects, classes[0], aside)
+    rejected.write(outputs.rejects.path / "rejects.parquet")
+    labels = parameters.labels
+    catalogue = Catalogue(
+        classes=classes[1],
+        label_column=labels.column if isinstance(labels, ColumnLabels) else None,
+        group_column=parameters.split.group_column,
+    )
+    text = json.dumps(catalogue.model_dump(), ensure_ascii=False, separators=(",\n", ": "))
+    (folder / "classes.json").write_text(f"{text}\n", encoding="utf-8")
+    (folder / SETTINGS).write_text(f"{Settings.of(parameters).model_dump_json(indent=2)}\n", encoding="utf-8")
+    check = check_leaks(folder / "index.parquet")
+    if not check.clean:
+        raise DataError(f"the manifest has {check.verdict()}; this must not be, please report it:\n{check.details()}")
 
 
-def _write_json(path: Path, value: object) -> None:
-    text = json.dumps(value, ensure_ascii=False, separators=(",\n", ": "))
-    path.write_text(f"{text}\n", encoding="utf-8")
+def _result(
+    objects: Objects,
+    numbers: dict[str, int],
+    classes: int,
+    duplicates: int,
+    repaired: int,
+    changes: dict[str, int],
+    rejected: Rejected,
+    context: Context,
+) -> Result:
+    taken = int(objects.inside.sum())
+    if rejected.total:
+        context.log.warning("%d objects set aside: %s", rejected.total, rejected.summary())
+    context.log.info("%d objects of %d classes: %s", taken, classes, numbers)
+    if changes:
+        told = ", ".join(f"{number} {name}" for name, number in changes.items())
+        context.log.info("since the earlier manifest: %s", told)
+    return Result(
+        metrics={
+            "objects": taken,
+            "classes": classes,
+            "rejected": rejected.total,
+            "duplicates": duplicates,
+            "repaired": repaired,
+            **numbers,
+            **changes,
+        },
+        metadata={"manifest": {"objects": {**numbers}, "classes": classes}},
+    )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import polars as pl
+import numpy as np
+from numpy.typing import NDArray
 
+from millrace.components.manifest.earlier import Earlier
+from millrace.components.manifest.hashes import mix
+from millrace.components.manifest.objects import NOWHERE, Objects
+from millrace.components.manifest.pins import pinned
 from millrace.components.manifest.spec import Split
+from millrace.components.manifest.together import fixed_channels
 from millrace.errors import DataError
 from millrace.runtime.schemas import CHANNELS, Channel
 
@@ -16,134 +22,146 @@ __all__ = ["divide"]
 _REPAIR_ORDER: tuple[Channel, ...] = ("test", "validation", "train")
 
 
-def divide(rows: pl.DataFrame, split: Split) -> tuple[pl.DataFrame, int]:
-    """Add `channel`.
+def divide(
+    objects: Objects,
+    earlier: tuple[Earlier, NDArray[np.int64]] | None,
+    split: Split,
+    names: Sequence[str],
+    classes: Sequence[str],
+) -> tuple[NDArray[np.int8], int]:
+    """The channel of each object: an index of `CHANNELS`, or `NOWHERE` for what is set aside.
 
     Args:
-        rows: Objects with `class_label`, `unit` (what must stay together) and `folder` (the channel of the
-            object's folder, or null; objects of `train` and null are divided among the channels without a folder).
+        objects: With the channels of folders; objects of `train` and of none are divided among the channels without
+            a folder.
+        earlier: An earlier manifest, and the position there of each object: what it knows keeps its channel.
         split: Fractions, seed and minimum.
+        names: Of the classes by number.
+        classes: Those that are needed in each channel.
 
     Returns:
-        The rows with `channel`, and how many objects were moved for the minimum.
+        The channels, and how many objects were moved for the minimum.
 
     Raises:
         DataError: When a class is too small.
     """
-    fixed = set(rows["folder"].drop_nulls().unique().to_list()) - {"train"}
+    fixed = fixed_channels(objects)
     ranges = _ranges(split, fixed)
-    rows = _draw(rows, split.seed, fixed, ranges)
-    if rows["drawn"].is_null().all():
-        raise DataError(f"there are folders for {', '.join(sorted(fixed))} but no objects to train on beside them")
-    needs: dict[str, int] = {**dict.fromkeys((*ranges, *sorted(fixed)), split.minimum), "train": max(1, split.minimum)}
-    moves = _repair(rows, ranges, needs)
-    moved = rows.filter(pl.col("unit").is_in(list(moves))).height
-    chosen = pl.col("unit").replace_strict(moves, default=pl.col("channel"), return_dtype=pl.String)
-    return rows.with_columns(chosen.alias("channel")).drop("drawn", "position"), moved
+    free = objects.inside & ~np.isin(objects.folder, fixed)
+    if not free.any():
+        named = ", ".join(sorted(CHANNELS[code] for code in fixed))
+        raise DataError(f"there are folders for {named} but no objects to train on beside them")
+    units = objects.units()
+    positions = mix(units ^ mix(np.array([split.seed], np.uint64))).astype(np.float64) / 2.0**64
+    channels = np.where(objects.inside, objects.folder, NOWHERE).astype(np.int8)
+    for code, (low, high) in ranges.items():
+        channels[free & (positions >= low) & (positions < high)] = code
+    if earlier is not None:
+        pins = pinned(objects, units, free, *earlier)
+        channels[pins != NOWHERE] = pins[pins != NOWHERE]
+        free &= pins == NOWHERE
+    needs = dict.fromkeys((*ranges, *fixed), split.minimum)
+    needs[0] = max(1, split.minimum)
+    repair = _Repair(channels, free, units, positions, objects.label, ranges, needs, names, classes)
+    return channels, repair.all()
 
 
-def _draw(rows: pl.DataFrame, seed: int, fixed: set[str], ranges: dict[Channel, tuple[float, float]]) -> pl.DataFrame:
-    """Add `position`, `drawn` (both null in the folders of `fixed` channels) and `channel`."""
-    free = ~pl.col("folder").is_in(sorted(fixed)).fill_null(False)
-    units = rows.filter(free).select("unit").unique(maintain_order=True)
-    position = pl.Series("position", [_position(seed, unit) for unit in units["unit"]], dtype=pl.Float64)
-    drawn = pl.lit("train")
-    for channel, (low, high) in ranges.items():
-        inside = pl.col("position").is_between(low, high, closed="left")
-        drawn = pl.when(inside).then(pl.lit(channel)).otherwise(drawn)
-    units = units.with_columns(position).with_columns(drawn.alias("drawn"))
-    rows = rows.join(units, on="unit", how="left", maintain_order="left")
-    return rows.with_columns(pl.coalesce("drawn", "folder").alias("channel"))
-
-
-def _ranges(split: Split, fixed: set[str]) -> dict[Channel, tuple[float, float]]:
+def _ranges(split: Split, fixed: Sequence[int]) -> dict[int, tuple[float, float]]:
     """The part of [0, 1) that belongs to each channel without a folder."""
-    fractions = {"train": split.train, "validation": split.validation, "test": split.test}
-    open_channels: list[Channel] = [name for name in CHANNELS if name not in fixed and fractions[name] > 0]
-    total = sum(fractions[name] for name in open_channels)
-    ranges: dict[Channel, tuple[float, float]] = {}
-    low = 0.0
-    for name in open_channels:
-        high = low + fractions[name] / total
-        ranges[name] = (low, 1.0 if name == open_channels[-1] else high)
-        low = high
-    return ranges
-
-
-def _position(seed: int, unit: str) -> float:
-    """A number in [0, 1) that depends on nothing else."""
-    digest = hashlib.sha256(f"{seed}:{unit}".encode()).digest()
-    return int.from_bytes(digest[:6], "big") / (1 << 48)  # 48 bits are exact in a float
+    fractions = (split.train, split.validation, split.test)
+    codes = [code for code in range(len(CHANNELS)) if code not in fixed and fractions[code] > 0]
+    total = sum(fractions[code] for code in codes)
+    ends = np.cumsum([0.0] + [fractions[code] / total for code in codes])
+    ends[-1] = np.inf  # the largest hashes are 1 as floats
+    return {code: (float(ends[at]), float(ends[at + 1])) for at, code in enumerate(codes)}
 
 
 @dataclass
-class _Unit:
-    """What moves together: its place, its channel and its objects by class."""
+class _Repair:
+    """Moves objects so that each class has what it needs in each channel."""
 
-    name: str
-    position: float
-    channel: str
-    objects: dict[str, int]
+    channels: NDArray[np.int8]
+    """Changed in place."""
+    movable: NDArray[np.bool_]
+    units: NDArray[np.uint64]
+    positions: NDArray[np.float64]
+    label: NDArray[np.int32]
+    ranges: dict[int, tuple[float, float]]
+    needs: dict[int, int]
+    names: Sequence[str]
+    classes: Sequence[str]
 
+    def __post_init__(self) -> None:
+        inside = self.channels != NOWHERE
+        codes = self.label[inside].astype(np.int64) * len(CHANNELS) + self.channels[inside]
+        counts = np.bincount(codes, minlength=len(self.names) * len(CHANNELS))
+        self.counts = counts.reshape(len(self.names), len(CHANNELS))
 
-def _repair(rows: pl.DataFrame, ranges: dict[Channel, tuple[float, float]], needs: dict[str, int]) -> dict[str, str]:
-    """New channels by unit, so that each class has what it needs in each channel.
+    def all(self) -> int:
+        """Mend all classes; how many objects were moved.
 
-    Raises:
-        DataError: When that is not possible.
-    """
-    counted = rows.group_by("class_label", "channel").len()
-    counts: dict[tuple[str, str], int] = {(label, channel): number for label, channel, number in counted.iter_rows()}
-    moves: dict[str, str] = {}
-    for label in sorted(rows["class_label"].unique().to_list()):
-        short = [name for name in _REPAIR_ORDER if counts.get((label, name), 0) < needs.get(name, 0)]
-        units = _units_of(rows, label, moves) if short else []
-        for name in short:
-            while counts.get((label, name), 0) < needs[name]:
-                unit = _nearest(units, name, ranges[name], counts, needs) if name in ranges else None
-                if unit is None:
-                    raise DataError(_too_small(rows, label, name, needs[name], counts.get((label, name), 0)))
-                for other, number in unit.objects.items():
-                    counts[other, unit.channel] -= number
-                    counts[other, name] = counts.get((other, name), 0) + number
-                moves[unit.name] = unit.channel = name
-    return moves
+        Raises:
+            DataError: When that is not possible.
+        """
+        needs = np.array([self.needs.get(code, 0) for code in range(len(CHANNELS))])
+        needed = set(self.classes)
+        wanted = np.array([name in needed for name in self.names])
+        short = np.flatnonzero((self.counts < needs).any(axis=1) & wanted)
+        if not len(short):
+            return 0
+        before = self.channels.copy()
+        can = np.flatnonzero(self.movable)
+        self._by_label = can[np.argsort(self.label[can], kind="stable")]
+        self._labels = self.label[self._by_label]
+        self._by_unit = can[np.argsort(self.units[can], kind="stable")]
+        self._units = self.units[self._by_unit]
+        for label in sorted(short.tolist(), key=lambda number: self.names[number]):
+            for channel in _REPAIR_ORDER:
+                self._mend(label, CHANNELS.index(channel))
+        return int((self.channels != before).sum())
 
+    def _mend(self, label: int, channel: int) -> None:
+        needed = self.needs.get(channel, 0)
+        if self.counts[label, channel] >= needed:
+            return
+        low, high = np.searchsorted(self._labels, [label, label + 1])
+        mine = self._by_label[low:high]
+        for unit in self._candidates(mine, channel) if channel in self.ranges else ():
+            self._move(unit, channel)
+            if self.counts[label, channel] >= needed:
+                return
+        raise self._too_small(label, channel, needed)
 
-def _units_of(rows: pl.DataFrame, label: str, moves: dict[str, str]) -> list[_Unit]:
-    """The units that hold objects of a class and may be moved."""
-    movable = rows.filter(pl.col("drawn").is_not_null())
-    names = movable.filter(pl.col("class_label") == label).select("unit").unique()
-    counted = movable.join(names, on="unit", how="semi").group_by("unit", "position", "channel", "class_label").len()
-    units: dict[str, _Unit] = {}
-    for name, position, channel, other, number in counted.sort("unit", "class_label").iter_rows():
-        unit = units.setdefault(name, _Unit(name, position, str(moves.get(name, channel)), {}))
-        unit.objects[other] = number
-    return list(units.values())
+    def _candidates(self, mine: NDArray[np.int64], channel: int) -> list[int]:
+        """Units of a class that are elsewhere, those nearest to the channel's range first."""
+        mine = mine[self.channels[mine] != channel]
+        low, high = self.ranges[channel]
+        distances = np.maximum(low - self.positions[mine], self.positions[mine] - high)
+        units = self.units[mine[np.lexsort((self.units[mine], distances))]]
+        first = np.ones(len(units), np.bool_)
+        first[1:] = units[1:] != units[:-1]
+        chosen: list[int] = units[first].tolist()
+        return chosen
 
+    def _move(self, unit: int, channel: int) -> None:
+        """Move a unit, unless a class of it would have too little where it is."""
+        low = np.searchsorted(self._units, np.uint64(unit), side="left")
+        high = np.searchsorted(self._units, np.uint64(unit), side="right")
+        rows = self._by_unit[low:high]
+        source = int(self.channels[rows[0]])
+        labels, numbers = np.unique(self.label[rows], return_counts=True)
+        if (self.counts[labels, source] - numbers < self.needs.get(source, 0)).any():
+            return
+        self.counts[labels, source] -= numbers
+        self.counts[labels, channel] += numbers
+        self.channels[rows] = channel
 
-def _nearest(
-    units: list[_Unit],
-    channel: Channel,
-    reach: tuple[float, float],
-    counts: dict[tuple[str, str], int],
-    needs: dict[str, int],
-) -> _Unit | None:
-    """The unit nearest to a channel's range, of those whose classes can spare it where it is."""
-    low, high = reach
-    spare = (
-        unit
-        for unit in units
-        if unit.channel != channel
-        and all(counts[label, unit.channel] - number >= needs[unit.channel] for label, number in unit.objects.items())
-    )
-    return min(spare, key=lambda unit: (max(low - unit.position, unit.position - high, 0.0), unit.name), default=None)
-
-
-def _too_small(rows: pl.DataFrame, label: str, channel: str, needed: int, found: int) -> str:
-    mine = rows.filter(pl.col("class_label") == label)
-    return (
-        f"class {label!r} has {found} objects for {channel}, at least {needed} are needed, and no other channel can "
-        f"spare one: it has {mine.height} objects in {mine['unit'].n_unique()} parts (equal contents and groups stay "
-        "together). Add objects, leave the class out (manifest.exclude) or lower manifest.split.minimum"
-    )
+    def _too_small(self, label: int, channel: int, needed: int) -> DataError:
+        mine = np.flatnonzero((self.label == label) & (self.channels != NOWHERE))
+        parts = len(np.unique(self.units[mine]))
+        return DataError(
+            f"class {self.names[label]!r} has {self.counts[label, channel]} objects for {CHANNELS[channel]}, at least "
+            f"{needed} are needed, and no other channel can spare one: it has {len(mine)} objects in {parts} parts "
+            "(equal contents and groups stay together, and what manifest.previous knows keeps its channel). Add "
+            "objects, leave the class out (manifest.exclude) or lower manifest.split.minimum"
+        )

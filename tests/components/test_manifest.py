@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from millrace.components.manifest.spec import CsvLabels, ManifestParameters, RegexLabels, Split, manifest
 from millrace.errors import ConfigError, DataError
 from millrace.runtime.execute import attempt
+from millrace.runtime.schemas import Catalogue, read_json_model
 from millrace.runtime.task import GivenArtifact, TaskRequest
 from millrace.testing import Ran, run_component
 from tests.conftest import SECRET_KEY, Bucket
@@ -95,8 +96,8 @@ class TestOutputs:
         ran = run(tmp_path, pictures("cats", "dogs"))
         rows = index(ran)
         assert rows.columns == [
-            "uri", "prefix", "key", "class_label", "label", "channel", "size", "etag", "version", "content", "group",
-            "dataset_path",
+            "uri", "prefix", "key", "class_label", "label", "channel", "size", "modified", "etag", "version", "content",
+            "group", "dataset_path", "row",
         ]  # fmt: skip
         assert rows["key"].to_list() == sorted(pictures("cats", "dogs"))
         assert rows["class_label"].to_list() == ["cats"] * 5 + ["dogs"] * 5
@@ -108,7 +109,7 @@ class TestOutputs:
     def test_classes_and_s3_manifests(self, tmp_path: Path) -> None:
         ran = run(tmp_path, pictures("cats", "dogs"))
         folder = ran.outputs["manifest"]
-        assert json.loads((folder / "classes.json").read_text()) == {"classes": ["cats", "dogs"]}
+        assert read_json_model(folder / "classes.json", Catalogue) == Catalogue(classes=("cats", "dogs"))
         listed = []
         for channel in ("train", "validation", "test"):
             head, *keys = json.loads((folder / f"{channel}.manifest").read_text())
@@ -507,7 +508,7 @@ class TestS3:
 
     def comparable(self, ran: Ran) -> tuple[list[Any], list[Any], dict[str, float]]:
         rejected = rejects(ran).with_columns(pl.col("uri").str.split("/").list.last())
-        return index(ran).drop("uri", "prefix", "etag").rows(), rejected.rows(), ran.metrics
+        return index(ran).drop("uri", "prefix", "etag", "modified").rows(), rejected.rows(), ran.metrics
 
     @pytest.mark.parametrize(
         "choose",

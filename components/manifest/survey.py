@@ -1,0 +1,84 @@
+"""List all objects with their classes, groups and folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from millrace.components.manifest.channels import ChannelNames
+from millrace.components.manifest.hashes import hash_listed, hash_texts
+from millrace.components.manifest.labels import Labels, matched
+from millrace.components.manifest.listing import LISTED, Source, list_source
+from millrace.components.manifest.objects import Names, Objects
+from millrace.components.manifest.parts import Parts
+from millrace.components.manifest.rejected import Rejected
+from millrace.components.manifest.spec import ManifestParameters, StoreListing
+from millrace.runtime.context import Context
+
+__all__ = ["KEPT", "gathered", "survey"]
+
+KEPT = {**LISTED, "place": pl.String(), "dataset_path": pl.String(), "group": pl.String()}
+"""Columns of listed objects on disk."""
+
+
+def survey(
+    source: Source, parameters: ManifestParameters, names: Names, rejected: Rejected, context: Context
+) -> Objects:
+    """All objects of a source that have a class, or the tables whose rows will have one.
+
+    Raises:
+        DataError: When there is nothing, or folders or labels contradict each other.
+    """
+    parts = Parts(context.scratch / "listed")
+    channels = ChannelNames(parameters)
+    labels = Labels(parameters, source, rejected)
+    numbers: list[pl.DataFrame] = []
+    extras: list[pl.DataFrame] = []
+    for batch in list_source(source, parameters, rejected, context):
+        rows = labels.tell(channels.see(batch))
+        if rows.is_empty():
+            continue
+        rows = rows.with_columns(_groups(rows, parameters.split.group))
+        parts.add(rows.select(*KEPT))
+        numbers.append(_numbers(rows, parameters, names))
+        twice = [] if isinstance(parameters.listing, StoreListing) else [pl.col("uri").hash()]
+        extras.append(rows.select((pl.col("depth") == 1).alias("bare"), *twice))
+    labels.end()
+    objects = gathered(parts, numbers)
+    extra = pl.concat(extras) if extras else pl.DataFrame({"bare": []}, schema={"bare": pl.Boolean})
+    channels.settle(objects, extra["bare"].to_numpy(), rejected, context)
+    if "uri" in extra.columns:
+        again = np.flatnonzero(objects.inside & ~extra["uri"].is_first_distinct().to_numpy())
+        aside = pl.DataFrame({"position": again}).with_columns(detail=pl.lit("it is in the list before"))
+        rejected.take_out(objects, aside, "listed_twice")
+    return objects
+
+
+def gathered(parts: Parts, numbers: Sequence[pl.DataFrame]) -> Objects:
+    """Objects of whose numbers (`label`, `folder`, `content`, perhaps `group`) there are tables, part by part."""
+    schema = {"label": pl.Int32, "folder": pl.Int8, "content": pl.UInt64}
+    whole = pl.concat(numbers) if numbers else pl.DataFrame(schema=schema)
+    return Objects(
+        parts=parts,
+        label=whole["label"].to_numpy(writable=True),
+        folder=whole["folder"].to_numpy(writable=True),
+        content=whole["content"].to_numpy(writable=True),
+        group=whole["group"].to_numpy(writable=True) if "group" in whole.columns else None,
+        inside=np.ones(whole.height, np.bool_),
+    )
+
+
+def _groups(rows: pl.DataFrame, pattern: str | None) -> pl.Series:
+    found = matched(rows["key"], pattern, "group") if pattern else [None] * rows.height
+    return pl.Series("group", found, dtype=pl.String)
+
+
+def _numbers(rows: pl.DataFrame, parameters: ManifestParameters, names: Names) -> pl.DataFrame:
+    listed = parameters.contents == "listed"
+    content = hash_listed(rows) if listed else np.zeros(rows.height, np.uint64)
+    group = {} if parameters.split.group is None else {"group": hash_texts(rows["group"])}
+    return pl.DataFrame(
+        {"label": names.numbers(rows["class_label"]), "folder": rows["folder"], "content": content, **group}
+    )

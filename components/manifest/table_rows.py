@@ -1,0 +1,280 @@
+"""Rows of tables as objects: their classes, groups and contents."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from millrace.components.manifest.earlier import ASIDE, Earlier, Table, fingerprints
+from millrace.components.manifest.hashes import hash_digests, hash_texts
+from millrace.components.manifest.labels import NO_LABEL, UNKNOWN, same_form, unknown_label
+from millrace.components.manifest.objects import Names, Objects
+from millrace.components.manifest.parts import ROWS, Parts
+from millrace.components.manifest.rejected import Rejected
+from millrace.components.manifest.spec import ColumnLabels, ManifestParameters
+from millrace.components.manifest.survey import gathered
+from millrace.data.tables import local_copy, read_batches, table_format
+from millrace.errors import DataError, did_you_mean
+from millrace.runtime.context import Context
+from millrace.runtime.storage import parse_source
+
+__all__ = ["read_rows"]
+
+_FILE = {
+    "uri": pl.String(),
+    "key": pl.String(),
+    "modified": pl.Int64(),
+    "etag": pl.String(),
+    "version": pl.String(),
+    "dataset_path": pl.String(),
+}
+_TOLD = {
+    "row": pl.Int64(),
+    "content": pl.String(),
+    "size": pl.Int64(),
+    "class_label": pl.String(),
+    "group": pl.String(),
+    "reason": pl.String(),
+    "detail": pl.String(),
+}
+
+
+class _Table(NamedTuple):
+    """A file that was listed."""
+
+    uri: str
+    key: str
+    size: int | None
+    modified: int | None
+    etag: str | None
+    version: str | None
+    place: str
+    dataset_path: str | None
+    group: str | None
+    label: str | None
+    """Class of all rows, when it is not in a column."""
+    folder: int
+    before: Iterator[pl.DataFrame] | None
+    """What an earlier manifest says of its rows, when it has not changed."""
+
+
+def read_rows(
+    files: Objects,
+    earlier: Earlier | None,
+    parameters: ManifestParameters,
+    names: Names,
+    rejected: Rejected,
+    aside: Parts,
+    context: Context,
+) -> Objects:
+    """The rows of all tables that were listed, those that can be used.
+
+    Args:
+        files: The tables.
+        earlier: An earlier manifest, from which rows of tables that have not changed are taken.
+        parameters: Columns, labels and classes.
+        names: Of classes.
+        rejected: Takes rows that are empty or without a class.
+        aside: Takes what a later manifest need not read again.
+        context: For progress.
+
+    Raises:
+        DataError: When a table can't be read or lacks a column.
+    """
+    earlier = earlier if earlier is not None and earlier.comparable else None
+    rows = _Rows(names, rejected, aside, context, grouped=_grouped(parameters))
+    done, total = 0, _bytes(files)
+    for table in _tables(files, earlier, names):
+        seen = 0
+        for batch in table.before if table.before is not None else _read(table, parameters, context.scratch):
+            rows.add(table, batch)
+            seen += int(batch["size"].sum())
+            context.progress(done + min(seen, table.size or seen), total or None, "bytes of tables read")
+        done += table.size or 0
+    return rows.end()
+
+
+class _Rows:
+    """Gathers rows in parts of even height: there may be many small tables."""
+
+    def __init__(self, names: Names, rejected: Rejected, aside: Parts, context: Context, *, grouped: bool) -> None:
+        self._parts = Parts(context.scratch / "rows")
+        self._names = names
+        self._rejected = rejected
+        self._aside = aside
+        self._grouped = grouped
+        self._waiting: list[pl.DataFrame] = []
+        self._aside_waiting: list[pl.DataFrame] = []
+        self._numbers: list[pl.DataFrame] = []
+
+    def add(self, table: _Table, batch: pl.DataFrame) -> None:
+        """Take rows with the columns `_TOLD`."""
+        number = pl.format("#row={}", "row")
+        file = {name: pl.lit(getattr(table, name), kind) for name, kind in _FILE.items()}
+        rows = batch.with_columns(**file, folder=pl.lit(table.folder, pl.Int8))
+        rows = rows.with_columns(uri=pl.col("uri") + number, key=pl.col("key") + number)
+        bad = rows["reason"].is_not_null()
+        if bad.any():
+            self._rejected.add(rows.filter(bad))
+            self._aside_waiting.append(rows.filter(bad).select(*ASIDE))
+            rows = rows.filter(~bad)
+        label = self._names.numbers(rows["class_label"])
+        group = {"group": hash_texts(rows["group"])} if self._grouped else {}
+        content = hash_digests(rows["content"])
+        self._numbers.append(pl.DataFrame({"label": label, "folder": rows["folder"], "content": content, **group}))
+        self._waiting.append(rows.select(*_FILE, "size", "row", "content", "group"))
+        if sum(part.height for part in self._waiting) >= ROWS:
+            self._flush()
+
+    def end(self) -> Objects:
+        """All of them."""
+        self._flush()
+        return gathered(self._parts, self._numbers)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._parts.add(pl.concat(self._waiting))
+        if self._aside_waiting:
+            self._aside.add(pl.concat(self._aside_waiting))
+        self._waiting, self._aside_waiting = [], []
+
+
+def _grouped(parameters: ManifestParameters) -> bool:
+    return parameters.split.group is not None or parameters.split.group_column is not None
+
+
+def _bytes(files: Objects) -> int:
+    return sum(
+        int(rows["size"].filter(pl.Series(files.inside[start : start + rows.height])).sum())
+        for start, rows in files.parts.frames(("size",))
+    )
+
+
+def _tables(files: Objects, earlier: Earlier | None, names: Names) -> Iterator[_Table]:
+    labels = names.all()
+    for start, rows in files.parts.frames():
+        told = fingerprints(rows)
+        for at, row in enumerate(rows.iter_rows(named=True)):
+            if not files.inside[start + at]:
+                continue
+            label = files.label[start + at]
+            before = earlier.tables.get(row["key"]) if earlier is not None else None
+            same = before is not None and told[at] != 0 and before.fingerprint == told[at]
+            yield _Table(
+                **row,
+                label=labels[label] if label >= 0 else None,
+                folder=int(files.folder[start + at]),
+                before=_remembered(earlier, before) if same and earlier is not None and before is not None else None,
+            )
+
+
+def _remembered(earlier: Earlier, table: Table) -> Iterator[pl.DataFrame]:
+    """Rows as an earlier manifest knows them; a class that only others contradicted is judged anew."""
+    for rows in earlier.rows(table):
+        yield rows.select(*_TOLD)
+
+
+def _read(table: _Table, parameters: ManifestParameters, scratch: Path) -> Iterator[pl.DataFrame]:
+    path = local_copy(table.place, scratch)
+    local = parse_source(table.place)[0] == "file"
+    try:
+        status = path.stat()
+        if status.st_size != (table.size or status.st_size) or (local and status.st_mtime_ns != table.modified):
+            raise DataError(f"{table.uri} was changed after it was listed; run again when nothing writes to it")
+        first = 0
+        for batch in _batches(table, path, parameters):
+            yield _judged(batch, first, table, parameters)
+            first += batch.height
+    except OSError as error:
+        raise DataError(f"{table.uri} can't be read: {error.strerror}") from error
+    finally:
+        if not local:
+            path.unlink(missing_ok=True)
+
+
+def _batches(table: _Table, path: Path, parameters: ManifestParameters) -> Iterator[pl.DataFrame]:
+    """The columns that are needed, with messages that name the object and the parameter."""
+    own = _own_columns(parameters)
+    columns = None if parameters.columns is None else list(dict.fromkeys((*parameters.columns, *own.values())))
+    kind = table_format(table.key) or "csv"  # the listing has left out what is no table
+    try:
+        for batch in read_batches(path, kind, columns):
+            for name, column in own.items():
+                if column not in batch.columns:
+                    hint = did_you_mean(column, batch.columns)
+                    raise DataError(f"{table.uri} has no column {column!r}: set manifest.{name}: {hint}")
+            yield batch
+    except DataError as error:
+        raise DataError(str(error).replace(str(path), table.uri)) from error
+
+
+def _own_columns(parameters: ManifestParameters) -> dict[str, str]:
+    """Columns of label and group by the parameter that names them."""
+    own: dict[str, str] = {}
+    if isinstance(parameters.labels, ColumnLabels):
+        own["labels.column"] = parameters.labels.column
+    if parameters.split.group_column is not None:
+        own["split.group_column"] = parameters.split.group_column
+    return own
+
+
+def _judged(batch: pl.DataFrame, first: int, table: _Table, parameters: ManifestParameters) -> pl.DataFrame:
+    """The columns `_TOLD` of rows; contents are equal when all values are, differences of space apart."""
+    own = _own_columns(parameters)
+    names = sorted(parameters.columns or [name for name in batch.columns if name not in own.values()])
+    values = batch.select(_as_text(name, batch.schema[name]) for name in names)
+    if not names:
+        raise DataError(f"{table.uri} has no columns but those of classes and groups")
+    words = values.select(pl.all().str.replace_all(r"\s+", " ").str.strip_chars())
+    empty = pl.all_horizontal((pl.col(name).is_null() | (pl.col(name) == "")) for name in names)
+    told = words.select(
+        encoded=pl.concat_str([_encoded(name) for name in names]),
+        empty=empty,
+    ).with_columns(size=values.select(pl.sum_horizontal(pl.all().str.len_bytes())).to_series().fill_null(0))
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in told["encoded"]]
+    rows = told.select(
+        "empty",
+        pl.col("size").cast(pl.Int64),
+        row=pl.int_range(first, first + batch.height, dtype=pl.Int64),
+        content=pl.Series(digests, dtype=pl.String),
+        class_label=_column(batch, own.get("labels.column"), table.label),
+        group=_column(batch, own.get("split.group_column"), table.group),
+    )
+    rows = rows.with_columns(same_form(rows["class_label"]))
+    unknown = pl.lit(False) if parameters.classes is None else unknown_label(parameters.classes)
+    where = f"the column {own['labels.column']!r}" if "labels.column" in own else "its class"
+    reason = pl.when("empty").then(pl.lit("empty")).when(NO_LABEL).then(pl.lit("no_label"))
+    blank = pl.when("empty").then(pl.lit("all its values are missing or blank"))
+    detail = blank.when(NO_LABEL).then(pl.lit(f"{where} is empty")).when(unknown).then(UNKNOWN)
+    return rows.with_columns(reason=reason.when(unknown).then(pl.lit("unknown_label")), detail=detail).select(*_TOLD)
+
+
+def _as_text(name: str, kind: pl.DataType) -> pl.Expr:
+    if kind == pl.Binary:
+        return pl.col(name).bin.encode("hex")
+    if kind.is_nested():
+        return pl.when(pl.col(name).is_not_null()).then(pl.struct(name).struct.json_encode()).alias(name)
+    return pl.col(name).cast(pl.String)
+
+
+def _encoded(name: str) -> pl.Expr:
+    """A name and its value; lengths keep what follows apart."""
+    head = f"{len(name)}:{name}="
+    value = (
+        pl.when(pl.col(name).is_null())
+        .then(pl.lit("-"))
+        .otherwise(pl.format("{}:{}", pl.col(name).str.len_chars(), name))
+    )
+    return pl.lit(head) + value
+
+
+def _column(batch: pl.DataFrame, name: str | None, of_file: str | None) -> pl.Series:
+    """A column's values without space around them, null where they are empty."""
+    if name is None:
+        return pl.Series([of_file] * batch.height, dtype=pl.String)
+    values = batch.select(_as_text(name, batch.schema[name]).str.strip_chars().alias("value"))["value"]
+    return values.set(values == "", None)
