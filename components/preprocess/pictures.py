@@ -13,7 +13,7 @@ from millrace.components.preprocess.rejects import Reject
 from millrace.components.preprocess.spec import ImageData, PreprocessInputs, PreprocessParameters
 from millrace.errors import ConfigError, DataError
 from millrace.runtime.context import Context
-from millrace.runtime.images import ImageRejected, decode_image, encode_image
+from millrace.runtime.images import ImageRejected, convert_image
 from millrace.runtime.records import ImageRecord, pack
 from millrace.runtime.schemas import ImageRecords, ShardPlan
 from millrace.runtime.storage import process_many
@@ -66,10 +66,12 @@ class _Pictures:
     def _convert(self, data: bytes) -> _Converted:
         content = hashlib.sha256(data).hexdigest()
         try:
-            pixels = decode_image(data, self.schema, max_pixels=self._form.max_pixels)
+            form = self._form
+            return _Converted(
+                content, convert_image(data, self.schema, max_pixels=form.max_pixels, quality=form.quality)
+            )
         except ImageRejected as error:
             return _Converted(content, error)
-        return _Converted(content, encode_image(pixels, self.schema, quality=self._form.quality))
 
 
 def _record(row: dict[str, Any], result: _Converted | Exception) -> bytes | Reject:

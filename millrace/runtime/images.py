@@ -20,9 +20,11 @@ from PIL import (
 )
 
 from millrace.errors import DataError
+from millrace.runtime.fitting import fit
+from millrace.runtime.jpegs import decode_jpeg, encode_jpeg
 from millrace.runtime.schemas import ImageRecords
 
-__all__ = ["MAX_PIXELS", "ImageRejected", "RejectReason", "decode_image", "encode_image"]
+__all__ = ["MAX_PIXELS", "ImageRejected", "RejectReason", "convert_image", "decode_image", "encode_image"]
 
 RejectReason = Literal["empty", "not_an_image", "too_large", "truncated", "corrupt"]
 
@@ -87,18 +89,45 @@ def decode_image(data: bytes, schema: ImageRecords, *, max_pixels: int = MAX_PIX
     Raises:
         ImageRejected: Whatever the bytes are, nothing else is raised.
     """
+    return np.ascontiguousarray(_decode(data, schema, max_pixels)[..., : schema.channels])
+
+
+def encode_image(pixels: NDArray[np.uint8], schema: ImageRecords, *, quality: int = 95) -> bytes:
+    """Encode pixels in the form that the schema names.
+
+    Args:
+        pixels: uint8 [height, width, channels].
+        schema: The encoding; raw is the pixels themselves.
+        quality: Of JPEG, 1 to 100; its colours have half the resolution.
+    """
+    if schema.encoding == "jpeg":
+        return encode_jpeg(np.ascontiguousarray(pixels), quality)
+    if schema.encoding == "raw":
+        return pixels.tobytes()
+    stream = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if schema.channels == 1 else pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def convert_image(data: bytes, schema: ImageRecords, *, max_pixels: int = MAX_PIXELS, quality: int = 95) -> bytes:
+    """`decode_image` and `encode_image` in one, with fewer copies.
+
+    Raises:
+        ImageRejected: Whatever the bytes are, nothing else is raised.
+    """
+    pixels = _decode(data, schema, max_pixels)
+    if schema.encoding == "jpeg":
+        return encode_jpeg(pixels, quality)
+    return encode_image(np.ascontiguousarray(pixels[..., : schema.channels]), schema)
+
+
+def _decode(data: bytes, schema: ImageRecords, max_pixels: int) -> NDArray[np.uint8]:
+    """As `decode_image`, but colours may come with a fourth channel that means nothing."""
     if not data:
         raise ImageRejected("empty", "it has no bytes")
     try:
-        with _open(data, max_pixels) as picture:
-            if isinstance(picture, JpegImagePlugin.JpegImageFile):
-                picture.draft("L" if schema.channels == 1 else "RGB", _draft_size(picture, schema))
-            picture.load()
-            resized = _resize(_plain_mode(picture), _stored_size(picture, schema), schema)
-            turn = _TURNS.get(_orientation(picture))
-            upright = resized if turn is None else resized.transpose(turn)
-            pixels = np.asarray(_flatten(upright, schema), np.uint8)
-            return pixels.reshape(schema.height, schema.width, schema.channels)
+        pixels = decode_jpeg(data, schema, max_pixels)
+        return _decode_any(data, schema, max_pixels) if pixels is None else pixels
     except ImageRejected:
         raise
     except MemoryError as error:
@@ -108,23 +137,17 @@ def decode_image(data: bytes, schema: ImageRecords, *, max_pixels: int = MAX_PIX
         raise ImageRejected("truncated" if truncated else "corrupt", _tell(error)) from error
 
 
-def encode_image(pixels: NDArray[np.uint8], schema: ImageRecords, *, quality: int = 95) -> bytes:
-    """Encode pixels in the form that the schema names.
-
-    Args:
-        pixels: uint8 [height, width, channels].
-        schema: The encoding; raw is the pixels themselves.
-        quality: Of JPEG, 1 to 100; colours keep their full resolution.
-    """
-    if schema.encoding == "raw":
-        return pixels.tobytes()
-    stream = io.BytesIO()
-    picture = Image.fromarray(pixels[..., 0] if schema.channels == 1 else pixels)
-    if schema.encoding == "png":
-        picture.save(stream, "PNG")
-    else:
-        picture.save(stream, "JPEG", quality=quality, subsampling=0)
-    return stream.getvalue()
+def _decode_any(data: bytes, schema: ImageRecords, max_pixels: int) -> NDArray[np.uint8]:
+    """Decode what is no ordinary JPEG picture."""
+    with _open(data, max_pixels) as picture:
+        if isinstance(picture, JpegImagePlugin.JpegImageFile):
+            picture.draft("L" if schema.channels == 1 else "RGB", _draft_size(picture, schema))
+        picture.load()
+        resized = _resize(_plain_mode(picture), _stored_size(picture, schema), schema)
+        turn = _TURNS.get(_orientation(picture))
+        upright = resized if turn is None else resized.transpose(turn)
+        pixels = np.asarray(_flatten(upright, schema), np.uint8)
+        return pixels.reshape(schema.height, schema.width, schema.channels)
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
@@ -150,7 +173,7 @@ def _orientation(picture: Image.Image) -> int:
         value = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # broken EXIF data come in all forms, and the pixels may still be good
         return 1
-    return value if isinstance(value, int) else 1
+    return value if value in _TURNS else 1
 
 
 def _stored_size(picture: Image.Image, schema: ImageRecords) -> tuple[int, int]:
@@ -159,17 +182,8 @@ def _stored_size(picture: Image.Image, schema: ImageRecords) -> tuple[int, int]:
     return (schema.height, schema.width) if turned else (schema.width, schema.height)
 
 
-def _scale(picture: Image.Image, size: tuple[int, int], schema: ImageRecords) -> tuple[float, float]:
-    """Factors from the picture to its scaled form, of which `crop` then keeps only the middle."""
-    across, down = size[0] / picture.width, size[1] / picture.height
-    if schema.resize == "stretch":
-        return across, down
-    factor = max(across, down) if schema.resize == "crop" else min(across, down)
-    return factor, factor
-
-
 def _draft_size(picture: Image.Image, schema: ImageRecords) -> tuple[int, int]:
-    across, down = _scale(picture, _stored_size(picture, schema), schema)
+    across, down = fit(picture.size, _stored_size(picture, schema), schema.resize).scale
     wanted = (picture.width * across * _REDUCING_GAP, picture.height * down * _REDUCING_GAP)
     return max(1, round(wanted[0])), max(1, round(wanted[1]))
 
@@ -190,19 +204,14 @@ def _plain_mode(picture: Image.Image) -> Image.Image:
 def _resize(picture: Image.Image, size: tuple[int, int], schema: ImageRecords) -> Image.Image:
     if picture.size == size:
         return picture
-    across, down = _scale(picture, size, schema)
-    if schema.resize == "pad":
-        inner = (max(1, round(picture.width * across)), max(1, round(picture.height * down)))
-        fitted = picture.resize(inner, Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)
-        # alpha is dropped here: what is around is black, what shows through is white
-        fitted = _opaque(fitted)
-        padded = Image.new(fitted.mode, size, _AROUND)
-        padded.paste(fitted, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
-        return padded
-    kept = (size[0] / across, size[1] / down)
-    left, top = (picture.width - kept[0]) / 2, (picture.height - kept[1]) / 2
-    box = (max(0.0, left), max(0.0, top), min(left + kept[0], picture.width), min(top + kept[1], picture.height))
-    return picture.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=_REDUCING_GAP)
+    box, inner, _ = fit(picture.size, size, schema.resize)
+    fitted = picture.resize(inner, Image.Resampling.BICUBIC, box=box, reducing_gap=_REDUCING_GAP)
+    if inner == size:
+        return fitted
+    fitted = _opaque(fitted)  # alpha is dropped here: what is around is black, what shows through is white
+    padded = Image.new(fitted.mode, size, _AROUND)
+    padded.paste(fitted, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+    return padded
 
 
 def _opaque(picture: Image.Image) -> Image.Image:

@@ -374,7 +374,12 @@ class TestEncode:
         form = schema(20, 20, channels, encoding=encoding)
         pixels = decode_image(saved(quarters(), "PNG"), form)
         again = decode_image(encode_image(pixels, form), form)
-        np.testing.assert_allclose(again.astype(int), pixels, atol=0 if encoding == "png" else 12)
+        apart = np.abs(again.astype(int) - pixels)
+        if encoding == "png":
+            assert apart.max() == 0
+        else:  # colours have half the resolution: where red meets green, they bleed
+            assert apart.mean() < 3
+            assert np.median(apart) <= 1
 
     def test_raw_is_the_pixels(self) -> None:
         form = schema(4, 5, encoding="raw")

@@ -1,0 +1,176 @@
+"""The short way from JPEG bytes to pixels and back: libjpeg-turbo, and a resampler that uses the processor's vectors.
+
+Pixels have four bytes here, the last of which means nothing (RGBX): both libraries are fastest with these.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from math import ceil
+from typing import cast
+
+import numpy as np
+import simplejpeg
+from cykooz_resizer import CropBox, FilterType, ResizeAlg, ResizeOptions, Resizer
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from millrace.runtime.fitting import Fit, fit
+from millrace.runtime.schemas import ImageRecords
+
+__all__ = ["decode_jpeg", "encode_jpeg"]
+
+_START = b"\xff\xd8\xff"
+_SCAN = 0xDA
+_APP1 = 0xE1
+_EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+_COLOURS = ("Gray", "YCbCr", "RGB")
+_SHRINKS = (8, 4, 2)  # of the eighths that libjpeg can decode to, those that it is fast at
+_GAP = 1.5  # decode to this much more than is needed: what is smaller differs visibly in fine patterns
+_FILTER = ResizeAlg.convolution(FilterType.catmull_rom)  # Pillow's bicubic
+_AROUND = 0
+
+_mine = threading.local()
+
+
+def decode_jpeg(data: bytes, schema: ImageRecords, max_pixels: int) -> NDArray[np.uint8] | None:
+    """Decode a JPEG picture, turn it upright and bring it to the schema's size.
+
+    Args:
+        data: The encoded picture.
+        schema: Size, channels and resize policy.
+        max_pixels: Pictures with more are not decoded.
+
+    Returns:
+        uint8 [height, width, 4] for colours, [height, width, 1] for greys. None for anything out of the ordinary:
+        other forms and colour spaces, too many pixels, whatever libjpeg-turbo as much as warns of.
+    """
+    if not data.startswith(_START):
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        orientation = _orientation(data)
+        if colours not in _COLOURS or width * height > max_pixels:
+            return None
+        wanted = (schema.height, schema.width) if orientation >= 5 else (schema.width, schema.height)
+        shrink = _shrink(fit((width, height), wanted, schema.resize))
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data,
+            "GRAY" if schema.channels == 1 else "RGBX",
+            fastupsample=True,
+            min_width=ceil(width / shrink),
+            min_height=ceil(height / shrink),
+            min_factor=shrink,
+        )
+    except (ValueError, IndexError):
+        return None
+    return _upright(_resized(pixels, wanted, schema), orientation)
+
+
+def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    """Encode pixels.
+
+    Args:
+        pixels: uint8 [height, width, channels], contiguous: 1 channel for greys, 3 for RGB, 4 for RGBX.
+        quality: 1 to 100. Colours have half the resolution, as in nearly all JPEG files.
+    """
+    colours = {1: "GRAY", 3: "RGB", 4: "RGBX"}[pixels.shape[2]]
+    subsampling = "Gray" if colours == "GRAY" else "420"
+    return cast(bytes, simplejpeg.encode_jpeg(pixels, quality, colours, subsampling))
+
+
+def _shrink(fitted: Fit) -> int:
+    """By how much less than the whole picture may be decoded."""
+    room = 1 / (max(fitted.scale) * _GAP)
+    return next((factor for factor in _SHRINKS if factor <= room), 1)
+
+
+def _resized(pixels: NDArray[np.uint8], wanted: tuple[int, int], schema: ImageRecords) -> NDArray[np.uint8]:
+    height, width, channels = pixels.shape
+    if (width, height) == wanted:
+        return pixels
+    fitted = fit((width, height), wanted, schema.resize)
+    left, top, right, bottom = fitted.box
+    mode = "L" if channels == 1 else "CMYK"  # the resampler takes any four bytes under this name
+    source = Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
+    target = Image.new(mode, fitted.inner)
+    options = ResizeOptions(_FILTER, use_alpha=False, crop_box=CropBox(left, top, right - left, bottom - top))
+    _resizer().resize_pil(source, target, options)
+    resized = np.asarray(target).reshape(fitted.inner[1], fitted.inner[0], channels)
+    if fitted.inner == wanted:
+        return resized
+    padded = np.full((wanted[1], wanted[0], channels), _AROUND, np.uint8)
+    left, top = (wanted[0] - fitted.inner[0]) // 2, (wanted[1] - fitted.inner[1]) // 2
+    padded[top : top + fitted.inner[1], left : left + fitted.inner[0]] = resized
+    return padded
+
+
+def _resizer() -> Resizer:
+    """One for each thread: it keeps memory, and must not be entered twice."""
+    if not hasattr(_mine, "resizer"):
+        _mine.resizer = Resizer()
+    return cast(Resizer, _mine.resizer)
+
+
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo what EXIF says of how the picture lies."""
+    if orientation == 1:
+        return pixels
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _orientation(data: bytes) -> int:
+    """From the EXIF data, or else from the XMP data, as Pillow reads them.
+
+    Raises:
+        ValueError: When the segments before the picture are not as they should be.
+    """
+    exif, xmp = b"", b""
+    for segment in _segments(data):
+        if segment.startswith(_EXIF):
+            exif = exif + segment[len(_EXIF) :] if exif else segment
+        elif segment.startswith(_XMP):
+            xmp = segment[len(_XMP) :]
+    try:
+        tags = Image.Exif()
+        if exif:
+            tags.load(exif)
+        if ExifTags.Base.Orientation in tags:
+            return _known(tags[ExifTags.Base.Orientation])
+    except Exception:  # broken EXIF data come in all forms, and the pixels may still be good
+        return 1
+    found = _IN_XMP.search(xmp)
+    return _known(int(found[1])) if found else 1
+
+
+def _known(orientation: object) -> int:
+    """1, upright, for what EXIF does not know."""
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _segments(data: bytes) -> list[bytes]:
+    """Contents of the APP1 segments before the picture."""
+    found: list[bytes] = []
+    at = 2
+    while data[at + 1] != _SCAN:
+        if data[at] != 0xFF:
+            raise ValueError(f"no marker at byte {at}")
+        if data[at + 1] == 0xFF:  # markers may be preceded by any number of these
+            at += 1
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == _APP1:
+            found.append(data[at + 4 : at + 2 + length])
+        if length < 2:
+            raise ValueError(f"a segment of {length} bytes at byte {at}")
+        at += 2 + length
+    return found

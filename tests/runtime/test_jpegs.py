@@ -1,0 +1,193 @@
+"""The short way of JPEG pictures gives what Pillow gives, and leaves to it what is out of the ordinary."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+
+from millrace.runtime.images import ImageRejected, convert_image, decode_image
+from millrace.runtime.jpegs import decode_jpeg, encode_jpeg
+from millrace.runtime.schemas import ImageRecords
+
+MANY = 10**8
+
+
+def schema(height: int, width: int, channels: Literal[1, 3] = 3, **changes: Any) -> ImageRecords:
+    given_: dict[str, Any] = {"encoding": "jpeg", "resize": "crop", "classes": ("a",), **changes}
+    return ImageRecords(height=height, width=width, channels=channels, **given_)
+
+
+def scene(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Soft shapes of many sizes with a little grain, as photographs have them."""
+    random = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3))
+    for cells in (3, 7, 19, 53):
+        grid = random.normal(0, 60 / cells**0.5, (cells, cells, 3))
+        layers = [
+            Image.fromarray(grid[..., band].astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
+            for band in range(3)
+        ]
+        total += np.stack([np.asarray(layer) for layer in layers], axis=2)
+    total += random.normal(0, 3, total.shape)
+    return Image.fromarray((total + 128).clip(0, 255).astype(np.uint8))
+
+
+def saved(picture: Image.Image, encoding: str = "JPEG", **options: Any) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, encoding, **options)
+    return stream.getvalue()
+
+
+def likeness(one: Any, other: Any) -> float:
+    """PSNR in dB."""
+    error = np.mean((np.asarray(one, float) - np.asarray(other, float)) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def by_pillow(data: bytes, form: ImageRecords) -> Any:
+    """The same picture by Pillow alone: what is decoded from it, written as PNG, takes the long way."""
+    picture = Image.open(io.BytesIO(data))
+    exif = picture.getexif()
+    return decode_image(saved(picture, "PNG", exif=exif), form)
+
+
+class TestDecode:
+    @pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize(("width", "height"), [(400, 533), (533, 400), (401, 299), (150, 149), (1600, 1200)])
+    def test_is_like_pillow(self, width: int, height: int, channels: Literal[1, 3], resize: str) -> None:
+        form = schema(224, 224, channels, resize=resize)
+        data = saved(scene(width, height), quality=92)
+        pixels = decode_jpeg(data, form, MANY)
+        assert pixels is not None
+        assert pixels.shape == (224, 224, 4 if channels == 3 else 1)
+        assert likeness(pixels[..., :channels], by_pillow(data, form)) > 40
+
+    def test_fine_patterns_of_large_pictures_do_not_alias(self) -> None:
+        stripes = np.zeros((1024, 1024, 3), np.uint8)
+        stripes[:, ::2] = 255
+        pixels = decode_image(saved(Image.fromarray(stripes), quality=100, subsampling=0), schema(100, 100))
+        np.testing.assert_allclose(pixels, 127, atol=12)
+
+    @pytest.mark.parametrize("orientation", range(10))
+    @pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+    def test_lies_as_exif_says(self, orientation: int, resize: str) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = saved(scene(90, 60).filter(ImageFilter.GaussianBlur(2)), exif=exif, quality=95)
+        form = schema(40, 50, resize=resize)
+        pixels = decode_jpeg(data, form, MANY)
+        assert pixels is not None
+        assert likeness(pixels[..., :3], by_pillow(data, form)) > 38
+
+    def test_lies_as_xmp_says_when_exif_does_not(self) -> None:
+        picture = scene(90, 60).filter(ImageFilter.GaussianBlur(2))
+        plain = saved(picture, quality=95)
+        told = b"http://ns.adobe.com/xap/1.0/\0" + b'<rdf:Description tiff:Orientation="3"/>'
+        segment = b"\xff\xff\xe1" + (len(told) + 2).to_bytes(2, "big") + told  # with a fill byte
+        form = schema(60, 90)
+        pixels = decode_jpeg(plain[:2] + segment + plain[2:], form, MANY)
+        upright = decode_jpeg(plain, form, MANY)
+        assert pixels is not None
+        assert upright is not None
+        np.testing.assert_array_equal(pixels, upright[::-1, ::-1])
+
+    @pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"quality": 5}])
+    def test_takes_every_ordinary_form(self, options: dict[str, Any]) -> None:
+        assert decode_jpeg(saved(scene(60, 50), **options), schema(20, 20), MANY) is not None
+
+    def test_greys_become_colours(self) -> None:
+        pixels = decode_jpeg(saved(scene(60, 50).convert("L"), quality=95), schema(20, 20), MANY)
+        assert pixels is not None
+        np.testing.assert_array_equal(pixels[..., 0], pixels[..., 2])
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            b"\xff\xd8\xff",
+            b"\xff\xd8\xff\xe0\x00\x01" + bytes(50),
+            b"no picture",
+            saved(scene(60, 50), "PNG"),
+            saved(scene(60, 50).convert("CMYK")),
+            saved(scene(60, 50))[:-200],
+            saved(scene(60, 50))[:-2],
+            saved(scene(60, 50))[:300],
+        ],
+    )
+    def test_leaves_others_alone(self, data: bytes) -> None:
+        assert decode_jpeg(data, schema(20, 20), MANY) is None
+
+    def test_leaves_large_ones_alone(self) -> None:
+        data = saved(scene(60, 50))
+        assert decode_jpeg(data, schema(20, 20), 60 * 50) is not None
+        assert decode_jpeg(data, schema(20, 20), 60 * 50 - 1) is None
+
+    def test_is_the_same_in_many_threads(self) -> None:
+        pictures = [saved(scene(300, 200 + seed, seed)) for seed in range(8)]
+        form = schema(64, 64)
+        expected = [convert_image(data, form) for data in pictures]
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(5):
+                assert list(pool.map(lambda data: convert_image(data, form), pictures)) == expected
+
+
+class TestEncode:
+    def test_is_as_good_as_pillow(self) -> None:
+        picture = scene(224, 224)
+        ours = encode_jpeg(np.asarray(picture), 95)
+        theirs = saved(picture, quality=95, subsampling="4:2:0")
+        assert len(ours) < 1.05 * len(theirs)
+        like = [likeness(Image.open(io.BytesIO(data)), picture) for data in (ours, theirs)]
+        assert like[0] > like[1] - 0.5
+        assert like[0] > 35
+
+    def test_the_fourth_byte_means_nothing(self) -> None:
+        pixels = np.asarray(scene(33, 21))
+        with_fourth = np.dstack([pixels, np.arange(33 * 21, dtype=np.uint8).reshape(21, 33)])
+        assert encode_jpeg(np.ascontiguousarray(with_fourth), 90) == encode_jpeg(pixels, 90)
+
+    @pytest.mark.parametrize("encoding", ["jpeg", "png", "raw"])
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_converting_is_decoding_and_encoding(self, encoding: Any, channels: Literal[1, 3]) -> None:
+        from millrace.runtime.images import encode_image
+
+        form = schema(40, 60, channels, encoding=encoding)
+        for data in (saved(scene(90, 70)), saved(scene(90, 70), "PNG")):
+            assert convert_image(data, form) == encode_image(decode_image(data, form), form)
+
+
+SEEDS = [
+    saved(scene(70, 50)),
+    saved(scene(70, 50), progressive=True),
+    saved(scene(70, 50), exif=Image.Exif().tobytes() + b"x", comment=b"c" * 300),
+    saved(scene(70, 50).convert("L")),
+    saved(scene(70, 50).convert("CMYK")),
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    seed=st.sampled_from(SEEDS),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=4)), max_size=6),
+    cut=st.floats(0, 1),
+    tail=st.binary(max_size=20),
+)
+def test_whatever_the_bytes_are(seed: bytes, changes: list[tuple[float, bytes]], cut: float, tail: bytes) -> None:
+    data = bytearray(seed)
+    for place, new in changes:
+        at = int(place * len(data))
+        data[at : at + len(new)] = new
+    mutated = bytes(data[: max(3, int(cut * 1.3 * len(data)))]) + tail
+    try:
+        record = convert_image(mutated, schema(16, 24), max_pixels=200_000)
+    except ImageRejected:
+        return
+    assert Image.open(io.BytesIO(record)).size == (24, 16)
