@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -245,10 +245,13 @@ def _named(batch: pl.DataFrame, column: str, source: str, path: str) -> pl.DataF
     scheme, place = parse_source(source)
     base = Path(place).as_uri() if scheme == "file" else f"{scheme}://{place}"
     base = base.rstrip("/") + "/"
-    key = pl.col(column).cast(pl.String)
+    keys = batch[column].cast(pl.String)
+    if scheme == "file":  # whose URIs are percent-encoded, unlike those of buckets
+        decoded = [unquote(key.removeprefix(base)) if key and key.startswith(base) else key for key in keys]
+        keys = pl.Series(decoded, dtype=pl.String)
     rows = batch.select(
         uri=pl.lit(""),
-        key=key.str.strip_prefix(base),
+        key=keys.str.strip_prefix(base),
         size=_numbers(batch, "size", path),
         modified=_times(batch, path),
         etag=_texts(batch, "etag"),
