@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -77,8 +77,8 @@ def write_report(folder: Path, parts: list[bytes], form: str = "CSV", ending: st
     return str(manifest)
 
 
-def listed(batches: object) -> pl.DataFrame:
-    return pl.concat(batches)  # type: ignore[call-overload,no-any-return]
+def listed(batches: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(batches)
 
 
 class TestInventory:
