@@ -19,6 +19,7 @@ from millrace.components.manifest.spec import (
     ManifestParameters,
     StoreListing,
 )
+from millrace.data.listings import inventory_batches, keys_batches
 from millrace.data.tables import table_format
 from millrace.errors import ConfigError, DataError
 from millrace.runtime.context import Context
@@ -134,12 +135,8 @@ def _batches(source: Source, parameters: ManifestParameters) -> Iterator[pl.Data
         case StoreListing():
             yield from list_batches(source.place, concurrency=listing.concurrency)
         case InventoryListing():
-            from millrace.data.listings import inventory_batches
-
             yield from inventory_batches(source.place, listing.manifest)
         case KeysListing():
-            from millrace.data.listings import keys_batches
-
             yield from keys_batches(source.place, listing.path, listing.column)
 
 

@@ -102,7 +102,7 @@ def _write(
 ) -> None:
     folder = outputs.manifest.path
     write_index(folder, objects, channels, classes, source.prefix, parameters.entries, context)
-    write_aside(folder / "aside.parquet", objects, classes[0], aside)
+    write_aside(folder / "aside.parquet", objects, classes[0], aside, read=parameters.contents == "read")
     rejected.write(outputs.rejects.path / "rejects.parquet")
     labels = parameters.labels
     catalogue = Catalogue(

@@ -46,10 +46,13 @@ class Parts:
         """One part."""
         return pl.read_parquet(self._path(number), columns=None if columns is None else list(columns), glob=False)
 
-    def frames(self, columns: Sequence[str] | None = None) -> Iterator[tuple[int, pl.DataFrame]]:
-        """Each part, and the position of its first row among all."""
-        for number in range(len(self)):
-            yield self._starts[number], self.read(number, columns)
+    def frames(
+        self, columns: Sequence[str] | None = None, where: NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Each part, and the position of its first row among all; only parts with rows `where` it holds, if given."""
+        for number, (start, end) in enumerate(pairwise(self._starts)):
+            if where is None or where[start:end].any():
+                yield start, self.read(number, columns)
 
     def pick(self, positions: NDArray[np.int64], columns: Sequence[str]) -> pl.DataFrame:
         """The rows at positions, which must rise; parts without any are not read."""

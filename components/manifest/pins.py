@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ from millrace.components.manifest.objects import NOWHERE, Objects
 from millrace.errors import DataError
 from millrace.runtime.schemas import CHANNELS
 
-__all__ = ["pinned"]
+__all__ = ["content_pins", "pinned"]
 
 
 def pinned(
@@ -20,6 +22,7 @@ def pinned(
     free: NDArray[np.bool_],
     earlier: Earlier,
     before: NDArray[np.int64],
+    fixed: Sequence[int],
 ) -> NDArray[np.int8]:
     """The channel that each object must have, `NOWHERE` for those that are new in every way.
 
@@ -32,21 +35,44 @@ def pinned(
         free: Those that are in no folder of a channel.
         earlier: The earlier manifest.
         before: The position there of each object.
+        fixed: Channels with folders of their own.
 
     Raises:
         DataError: When one group now has objects that were in two channels.
     """
     pins = np.full(len(objects), NOWHERE, np.int8)
     if objects.group is not None:
-        pins[free] = look_up(earlier.groups, objects.group[free])
+        of_group = look_up(earlier.groups, objects.group[free])
+        pins[free] = np.where(np.isin(of_group, fixed), NOWHERE, of_group)
     rest = np.flatnonzero(free & (pins == NOWHERE))
     pins[rest] = look_up(
-        _of_units(units[rest], look_up(earlier.contents, objects.content[rest]), strict=True), units[rest]
+        _of_units(units[rest], content_pins(earlier, objects.content[rest], before[rest], fixed), strict=True),
+        units[rest],
     )
     rest = rest[pins[rest] == NOWHERE]
-    own = np.where(before[rest] >= 0, earlier.channel[before[rest]], NOWHERE)
+    own = own_pins(earlier, before[rest])
     pins[rest] = look_up(_of_units(units[rest], own, strict=False), units[rest])
     return pins
+
+
+def content_pins(
+    earlier: Earlier, content: NDArray[np.uint64], before: NDArray[np.int64], fixed: Sequence[int]
+) -> NDArray[np.int8]:
+    """The channel in which each content was.
+
+    A channel with a folder of its own takes from elsewhere only what was in it already: a copy of a test object that
+    lies in the folder of train must not become another test object.
+    """
+    pins = look_up(earlier.contents, content)
+    taken = np.isin(pins, fixed) & (pins != own_pins(earlier, before))
+    return np.where(taken, NOWHERE, pins).astype(np.int8)
+
+
+def own_pins(earlier: Earlier, before: NDArray[np.int64]) -> NDArray[np.int8]:
+    """The channel in which each object was."""
+    if not len(earlier.channel):
+        return np.full(len(before), NOWHERE, np.int8)
+    return np.where(before >= 0, earlier.channel[before], NOWHERE).astype(np.int8)
 
 
 def _of_units(units: NDArray[np.uint64], channels: NDArray[np.int8], *, strict: bool) -> Pins:

@@ -57,7 +57,7 @@ def divide(
     for code, (low, high) in ranges.items():
         channels[free & (positions >= low) & (positions < high)] = code
     if earlier is not None:
-        pins = pinned(objects, units, free, *earlier)
+        pins = pinned(objects, units, free, *earlier, fixed)
         channels[pins != NOWHERE] = pins[pins != NOWHERE]
         free &= pins == NOWHERE
     needs = dict.fromkeys((*ranges, *fixed), split.minimum)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from millrace.components.manifest.channels import ChannelNames
 from millrace.components.manifest.hashes import hash_listed, hash_texts
@@ -14,7 +15,7 @@ from millrace.components.manifest.listing import LISTED, Source, list_source
 from millrace.components.manifest.objects import Names, Objects
 from millrace.components.manifest.parts import Parts
 from millrace.components.manifest.rejected import Rejected
-from millrace.components.manifest.spec import ManifestParameters, StoreListing
+from millrace.components.manifest.spec import ManifestParameters
 from millrace.runtime.context import Context
 
 __all__ = ["KEPT", "gathered", "survey"]
@@ -35,24 +36,20 @@ def survey(
     channels = ChannelNames(parameters)
     labels = Labels(parameters, source, rejected)
     numbers: list[pl.DataFrame] = []
-    extras: list[pl.DataFrame] = []
+    shallow: list[NDArray[np.bool_]] = []
     for batch in list_source(source, parameters, rejected, context):
         rows = labels.tell(channels.see(batch))
         if rows.is_empty():
             continue
         rows = rows.with_columns(_groups(rows, parameters.split.group))
+        if parameters.contents == "listed":  # else they are known when the object is read
+            rows = rows.with_columns(pl.col("size").fill_null(0))
         parts.add(rows.select(*KEPT))
         numbers.append(_numbers(rows, parameters, names))
-        twice = [] if isinstance(parameters.listing, StoreListing) else [pl.col("uri").hash()]
-        extras.append(rows.select((pl.col("depth") == 1).alias("bare"), *twice))
+        shallow.append(rows["depth"].to_numpy() == 1)
     labels.end()
     objects = gathered(parts, numbers)
-    extra = pl.concat(extras) if extras else pl.DataFrame({"bare": []}, schema={"bare": pl.Boolean})
-    channels.settle(objects, extra["bare"].to_numpy(), rejected, context)
-    if "uri" in extra.columns:
-        again = np.flatnonzero(objects.inside & ~extra["uri"].is_first_distinct().to_numpy())
-        aside = pl.DataFrame({"position": again}).with_columns(detail=pl.lit("it is in the list before"))
-        rejected.take_out(objects, aside, "listed_twice")
+    channels.settle(objects, np.concatenate(shallow or [np.zeros(0, np.bool_)]), rejected, context)
     return objects
 
 

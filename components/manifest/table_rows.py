@@ -17,7 +17,7 @@ from millrace.components.manifest.parts import ROWS, Parts
 from millrace.components.manifest.rejected import Rejected
 from millrace.components.manifest.spec import ColumnLabels, ManifestParameters
 from millrace.components.manifest.survey import gathered
-from millrace.data.tables import local_copy, read_batches, table_format
+from millrace.data.tables import local_copy, read_batches, scan, table_format
 from millrace.errors import DataError, did_you_mean
 from millrace.runtime.context import Context
 from millrace.runtime.storage import parse_source
@@ -201,15 +201,11 @@ def _batches(table: _Table, path: Path, parameters: ManifestParameters) -> Itera
     own = _own_columns(parameters)
     columns = None if parameters.columns is None else list(dict.fromkeys((*parameters.columns, *own.values())))
     kind = table_format(table.key) or "csv"  # the listing has left out what is no table
-    try:
-        for batch in read_batches(path, kind, columns):
-            for name, column in own.items():
-                if column not in batch.columns:
-                    hint = did_you_mean(column, batch.columns)
-                    raise DataError(f"{table.uri} has no column {column!r}: set manifest.{name}: {hint}")
-            yield batch
-    except DataError as error:
-        raise DataError(str(error).replace(str(path), table.uri)) from error
+    there = scan(path, kind, name=table.uri).collect_schema().names()
+    for name, column in (*own.items(), *(("columns", one) for one in parameters.columns or ())):
+        if column not in there:
+            raise DataError(f"{table.uri} has no column {column!r}: set manifest.{name}: {did_you_mean(column, there)}")
+    yield from read_batches(path, kind, columns, name=table.uri)
 
 
 def _own_columns(parameters: ManifestParameters) -> dict[str, str]:

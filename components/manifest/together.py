@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from millrace.components.manifest.earlier import Earlier, look_up
+from millrace.components.manifest.earlier import Earlier
 from millrace.components.manifest.objects import NOWHERE, Objects
+from millrace.components.manifest.pins import content_pins
 from millrace.components.manifest.rejected import Rejected
 from millrace.components.manifest.spec import ManifestParameters
 from millrace.errors import DataError
@@ -93,9 +94,10 @@ def _described(
     home = objects.folder[positions]
     new = np.ones(len(positions), np.bool_)
     if earlier is not None:
-        free = ~np.isin(home, fixed_channels(objects))
-        home = np.where(free, look_up(earlier[0].contents, content), home)
         before = earlier[1][positions]
+        fixed = fixed_channels(objects)
+        kept = content_pins(earlier[0], content, before, fixed)
+        home = np.where(np.isin(home, fixed), home, kept)
         new = (before < 0) | (before >= earlier[0].taken)
     rank = np.select([home == _TEST, home == _VALIDATION], [2, 1], 0)
     label, unit = objects.label[positions], objects.units()[positions]

@@ -89,16 +89,14 @@ def write_index(
         write_stream(folder / "index.parquet", parts((train, validation, test)), _INDEX)
 
 
-def write_aside(path: Path, objects: Objects, names: Sequence[str], aside: Parts) -> None:
-    """Write what was read but is not in the index, for a later manifest."""
+def write_aside(path: Path, objects: Objects, names: Sequence[str], aside: Parts, *, read: bool) -> None:
+    """Write what was read but is not in the index, for a later manifest; nothing when no object was read."""
 
     def rows() -> Iterator[pl.DataFrame]:
         for _, frame in aside.frames(tuple(ASIDE)):
             yield frame
-        for start, frame in objects.parts.frames():
+        for start, frame in objects.parts.frames(where=~objects.inside if read else np.zeros_like(objects.inside)):
             out = np.flatnonzero(~objects.inside[start : start + frame.height])
-            if "content" not in frame.columns or not len(out):
-                continue
             labels = pl.Series("class_label", names, dtype=pl.String)[objects.label[start + out]]
             frame = frame[out].with_columns(labels).filter(pl.col("content").is_not_null())
             empty = (pl.lit(None, kind).alias(name) for name, kind in ASIDE.items() if name not in frame.columns)
@@ -123,11 +121,11 @@ def write_changes(
     deleted[before[old]] = False
 
     def rows() -> Iterator[pl.DataFrame]:
-        for start, frame in objects.parts.frames(("uri",)):
+        for start, frame in objects.parts.frames(("uri",), where=added | changed):
             here = slice(start, start + frame.height)
             for mask, change in ((added, "added"), (changed, "changed")):
                 yield frame.filter(mask[here]).with_columns(change=pl.lit(change))
-        for start, frame in earlier.parts.frames(("uri",)):
+        for start, frame in earlier.parts.frames(("uri",), where=deleted):
             yield frame.filter(deleted[start : start + frame.height]).with_columns(change=pl.lit("deleted"))
 
     write_stream(path, rows(), _CHANGES)
