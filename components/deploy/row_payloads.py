@@ -82,7 +82,7 @@ def from_csv(body: bytes, expected: ExpectedRows) -> Features:
     for index, line in enumerate(lines):
         if len(line) != len(header):
             raise PayloadError(f"row {index} has {len(line)} values, the header names {len(header)} columns")
-    return _features([dict(zip(header, (value or None for value in line), strict=True)) for line in lines], expected)
+    return _features([dict(zip(header, line, strict=True)) for line in lines], expected)
 
 
 def from_infer(body: bytes, expected: ExpectedRows) -> tuple[InferRequest, Features]:

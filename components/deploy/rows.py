@@ -99,13 +99,9 @@ def _of_buckets(part: NDArray[np.float64], column: HashedColumn) -> list[Value]:
 
 
 def _dates(part: NDArray[np.float64], column: DateColumn) -> list[Value]:
-    day_parts = [name for name in column.parts if name not in _TIMES]
-    time_parts = [name for name in column.parts if name in _TIMES]
     there = part[:, -1] < 0.5
-    days = iter(_nearest(part[there], column, day_parts, _days(part[there], column)))
-    times = iter(_nearest(part[there], column, time_parts, _MINUTES if time_parts else [_MIDNIGHT]))
-    moments = (datetime.datetime.combine(next(days).date(), next(times).time()) if one else None for one in there)
-    return [None if moment is None else _written(moment, column) for moment in moments]
+    moments = iter(_moments(part[there], column))
+    return [_written(next(moments), column) if one else None for one in there]
 
 
 _TIMES = ("hour", "minute")
@@ -114,26 +110,33 @@ _MINUTES = [_MIDNIGHT + datetime.timedelta(minutes=minute) for minute in range(2
 _EPOCH = datetime.datetime(1970, 1, 1)
 
 
+def _moments(part: NDArray[np.float64], column: DateColumn) -> list[datetime.datetime]:
+    if "days" in column.parts:  # with their fraction, which tells the time as well
+        days = _number(part, column, "days").tolist()
+        return [_EPOCH + datetime.timedelta(minutes=round(day * 24 * 60)) for day in days]
+    in_year = [name for name in column.parts if name not in _TIMES]
+    in_day = [name for name in column.parts if name in _TIMES]
+    years: Iterable[int] = range(2000, 2028)  # in which every day of the year is once on each weekday
+    if "year" in column.parts:
+        years = sorted({min(max(round(year), 1), datetime.MAXYEAR - 1) for year in _number(part, column, "year")})
+    dates = _nearest(part, column, in_year, _of_years(years))
+    times = _nearest(part, column, in_day, _MINUTES)
+    return [datetime.datetime.combine(date.date(), time.time()) for date, time in zip(dates, times, strict=True)]
+
+
+def _number(part: NDArray[np.float64], column: DateColumn, name: str) -> NDArray[np.float64]:
+    return part[:, _slots(column)[name][0]] * column.scales[name] + column.shifts[name]
+
+
 def _slots(column: DateColumn) -> dict[str, range]:
     """Which features each part has."""
-    slots, place = {}, 0
+    slots: dict[str, range] = {}
+    place = 0
     for name in column.parts:
         size = 1 if name in ("days", "year") else 2
         slots[name] = range(place, place + size)
         place += size
     return slots
-
-
-def _days(part: NDArray[np.float64], column: DateColumn) -> list[datetime.datetime]:
-    """Those among which the records' are."""
-    for name in ("days", "year"):
-        if name in column.parts:
-            told = part[:, _slots(column)[name][0]] * column.scales[name] + column.shifts[name]
-            numbers = sorted({round(number) + more for number in told.tolist() for more in (-1, 0, 1)})
-            if name == "days":
-                return [_EPOCH + datetime.timedelta(days=number) for number in numbers]
-            return _of_years([number for number in numbers if 1 <= number < datetime.MAXYEAR])
-    return _of_years(range(2000, 2028))  # every weekday on every day of the year
 
 
 def _of_years(years: Iterable[int]) -> list[datetime.datetime]:
@@ -146,7 +149,7 @@ def _nearest(
 ) -> list[datetime.datetime]:
     """For each row the moment of which these parts are nearly the same."""
     if not names or not len(part):
-        return [moments[0] if moments else _MIDNIGHT] * len(part)
+        return [moments[0]] * len(part)
     slots = _slots(column)
     chosen = [place for name in names for place in slots[name]]
     texts = [_written(moment, column) for moment in moments]
@@ -157,5 +160,4 @@ def _nearest(
 def _written(moment: datetime.datetime, column: DateColumn) -> str:
     if column.format is not None:
         return moment.strftime(column.format)
-    has_time = any(name in _TIMES for name in column.parts)
-    return moment.isoformat() if has_time else moment.date().isoformat()
+    return moment.isoformat() if moment.time() != datetime.time.min else moment.date().isoformat()

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.support.expected_conditions import text_to_be_present_in_element
 from selenium.webdriver.support.ui import WebDriverWait
 
 from millrace.components.deploy.app import create_app
 from millrace.runtime.schemas import ModelCard
 from millrace.runtime.texts import encoder
+from tests.components import tabular_data
 from tests.components.deploy.conftest import CLASSES, Linear, pictures, serving
 from tests.components.text_data import TELLING, WORDS, text_schema
 
@@ -70,3 +72,31 @@ def test_a_text_is_labelled(browser: webdriver.Chrome) -> None:
         assert rows[0].text.split()[0] == "weather"
         assert rows[0].text.endswith(f"{100 * np.exp(3) / (np.exp(3) + 2):.1f} %")
         assert browser.execute("getLog", {"type": "browser"})["value"] == []
+
+
+def by_bill(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A model of birds: the class by the length of the bill alone, the last one where it is missing."""
+    long, missing = rows[:, 0] > 0, rows[:, 1] > 0
+    return np.stack([~long & ~missing, long & ~missing, missing], axis=1).astype(np.float32)
+
+
+@pytest.mark.browser
+def test_a_row_is_labelled_and_a_wrong_value_is_explained(browser: webdriver.Chrome) -> None:
+    card = ModelCard(format="litert", name="bill", records=tabular_data.SCHEMA, parameters=1, bytes=4)
+    wait = WebDriverWait(browser, 20)
+    browser.execute("getLog", {"type": "browser"})  # of the page before
+    with serving(create_app(lambda: by_bill, card, name="birds")) as url:
+        browser.get(url)
+        bill, status = browser.find_element(By.NAME, "bill"), browser.find_element(By.ID, "status")
+        button = browser.find_element(By.TAG_NAME, "button")
+        browser.find_element(By.NAME, "island").send_keys('Dream, "the" island')
+        for text, told in (("", "gentoo"), ("49.5", "chinstrap"), ("38", "adelie")):
+            bill.clear()
+            bill.send_keys(text)
+            button.click()
+            wait.until(text_to_be_present_in_element((By.ID, "status"), f"{told} ("))
+        assert browser.execute("getLog", {"type": "browser"})["value"] == []
+        bill.send_keys("long")
+        button.click()
+        wait.until(lambda _: "column 'bill': '38long' is no number" in status.text)
+        assert status.get_attribute("class") == "error"
