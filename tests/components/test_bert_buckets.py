@@ -77,7 +77,7 @@ def test_gradients_are_those_of_padded_texts(records: Path, pooling: str) -> Non
         found = []
         for model, (tokens, targets) in zip(models, (whole, short), strict=True):
             with tf.GradientTape() as tape:
-                loss = keras.losses.categorical_crossentropy(targets, model(tokens, training=True))
+                loss: Any = keras.losses.categorical_crossentropy(targets, model(tokens, training=True))
             found.append([tf.convert_to_tensor(one) for one in tape.gradient(loss, model.trainable_variables)])
         for one, other in zip(*found, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
