@@ -1,0 +1,190 @@
+"""Learn what becomes of a column from its values in the training rows.
+
+All figures are exact and do not depend on the order of rows: sums are rounded once. One column at a time is in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from millrace.data.options.tables import Bins, Category, Column, Date, Hashed, Numeric, TabularData
+from millrace.errors import DataError
+from millrace.runtime.columns import (
+    BinnedColumn,
+    CategoryColumn,
+    DateColumn,
+    FittedColumn,
+    HashedColumn,
+    NumericColumn,
+)
+from millrace.runtime.tabular import as_dates, as_numbers, as_texts, date_parts
+
+__all__ = ["Fitted", "fit_column"]
+
+_ALMOST = 0.9
+_FEW = 10
+_SHOWN = 5
+
+_WHAT = {"numeric": "number", "bins": "number", "date": "date"}
+
+Parts = Callable[[], Iterator[pl.Series]]
+
+
+class Fitted(NamedTuple):
+    """A column and what was seen of it."""
+
+    name: str
+    column: FittedColumn | None
+    """None when it is left out."""
+    missing: float
+    """Share of training rows without a value."""
+    distinct: int
+    """Number of different values."""
+    learnt: str
+    """In words; why it is left out when it is."""
+    unusable: int = 0
+    """Training rows with a value that can't be taken."""
+    doubtful: bool = False
+    """Whether it is left out although it holds something."""
+
+
+def fit_column(name: str, parts: Parts, option: Column | None, data: TabularData) -> Fitted:
+    """What becomes of a column.
+
+    Args:
+        name: Of the column.
+        parts: Gives its values in the training rows, each time it is called.
+        option: What was asked for; None takes it by its values.
+        data: Options of columns that are not named.
+
+    Raises:
+        DataError: When it can't be what was asked for.
+    """
+    texts = pl.concat([as_texts(part) for part in parts()])
+    rows, missing = len(texts), texts.null_count()
+    given = texts.drop_nulls()
+    distinct = given.n_unique()
+    share = missing / rows if rows else 0.0
+    if option is None and distinct < 2:
+        why = "left out: one value" if distinct else "left out: no values"
+        return Fitted(name, None, share, distinct, why)
+    if option is None:
+        option = _automatic(parts, data)
+        if isinstance(option, Category) and distinct > max(_FEW, _ALMOST * len(given)):
+            why = "left out: nearly every row has its own value"
+            return Fitted(name, None, share, distinct, why, doubtful=True)
+    if isinstance(option, Category | Hashed):
+        column, learnt = _fit_texts(name, given, option)
+        return Fitted(name, column, share, distinct, learnt)
+    found, wrong = _values(parts, option)
+    if not len(found):
+        some = f"; {given.min()!r:.60} for one" if len(given) else ""
+        raise DataError(
+            f"column {name!r} shall be {option.kind}, and no training row has a {_WHAT[option.kind]} in it{some}: "
+            "take it as category, or leave it out with data.exclude"
+        )
+    column, learnt = _fit_column(name, found, option, missing > 0)
+    return Fitted(name, column, share, distinct, learnt, unusable=wrong)
+
+
+def _automatic(parts: Parts, data: TabularData) -> Column:
+    """By the values, or the type where the table has types."""
+    kinds = {part.dtype for part in parts()}
+    if pl.Boolean not in kinds:
+        if not any(as_numbers(part)[1].any() for part in parts()):
+            return data.numeric
+        if not any(as_dates(part, data.date.format)[1].any() for part in parts()):
+            return data.date
+    return data.category
+
+
+def _values(parts: Parts, option: Numeric | Bins | Date) -> tuple[pl.Series, int]:
+    """Numbers or dates without missing ones, rising, and how many values are neither."""
+    read = (as_dates(part, option.format) if isinstance(option, Date) else as_numbers(part) for part in parts())
+    found, wrong = zip(*read, strict=True)
+    return pl.concat(found).drop_nulls().sort(), sum(int(one.sum()) for one in wrong)
+
+
+def _fit_column(name: str, found: pl.Series, option: Numeric | Bins | Date, lacks: bool) -> tuple[FittedColumn, str]:
+    if isinstance(option, Date):
+        return _fit_date(name, found, option)
+    numbers = found.to_numpy()
+    return _fit_bins(name, numbers, option) if isinstance(option, Bins) else _fit_number(name, numbers, option, lacks)
+
+
+def _fit_number(name: str, numbers: NDArray[np.float64], option: Numeric, lacks: bool) -> tuple[FittedColumn, str]:
+    low, high = float(numbers[0]), float(numbers[-1])
+    middle = (float(numbers[(len(numbers) - 1) // 2]) + float(numbers[len(numbers) // 2])) / 2
+    mean, deviation = _moments(name, numbers)
+    if option.scaling == "standard":
+        shift, scale = mean, deviation or 1.0
+    else:
+        shift, scale = (low, high - low or 1.0) if option.scaling == "min_max" else (0.0, 1.0)
+    stands = {"mean": mean, "median": middle, "zero": 0.0}[option.missing]
+    _check_finite(name, shift, scale, stands, (high - shift) / scale)
+    column = NumericColumn(name=name, shift=shift, scale=scale, missing=stands, indicator=option.indicator and lacks)
+    return column, f"{low:g} to {high:g}, median {middle:g}, mean {mean:g}, deviation {deviation:g}"
+
+
+def _fit_bins(name: str, numbers: NDArray[np.float64], option: Bins) -> tuple[FittedColumn, str]:
+    if option.edges is not None:
+        edges = option.edges
+    else:
+        ends = np.quantile(numbers, np.arange(1, option.count) / option.count)
+        rising = sorted({float(end) for end in ends if end > numbers[0]})
+        edges = tuple(rising) or (float(numbers[0]),)
+        _check_finite(name, *edges)
+    return BinnedColumn(
+        name=name, edges=edges
+    ), f"{len(edges) + 1} ranges, ends at {_listed([f'{e:g}' for e in edges])}"
+
+
+def _fit_texts(name: str, given: pl.Series, option: Category | Hashed) -> tuple[FittedColumn, str]:
+    if isinstance(option, Hashed):
+        return HashedColumn(name=name, buckets=option.buckets), f"hashed to {option.buckets}"
+    counts = given.rename("value").value_counts(name="count").sort("count", "value", descending=[True, False])
+    kept = counts.filter(pl.col("count") >= option.minimum).head(option.most)
+    rest = counts.height - kept.height
+    others = f"; {rest} rarer ones share a feature" if rest else ""
+    shown = [f"{value[:30]!r} ({count})" for value, count in kept.head(_SHOWN).iter_rows()]
+    more = f" and {kept.height - _SHOWN} more" if kept.height > _SHOWN else ""
+    return CategoryColumn(name=name, values=tuple(kept["value"])), f"{', '.join(shown)}{more}{others}"
+
+
+def _fit_date(name: str, dates: pl.Series, option: Date) -> tuple[FittedColumn, str]:
+    shifts: dict[str, float] = {}
+    scales: dict[str, float] = {}
+    for part in option.parts:
+        if part in ("days", "year"):
+            mean, deviation = _moments(name, date_parts(dates, part))
+            shifts[part], scales[part] = mean, deviation or 1.0
+    column = DateColumn(name=name, format=option.format, parts=option.parts, shifts=shifts, scales=scales)
+    return column, f"{dates.dt.to_string('%Y-%m-%d')[0]} to {dates.dt.to_string('%Y-%m-%d')[-1]}"
+
+
+def _moments(name: str, numbers: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and deviation; the sums are exact, so that the order of rows does not matter."""
+    try:
+        mean = math.fsum(numbers) / len(numbers)
+        deviation = math.sqrt(math.fsum((numbers - mean) ** 2) / len(numbers))
+    except OverflowError:
+        mean = deviation = math.inf
+    _check_finite(name, mean, deviation)
+    return mean, deviation
+
+
+def _check_finite(name: str, *figures: float) -> None:
+    if not all(math.isfinite(figure) for figure in figures):
+        raise DataError(
+            f"column {name!r} has numbers too large to be scaled: take it as bins, or leave it out with data.exclude"
+        )
+
+
+def _listed(items: list[str]) -> str:
+    return ", ".join(items[:_SHOWN]) + (f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else "")

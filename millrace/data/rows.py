@@ -1,0 +1,146 @@
+"""The rows of tables that a shard names, read from their files: each file once, and no more of it than is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from millrace.data.tables import TableFormat, check_columns, local_copy, read_batches, scan, table_format
+from millrace.errors import ConfigError, DataError
+from millrace.runtime.storage import parse_source
+from millrace.specs import Dataset
+
+__all__ = ["FoundRows", "LostRows", "objects_of", "read_rows"]
+
+_COLUMNS = {"uri": pl.String, "key": pl.String, "row": pl.Int64, "content": pl.String, "dataset_path": pl.String}
+
+
+class FoundRows(NamedTuple):
+    """Some of the rows that were asked for."""
+
+    places: NDArray[np.intp]
+    """Which of them, from 0."""
+    file: str
+    """Where they were read."""
+    frame: pl.DataFrame
+    """Their columns, in this order."""
+
+
+class LostRows(NamedTuple):
+    """Rows that can't be read."""
+
+    places: NDArray[np.intp]
+    reason: str
+    """missing or changed."""
+    detail: str
+
+
+def objects_of(file: Path, dataset: Dataset | None, task: str) -> pl.DataFrame:
+    """The objects of a shard's table: uri, key, row, content, and `place`, where each is read, or the file of a row.
+
+    Args:
+        file: The table.
+        dataset: What was listed, when `manifest` listed the dataset of an earlier task.
+        task: Which task asks, for messages.
+
+    Raises:
+        ConfigError: When some are in a dataset that is not given.
+    """
+    there = pl.read_parquet_schema(file)  # tables that other tools wrote lack some
+    objects = pl.read_parquet(file, columns=[name for name in _COLUMNS if name in there])
+    objects = objects.with_columns(pl.lit(None).alias(name) for name in _COLUMNS if name not in there)
+    objects = objects.cast(pl.Schema(_COLUMNS))
+    whole = pl.coalesce(pl.col("uri").str.strip_suffix(pl.format("#row={}", "row")), "uri")
+    if objects["dataset_path"].null_count() == objects.height:
+        return objects.with_columns(place=whole)
+    if dataset is None:
+        raise ConfigError(
+            f"the shards name objects of a dataset that an earlier task made, {objects['uri'][0]} for one: {task} "
+            "needs the same input `dataset` as manifest"
+        )
+    inside = pl.lit(f"{dataset.path.absolute().as_uri()}/") + pl.col("dataset_path")
+    return objects.with_columns(place=pl.coalesce(inside, whole))
+
+
+def read_rows(objects: pl.DataFrame, columns: Sequence[str] | None, scratch: Path) -> Iterator[FoundRows | LostRows]:
+    """Read rows of tables, file by file; every one of them is found or lost once.
+
+    Args:
+        objects: Rows with `place`, the file, and `row`.
+        columns: What to read of them; None takes all that their file has. JSON lines may lack some: a key that is not
+            there is a missing value.
+        scratch: Where copies of objects go, one at a time.
+
+    Raises:
+        DataError: When a table lacks a column, or is no table by its name.
+    """
+    wanted = objects.select("place", "row", at=pl.int_range(pl.len(), dtype=pl.Int64))
+    for (place,), some in wanted.group_by("place", maintain_order=True):
+        some = some.sort("row")
+        yield from _of_file(str(place), some["row"].to_numpy(), some["at"].to_numpy(), columns, scratch)
+
+
+def _of_file(
+    place: str, rows: NDArray[np.int64], places: NDArray[np.intp], columns: Sequence[str] | None, scratch: Path
+) -> Iterator[FoundRows | LostRows]:
+    try:
+        path = local_copy(place, scratch)
+        path.stat()
+    except (DataError, OSError) as error:
+        yield LostRows(places, "missing", str(error))
+        return
+    try:
+        yield from _of_copy(path, place, rows, places, columns)
+    finally:
+        _remove_copy(place, path)
+
+
+def _of_copy(
+    path: Path, place: str, rows: NDArray[np.int64], places: NDArray[np.intp], columns: Sequence[str] | None
+) -> Iterator[FoundRows | LostRows]:
+    form = _format(place)
+    done = first = 0
+    try:
+        there = scan(path, form, name=place).collect_schema().names()
+    except DataError as error:
+        yield LostRows(places, "changed", str(error))
+        return
+    wanted = there if columns is None else list(columns)
+    if form != "jsonl":
+        check_columns(wanted, there, place)
+    batches = read_batches(path, form, [name for name in wanted if name in there] or there[:1], name=place)
+    while done < len(rows):
+        try:
+            batch = next(batches, None)
+        except DataError as error:
+            yield LostRows(places[done:], "changed", str(error))
+            return
+        if batch is None:
+            yield LostRows(places[done:], "missing", f"{place} has {first} rows now")
+            return
+        end = int(np.searchsorted(rows, first + batch.height))
+        if end > done:
+            yield FoundRows(places[done:end], place, _complete(batch[rows[done:end] - first], wanted))
+        done, first = end, first + batch.height
+
+
+def _complete(batch: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    absent = [pl.lit(None, pl.String).alias(name) for name in columns if name not in batch.columns]
+    return batch.with_columns(absent).select(columns)
+
+
+def _format(place: str) -> TableFormat:
+    found = table_format(place)
+    if found is None:
+        raise DataError(f"{place} is no table by its name: .csv, .tsv, .parquet and .jsonl are known")
+    return found
+
+
+def _remove_copy(place: str, path: Path) -> None:
+    if parse_source(place)[0] != "file":
+        path.unlink(missing_ok=True)
