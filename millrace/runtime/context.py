@@ -62,7 +62,7 @@ class Progress(Frozen):
     total: int | None
     unit: str
     seconds: float
-    """Since the work began, for an estimate of the rest."""
+    """Since the work on these units began, for an estimate of the rest."""
 
 
 class Result(BaseModel):
@@ -106,10 +106,16 @@ class Context:
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("millrace"))
     _started: float = field(default_factory=time.monotonic)
     _reported: float = -1.0
+    _unit: str = ""
+    _said: float = 0.0
 
     def progress(self, done: int, total: int | None = None, unit: str = "items") -> None:
-        """Say how far the work is; cheap enough to call for every item."""
+        """Say how far the work is; cheap enough to call for every item. Another unit begins another work."""
         now = time.monotonic()
+        if unit != self._unit:
+            self._started = self._said if self._unit else self._started
+            self._unit, self._reported = unit, -1.0
+        self._said = now
         finished = total is not None and done >= total
         if self.progress_file is None or (now - self._reported < 0.5 and not finished):
             return
