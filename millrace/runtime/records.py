@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from struct import Struct
 from types import TracebackType
@@ -40,6 +40,10 @@ __all__ = [
 _LENGTH = Struct("<Q")
 _CRC = Struct("<I")
 _HEADER = _LENGTH.size + _CRC.size
+_FRAMING = _HEADER + _CRC.size
+_MASK = 0xA282EAD8
+_BLOCK = 1 << 20
+_LENGTHS = 1 << 14
 _SHARD = re.compile(r"(?P<channel>[a-z]+)-(?P<index>\d{5,})-of-(?P<total>\d{5,})\.json")
 
 
@@ -82,20 +86,38 @@ class RecordWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._partial = path.with_name(f".{path.name}.partial")
-        self._stream: BinaryIO = self._partial.open("wb")
+        self._stream: BinaryIO = self._partial.open("wb", buffering=0)
+        self._pending: list[bytes] = []
+        self._written = 0
         self.records = 0
-        """Records written so far."""
+        """Records so far."""
         self.bytes = 0
-        """Bytes written so far, framing included."""
+        """Bytes so far, framing included."""
 
     def write(self, record: bytes) -> None:
-        """Append one record."""
-        length = _LENGTH.pack(len(record))
-        self._stream.write(length + _CRC.pack(_masked_crc(length)))
-        self._stream.write(record)
-        self._stream.write(_CRC.pack(_masked_crc(record)))
+        """Append one record.
+
+        Raises:
+            OSError: When the disk is full; it may come later than the record that is one too many.
+        """
+        self._pending.append(record)
         self.records += 1
-        self.bytes += _HEADER + len(record) + _CRC.size
+        self.bytes += len(record) + _FRAMING
+        if self.bytes - self._written > _BLOCK:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Frame and write what is pending: many records at once take half the time of one after the other."""
+        checks = np.fromiter(map(google_crc32c.value, self._pending), np.uint32, len(self._pending))
+        masked = ((checks >> 15 | checks << 17) + np.uint32(_MASK)).astype("<u4").tobytes()
+        parts: list[bytes] = []
+        for number, record in enumerate(self._pending):
+            parts += (_header(len(record)), record, masked[4 * number : 4 * number + 4])
+        self._pending.clear()
+        left = memoryview(b"".join(parts))
+        while left:
+            left = left[self._stream.write(left) :]
+        self._written = self.bytes
 
     def __enter__(self) -> RecordWriter:
         return self
@@ -104,13 +126,13 @@ class RecordWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            if kind is None:
+                self._flush()
             self._stream.close()  # may fail: a full disk is noticed here at the latest
-        except OSError:
-            self._partial.unlink(missing_ok=True)
-            raise
-        if kind is None:
-            self._partial.replace(self._path)
-        else:
+            if kind is None:
+                self._partial.replace(self._path)
+        finally:
+            self._stream.close()
             self._partial.unlink(missing_ok=True)
 
 
@@ -126,18 +148,24 @@ def read_records(path: Path) -> Iterator[bytes]:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
     with stream:
-        offset = 0
-        while header := stream.read(_HEADER):
-            length = _record_length(header, path, offset)
-            end = offset + _HEADER + length + _CRC.size
-            if end > size:
-                raise _damaged(path, offset, f"it is cut off: the record ends at byte {end}, the file at {size}")
-            body = stream.read(length + _CRC.size)
-            record = body[:length]
-            if len(body) < length + _CRC.size or _CRC.unpack_from(body, length)[0] != _masked_crc(record):
-                raise _damaged(path, offset, "the checksum of the record's data does not match")
+        block, offset, at = b"", 0, 0  # a part of the file, where it begins, and where we are in it
+        while True:
+            if len(block) - at < _HEADER:
+                block, offset, at = block[at:] + stream.read(_BLOCK), offset + at, 0
+                if not block:
+                    return
+            length = _record_length(block[at : at + _HEADER], path, offset + at)
+            if offset + at + length + _FRAMING > size:
+                end = offset + at + length + _FRAMING
+                raise _damaged(path, offset + at, f"it is cut off: the record ends at byte {end}, the file at {size}")
+            if at + length + _FRAMING > len(block):
+                block, offset, at = block[at:] + stream.read(max(_BLOCK, length + _FRAMING)), offset + at, 0
+            end = at + _HEADER + length
+            record = block[at + _HEADER : end]
+            if len(block) < end + _CRC.size or _CRC.unpack_from(block, end)[0] != _masked_crc(record):
+                raise _damaged(path, offset + at, "the checksum of the record's data does not match")
             yield record
-            offset = end
+            at = end + _CRC.size
 
 
 def pack(record: ImageRecord | TextRecord | FeatureRecord) -> bytes:
@@ -222,10 +250,24 @@ def _checked(path: Path, records: Path) -> ShardCounts:
 def _record_length(header: bytes, path: Path, offset: int) -> int:
     if len(header) < _HEADER:
         raise _damaged(path, offset, f"it is cut off: {len(header)} of {_HEADER} bytes of a record's header")
-    length: int = _LENGTH.unpack_from(header)[0]
-    if _CRC.unpack_from(header, _LENGTH.size)[0] != _masked_crc(header[: _LENGTH.size]):
+    length = _told_length(header)
+    if length is None:
         raise _damaged(path, offset, "the checksum of the record's length does not match")
     return length
+
+
+@lru_cache(_LENGTHS)
+def _header(length: int) -> bytes:
+    """What comes before a record of that length."""
+    packed = _LENGTH.pack(length)
+    return packed + _CRC.pack(_masked_crc(packed))
+
+
+@lru_cache(_LENGTHS)
+def _told_length(header: bytes) -> int | None:
+    """What a header says; None when it is damaged."""
+    length: int = _LENGTH.unpack_from(header)[0]
+    return length if _CRC.unpack_from(header, _LENGTH.size)[0] == _masked_crc(header[: _LENGTH.size]) else None
 
 
 def _damaged(path: Path, offset: int, what: str) -> DataError:
@@ -234,7 +276,7 @@ def _damaged(path: Path, offset: int, what: str) -> DataError:
 
 def _masked_crc(data: bytes) -> int:
     crc: int = google_crc32c.value(data)
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
 
 
 @cache
