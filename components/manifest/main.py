@@ -109,6 +109,7 @@ def _write(
         classes=classes[1],
         label_column=labels.column if isinstance(labels, ColumnLabels) else None,
         group_column=parameters.split.group_column,
+        content_columns=parameters.columns,
     )
     text = json.dumps(catalogue.model_dump(), ensure_ascii=False, separators=(",\n", ": "))
     (folder / "classes.json").write_text(f"{text}\n", encoding="utf-8")

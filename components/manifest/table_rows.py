@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from millrace.components.manifest.parts import ROWS, Parts
 from millrace.components.manifest.rejected import Rejected
 from millrace.components.manifest.spec import ColumnLabels, ManifestParameters
 from millrace.components.manifest.survey import gathered
+from millrace.data.contents import as_written, row_contents
 from millrace.data.tables import local_copy, read_batches, scan, table_format
 from millrace.errors import DataError, did_you_mean
 from millrace.runtime.context import Context
@@ -221,22 +221,15 @@ def _own_columns(parameters: ManifestParameters) -> dict[str, str]:
 def _judged(batch: pl.DataFrame, first: int, table: _Table, parameters: ManifestParameters) -> pl.DataFrame:
     """The columns `_TOLD` of rows; contents are equal when all values are, differences of space apart."""
     own = _own_columns(parameters)
-    names = sorted(parameters.columns or [name for name in batch.columns if name not in own.values()])
-    values = batch.select(_as_text(name, batch.schema[name]) for name in names)
+    names = parameters.columns or [name for name in batch.columns if name not in own.values()]
     if not names:
         raise DataError(f"{table.uri} has no columns but those of classes and groups")
-    words = values.select(pl.all().str.replace_all(r"\s+", " ").str.strip_chars())
-    empty = pl.all_horizontal((pl.col(name).is_null() | (pl.col(name) == "")) for name in names)
-    told = words.select(
-        encoded=pl.concat_str([_encoded(name) for name in names]),
-        empty=empty,
-    ).with_columns(size=values.select(pl.sum_horizontal(pl.all().str.len_bytes())).to_series().fill_null(0))
-    digests = [hashlib.sha256(text.encode()).hexdigest() for text in told["encoded"]]
+    told = row_contents(batch, names)
     rows = told.select(
         "empty",
-        pl.col("size").cast(pl.Int64),
+        "size",
+        "content",
         row=pl.int_range(first, first + batch.height, dtype=pl.Int64),
-        content=pl.Series(digests, dtype=pl.String),
         class_label=_column(batch, own.get("labels.column"), table.label),
         group=_column(batch, own.get("split.group_column"), table.group),
     )
@@ -249,28 +242,9 @@ def _judged(batch: pl.DataFrame, first: int, table: _Table, parameters: Manifest
     return rows.with_columns(reason=reason.when(unknown).then(pl.lit("unknown_label")), detail=detail).select(*_TOLD)
 
 
-def _as_text(name: str, kind: pl.DataType) -> pl.Expr:
-    if kind == pl.Binary:
-        return pl.col(name).bin.encode("hex")
-    if kind.is_nested():
-        return pl.when(pl.col(name).is_not_null()).then(pl.struct(name).struct.json_encode()).alias(name)
-    return pl.col(name).cast(pl.String)
-
-
-def _encoded(name: str) -> pl.Expr:
-    """A name and its value; lengths keep what follows apart."""
-    head = f"{len(name)}:{name}="
-    value = (
-        pl.when(pl.col(name).is_null())
-        .then(pl.lit("-"))
-        .otherwise(pl.format("{}:{}", pl.col(name).str.len_chars(), name))
-    )
-    return pl.lit(head) + value
-
-
 def _column(batch: pl.DataFrame, name: str | None, of_file: str | None) -> pl.Series:
     """A column's values without space around them, null where they are empty."""
     if name is None:
         return pl.Series([of_file] * batch.height, dtype=pl.String)
-    values = batch.select(_as_text(name, batch.schema[name]).str.strip_chars().alias("value"))["value"]
+    values = batch.select(as_written(name, batch.schema[name]).str.strip_chars().alias("value"))["value"]
     return values.set(values == "", None)

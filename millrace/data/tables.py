@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
+from polars.selectors import by_name
 
 from millrace.errors import DataError, did_you_mean, is_disk_full
 from millrace.runtime.buckets import Patience, copy_from_bucket
@@ -95,7 +96,7 @@ def read_batches(
             check_columns(columns, names, source)
         chosen = names if columns is None else list(columns)
         size = _rows_at_a_time(path, form, len(names))
-        for batch in frame.select(chosen).collect_batches(chunk_size=size, maintain_order=True):
+        for batch in frame.select(by_name(*chosen)).collect_batches(chunk_size=size, maintain_order=True):
             _check_cells(batch, form)
             yield batch
 
@@ -150,7 +151,7 @@ def _scan(path: Path, form: TableFormat) -> pl.LazyFrame:
     whole = frame.map_batches(
         _without_blank_lines, projection_pushdown=False, predicate_pushdown=False, slice_pushdown=False, streamable=True
     )
-    return whole if named == found else whole.select(named)
+    return whole if named == found else whole.select(by_name(*named))
 
 
 def _scan_lines(path: Path, head: bytes) -> pl.LazyFrame:

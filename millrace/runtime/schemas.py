@@ -218,6 +218,8 @@ class Catalogue(Frozen):
     """Column of tables that holds the class."""
     group_column: str | None = None
     """Column of tables that says what stays together."""
+    content_columns: tuple[str, ...] | None = None
+    """Columns of tables that `content` is the digest of; None for all but these two."""
 
 
 class ShardPlan(Catalogue):
