@@ -10,15 +10,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import mmap
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 from urllib.parse import parse_qs, unquote, urlsplit
 
-__all__ = ["BUCKET", "Keys", "rendered"]
+from millrace.errors import TaskFailedError
+
+__all__ = ["BUCKET", "PREFIX", "Keys", "serving"]
 
 BUCKET = "listing"
+PREFIX = "data"
 _PAGE = 1000
 _ENTRY = (
     "<Contents><Key>{key}</Key><LastModified>2026-01-0{day}T00:00:00.000Z</LastModified>"
@@ -39,7 +46,7 @@ class Keys:
         return self.number // self.prefixes
 
     def prefix(self, place: int) -> str:
-        return f"data/class-{place:04}/"
+        return f"{PREFIX}/class-{place:04}/"
 
     def key(self, position: int) -> str:
         return f"{self.prefix(position // self.below)}image-{position:09}.jpg"
@@ -60,7 +67,7 @@ class Keys:
         return low
 
 
-def rendered(keys: Keys, file: IO[bytes]) -> mmap.mmap:
+def _rendered(keys: Keys, file: IO[bytes]) -> mmap.mmap:
     """Every key's part of a page, one after the other."""
     for start in range(0, keys.number, 10_000):
         stop = min(keys.number, start + 10_000)
@@ -141,6 +148,27 @@ class _Server:
         return [begin.encode(), body, f"{end}</ListBucketResult>".encode()]
 
 
+@contextmanager
+def serving(keys: int, prefixes: int, milliseconds: float) -> Iterator[dict[str, str]]:
+    """Serve in a process of its own, on the last core; gives the environment in which clients find it."""
+    arguments = [f"--keys={keys}", f"--prefixes={prefixes}", f"--milliseconds={milliseconds}"]
+    process = subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True)
+    try:
+        url = process.stdout.readline().strip() if process.stdout else ""
+        if not url:
+            raise TaskFailedError(f"the server for listings ended with {process.wait()}")
+        yield {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "benchmark",
+            "AWS_SECRET_ACCESS_KEY": "benchmark",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+    finally:
+        process.kill()
+        process.wait()
+
+
 async def _serve(server: _Server) -> None:
     listening = await asyncio.start_server(server.answer, "127.0.0.1", 0)
     print(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}", flush=True)
@@ -155,9 +183,10 @@ def main() -> None:
     parser.add_argument("--prefixes", type=int, default=100)
     parser.add_argument("--milliseconds", type=float, default=20)
     options = parser.parse_args()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
     keys = Keys(options.keys, options.prefixes)
     with tempfile.TemporaryFile() as file:
-        asyncio.run(_serve(_Server(keys, rendered(keys, file), options.milliseconds / 1000)))
+        asyncio.run(_serve(_Server(keys, _rendered(keys, file), options.milliseconds / 1000)))
 
 
 if __name__ == "__main__":
