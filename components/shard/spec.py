@@ -31,7 +31,8 @@ class ShardParameters(Parameters):
     shards: Count | ChannelShards = Field(default=2)
     """Shards of each channel: one number for all, or `train`, `validation` and `test` apart."""
     order: Literal["shuffled", "listing"] = "shuffled"
-    """Order of the objects inside a shard; `listing` is by key, so that classes come one after the other."""
+    """Order of the objects inside a shard. listing: by key, so that classes come one after the other; a shard of rows
+    of tables is then a block of them, so that few tables are read for it, and numbers may differ where bytes do not."""
     seed: int = Field(default=0, ge=0)
     """Of the shuffling."""
     previous: Earlier | None = None
