@@ -21,9 +21,21 @@ from millrace.runtime.context import Context
 from millrace.runtime.earlier import earlier_folder
 from millrace.runtime.schemas import CHANNELS
 
-__all__ = ["ASIDE", "FILE_KEY", "SETTINGS", "Earlier", "Settings", "Table", "fingerprints", "look_up", "open_earlier"]
+__all__ = [
+    "ASIDE",
+    "FILE_KEY",
+    "SETTINGS",
+    "TABLES",
+    "Earlier",
+    "Settings",
+    "Table",
+    "fingerprints",
+    "look_up",
+    "open_earlier",
+]
 
 SETTINGS = "settings.json"
+TABLES = "tables.parquet"
 
 ASIDE = {
     "uri": pl.String(),
@@ -84,7 +96,8 @@ class Pins(NamedTuple):
 class Table:
     """A table whose rows an earlier manifest knows."""
 
-    fingerprint: int
+    fingerprint: int = 0
+    """Of the file; 0 when it is not known."""
     spans: list[tuple[int, int]] = field(default_factory=list)
     """First position and number of rows that follow each other."""
 
@@ -197,7 +210,7 @@ def look_up(pins: Pins, hashes: NDArray[np.uint64]) -> NDArray[np.int8]:
 def _read(folder: Path, parameters: ManifestParameters, context: Context, *, comparable: bool) -> Earlier:
     parts = Parts(context.scratch / "earlier")
     numbers: list[pl.DataFrame] = []
-    tables: dict[str, Table] = {}
+    tables = _tables(folder) if parameters.of_tables else {}
     taken = 0
     for rows in _stored(folder, ("index.parquet", "aside.parquet")):
         if parameters.of_tables:
@@ -240,11 +253,17 @@ def _stored(folder: Path, files: Sequence[str]) -> Iterator[pl.DataFrame]:
         yield from table.select(columns).collect_batches(chunk_size=ROWS, maintain_order=True)
 
 
+def _tables(folder: Path) -> dict[str, Table]:
+    if not (folder / TABLES).is_file():
+        return {}
+    rows = pl.read_parquet(folder / TABLES, glob=False)
+    return dict(zip(rows["key"], map(Table, fingerprints(rows).tolist()), strict=True))
+
+
 def _add_tables(tables: dict[str, Table], rows: pl.DataFrame, start: int) -> None:
-    told = rows.with_columns(file=FILE_KEY, told=pl.Series(fingerprints(rows)))
-    spans = told.group_by("file", maintain_order=True).agg(pl.col("told").first(), pl.len())
-    for file, fingerprint, number in spans.iter_rows():
-        table = tables.setdefault(file, Table(fingerprint))
+    """Note where the rows of each table are."""
+    for file, number in rows.group_by(FILE_KEY.alias("file"), maintain_order=True).len().iter_rows():
+        table = tables.setdefault(file, Table())
         if table.spans and sum(table.spans[-1]) == start:
             first, before = table.spans.pop()
             table.spans.append((first, before + number))

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from millrace.components.manifest.contents import read_contents
-from millrace.components.manifest.earlier import SETTINGS, Earlier, Settings, open_earlier
+from millrace.components.manifest.earlier import SETTINGS, TABLES, Earlier, Settings, open_earlier
 from millrace.components.manifest.labels import same_form
 from millrace.components.manifest.listing import Source, find_source
 from millrace.components.manifest.objects import Names, Objects
@@ -26,7 +26,7 @@ from millrace.components.manifest.split import divide
 from millrace.components.manifest.survey import survey
 from millrace.components.manifest.table_rows import read_rows
 from millrace.components.manifest.together import tie_together
-from millrace.components.manifest.writing import write_aside, write_changes, write_index
+from millrace.components.manifest.writing import write_aside, write_changes, write_index, write_tables
 from millrace.data.leaks import check_leaks
 from millrace.errors import DataError
 from millrace.runtime.context import Context, Result
@@ -54,6 +54,7 @@ def main(parameters: ManifestParameters, inputs: ManifestInputs, outputs: Manife
     objects = survey(source, parameters, names, rejected, context)
     known = (earlier, *earlier.match(objects)) if earlier is not None else None
     if parameters.of_tables:
+        write_tables(outputs.manifest.path / TABLES, objects)
         objects = read_rows(objects, earlier, parameters, names, rejected, aside, context)
         known = (earlier, *earlier.match(objects)) if earlier is not None else None
     elif parameters.contents == "read":

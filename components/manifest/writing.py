@@ -17,7 +17,7 @@ from millrace.components.manifest.parts import Parts, write_stream
 from millrace.runtime.context import Context
 from millrace.runtime.schemas import CHANNELS
 
-__all__ = ["write_aside", "write_changes", "write_index"]
+__all__ = ["write_aside", "write_changes", "write_index", "write_tables"]
 
 _INDEX = {
     "uri": pl.String(),
@@ -35,6 +35,7 @@ _INDEX = {
     "dataset_path": pl.String(),
     "row": pl.Int64(),
 }
+_TABLES = {name: _INDEX[name] for name in ("uri", "key", "size", "modified", "etag", "version")}
 _CHANGES = {"uri": pl.String(), "change": pl.String()}
 
 
@@ -103,6 +104,12 @@ def write_aside(path: Path, objects: Objects, names: Sequence[str], aside: Parts
             yield frame.with_columns(empty).select(*ASIDE)
 
     write_stream(path, rows(), ASIDE)
+
+
+def write_tables(path: Path, files: Objects) -> None:
+    """Write what the listing told of the tables whose rows are the objects, for a later manifest."""
+    rows = (frame for _, frame in files.parts.frames(list(_TABLES)))
+    write_stream(path, rows, _TABLES)
 
 
 def write_changes(
