@@ -37,7 +37,7 @@ def analyze_columns(
             f"{objects.filter(pl.col('row').is_null())['uri'][0]} is no row of a table: for kind=tabular "
             "manifest.formats names tables: [csv, tsv, parquet, jsonl]"
         )
-    gathered = _gather(objects, context)
+    gathered = _gather(objects, plan, context)
     named = _chosen(gathered.columns(), data, plan)
     fitted: list[Fitted] = []
     for number, name in enumerate(named, start=1):
@@ -51,10 +51,10 @@ def analyze_columns(
     return Result(metrics={"objects": gathered.rows, "features": width}, charts=(_table(fitted),))
 
 
-def _gather(objects: pl.DataFrame, context: Context) -> Gathered:
+def _gather(objects: pl.DataFrame, plan: ShardPlan, context: Context) -> Gathered:
     gathered = Gathered(context.scratch / "columns")
     lost: Counter[str] = Counter()
-    for found in read_rows(objects, None, context.scratch):
+    for found in read_rows(objects, None, plan, context.scratch):
         if isinstance(found, LostRows):
             context.log.warning("%d rows are %s: %s", len(found.places), found.reason, found.detail)
             lost[found.detail] += len(found.places)

@@ -35,7 +35,7 @@ def analyze_texts(
     """
     vocabulary = given_vocabulary(data, "analyze")
     if vocabulary is None:
-        gathered = _gather(data, objects, context)
+        gathered = _gather(data, plan, objects, context)
         vocabulary = build_vocabulary(partial(_texts, gathered), data.vocabulary_size, lower_case=data.lower_case)
         read = gathered.rows
     else:
@@ -47,11 +47,11 @@ def analyze_texts(
     return Result(metrics={"objects": read, "features": schema.vocabulary_size}, charts=(_table(vocabulary),))
 
 
-def _gather(data: TextData, objects: pl.DataFrame, context: Context) -> Gathered:
+def _gather(data: TextData, plan: ShardPlan, objects: pl.DataFrame, context: Context) -> Gathered:
     gathered = Gathered(context.scratch / "texts")
     left: Counter[str] = Counter()
     waiting: list[str] = []
-    for done, (_, text) in enumerate(read_texts(objects, data.column, context.scratch), start=1):
+    for done, (_, text) in enumerate(read_texts(objects, data.column, plan, context.scratch), start=1):
         if isinstance(text, TextProblem):
             left[text.reason] += 1
         else:

@@ -34,15 +34,16 @@ def open_tables(
         raise ConfigError(f"preprocess.data.kind {data.kind!r} is not tabular")
     if inputs.analysis is None:
         raise ConfigError("rows of tables need the analysis of analyze: give preprocess its output as `analysis`")
-    return _Tables(read_analysis(inputs.analysis.path, data, plan.classes, TabularRecords), context)
+    return _Tables(read_analysis(inputs.analysis.path, data, plan.classes, TabularRecords), plan, context)
 
 
 class _Tables:
     unit = "rows"
     depends_on = ""  # all of it is in the schema
 
-    def __init__(self, schema: TabularRecords, context: Context) -> None:
+    def __init__(self, schema: TabularRecords, plan: ShardPlan, context: Context) -> None:
         self.schema = schema
+        self._plan = plan
         self.files: Mapping[str, bytes] = {}
         self._context = context
         self._names = list(dict.fromkeys(column.name for column in schema.columns))
@@ -57,7 +58,7 @@ class _Tables:
         made: dict[int, bytes | Reject] = {}
         uris, labels = rows["uri"].to_list(), rows["label"].to_list()
         following = 0
-        for found in read_rows(rows, self._names, self._context.scratch):
+        for found in read_rows(rows, self._names, self._plan, self._context.scratch):
             if isinstance(found, LostRows):
                 made.update((at, Reject(uris[at], found.reason, found.detail)) for at in found.places.tolist())
             else:

@@ -43,7 +43,7 @@ def open_texts(parameters: PreprocessParameters, inputs: PreprocessInputs, plan:
             "texts need a vocabulary: set preprocess.data.vocabulary to a vocab.txt, or give preprocess the analysis "
             "of analyze, which builds one"
         )
-    return _Texts(data, text_schema(data, plan.classes, vocabulary), vocabulary, parameters.concurrency, context)
+    return _Texts(parameters, data, plan, vocabulary, context)
 
 
 class _Texts:
@@ -51,12 +51,13 @@ class _Texts:
     depends_on = ""  # all of it is in the schema
 
     def __init__(
-        self, data: TextData, schema: TextRecords, vocabulary: bytes, concurrency: int, context: Context
+        self, parameters: PreprocessParameters, data: TextData, plan: ShardPlan, vocabulary: bytes, context: Context
     ) -> None:
-        self.schema = schema
+        self.schema = text_schema(data, plan.classes, vocabulary)
         self.files: Mapping[str, bytes] = {VOCABULARY: vocabulary}
         self._data = data
-        self._concurrency = concurrency
+        self._plan = plan
+        self._concurrency = parameters.concurrency
         self._context = context
         tokens = read_vocabulary(vocabulary, data.vocabulary or VOCABULARY)
         self._unknown = tokens.index(UNK)
@@ -67,7 +68,7 @@ class _Texts:
         uris, labels = rows["uri"].to_list(), rows["label"].to_list()
         made: dict[int, bytes | Reject] = {}
         figures = _Figures()
-        read = read_texts(rows, self._data.column, self._context.scratch, self._concurrency)
+        read = read_texts(rows, self._data.column, self._plan, self._context.scratch, self._concurrency)
         following = 0
         while batch := list(islice(read, _BATCH)):
             made.update(self._batch(batch, uris, labels, figures))

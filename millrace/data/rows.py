@@ -10,8 +10,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from millrace.data.contents import row_contents
 from millrace.data.tables import TableFormat, check_columns, local_copy, read_batches, scan, table_format
 from millrace.errors import ConfigError, DataError
+from millrace.runtime.schemas import ShardPlan
 from millrace.runtime.storage import parse_source
 from millrace.specs import Dataset
 
@@ -67,27 +69,31 @@ def objects_of(file: Path, dataset: Dataset | None, task: str) -> pl.DataFrame:
     return objects.with_columns(place=pl.coalesce(inside, whole))
 
 
-def read_rows(objects: pl.DataFrame, columns: Sequence[str] | None, scratch: Path) -> Iterator[FoundRows | LostRows]:
+def read_rows(
+    objects: pl.DataFrame, columns: Sequence[str] | None, plan: ShardPlan, scratch: Path
+) -> Iterator[FoundRows | LostRows]:
     """Read rows of tables, file by file; every one of them is found or lost once.
 
     Args:
-        objects: Rows with `place`, the file, and `row`.
+        objects: Rows with `place`, the file, `row`, and `content`, which they must still have where it is known.
         columns: What to read of them; None takes all that their file has. JSON lines may lack some: a key that is not
             there is a missing value.
+        plan: Tells of which columns `content` is.
         scratch: Where copies of objects go, one at a time.
 
     Raises:
         DataError: When a table lacks a column, or is no table by its name.
     """
-    wanted = objects.select("place", "row", at=pl.int_range(pl.len(), dtype=pl.Int64))
+    wanted = objects.select("place", "row", "content", at=pl.int_range(pl.len(), dtype=pl.Int64))
     for (place,), some in wanted.group_by("place", maintain_order=True):
-        some = some.sort("row")
-        yield from _of_file(str(place), some["row"].to_numpy(), some["at"].to_numpy(), columns, scratch)
+        yield from _of_file(str(place), some.sort("row"), columns, plan, scratch)
 
 
 def _of_file(
-    place: str, rows: NDArray[np.int64], places: NDArray[np.intp], columns: Sequence[str] | None, scratch: Path
+    place: str, wanted: pl.DataFrame, columns: Sequence[str] | None, plan: ShardPlan, scratch: Path
 ) -> Iterator[FoundRows | LostRows]:
+    places = wanted["at"].to_numpy()
+    form = _format(place)
     try:
         path = local_copy(place, scratch)
         path.stat()
@@ -95,29 +101,49 @@ def _of_file(
         yield LostRows(places, "missing", str(error))
         return
     try:
-        yield from _of_copy(path, place, rows, places, columns)
+        try:
+            names = scan(path, form, name=place).collect_schema().names()
+        except DataError as error:
+            yield LostRows(places, "changed", str(error))
+            return
+        if columns is not None and form != "jsonl":
+            check_columns(columns, names, place)
+        needed = _Needed(names, columns, plan, wanted["content"])
+        if not set(needed.counted) <= set(names):
+            yield LostRows(places, "changed", f"{place} has lost columns since it was listed")
+            return
+        batches = read_batches(path, form, needed.all, name=place)
+        yield from _picked(batches, place, wanted, needed)
     finally:
         _remove_copy(place, path)
 
 
-def _of_copy(
-    path: Path, place: str, rows: NDArray[np.int64], places: NDArray[np.intp], columns: Sequence[str] | None
+class _Needed:
+    """Columns of a file."""
+
+    def __init__(
+        self, names: Sequence[str], columns: Sequence[str] | None, plan: ShardPlan, contents: pl.Series
+    ) -> None:
+        own = (plan.label_column, plan.group_column)
+        counted = plan.content_columns or [name for name in names if name not in own]
+        self.counted = counted if contents.null_count() < len(contents) else []
+        """Of which `content` is, where it is known."""
+        self.wanted = list(names) if columns is None else list(columns)
+        """For the features."""
+        both = {*self.counted, *self.wanted}
+        self.all = [name for name in names if name in both] or list(names[:1])
+
+
+def _picked(
+    batches: Iterator[pl.DataFrame], place: str, wanted: pl.DataFrame, needed: _Needed
 ) -> Iterator[FoundRows | LostRows]:
-    form = _format(place)
+    """The wanted rows of all rows of a file."""
+    rows, places = wanted["row"].to_numpy(), wanted["at"].to_numpy()
     done = first = 0
-    try:
-        there = scan(path, form, name=place).collect_schema().names()
-    except DataError as error:
-        yield LostRows(places, "changed", str(error))
-        return
-    wanted = there if columns is None else list(columns)
-    if form != "jsonl":
-        check_columns(wanted, there, place)
-    batches = read_batches(path, form, [name for name in wanted if name in there] or there[:1], name=place)
     while done < len(rows):
         try:
             batch = next(batches, None)
-        except DataError as error:
+        except DataError as error:  # it was a table when it was listed
             yield LostRows(places[done:], "changed", str(error))
             return
         if batch is None:
@@ -125,8 +151,20 @@ def _of_copy(
             return
         end = int(np.searchsorted(rows, first + batch.height))
         if end > done:
-            yield FoundRows(places[done:end], place, _complete(batch[rows[done:end] - first], wanted))
+            yield from _checked(batch[rows[done:end] - first], place, wanted[done:end], needed)
         done, first = end, first + batch.height
+
+
+def _checked(batch: pl.DataFrame, place: str, wanted: pl.DataFrame, needed: _Needed) -> Iterator[FoundRows | LostRows]:
+    places = wanted["at"].to_numpy()
+    if needed.counted:
+        content = wanted["content"]
+        same = (row_contents(batch, needed.counted)["content"] == content) | content.is_null()
+        if not same.all():
+            yield LostRows(places[~same.to_numpy()], "changed", f"the row is another than when {place} was listed")
+            batch, places = batch.filter(same), places[same.to_numpy()]
+    if len(places):
+        yield FoundRows(places, place, _complete(batch, needed.wanted))
 
 
 def _complete(batch: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:

@@ -11,6 +11,7 @@ import polars as pl
 
 from millrace.data.rows import LostRows, read_rows
 from millrace.errors import DataError
+from millrace.runtime.schemas import ShardPlan
 from millrace.runtime.storage import process_many
 from millrace.runtime.texts import MAX_CHARACTERS
 
@@ -31,13 +32,14 @@ class _Read(NamedTuple):
 
 
 def read_texts(
-    objects: pl.DataFrame, column: str, scratch: Path, concurrency: int = 16
+    objects: pl.DataFrame, column: str, plan: ShardPlan, scratch: Path, concurrency: int = 16
 ) -> Iterator[tuple[int, str | TextProblem]]:
     """The text of each object, with its place among them; those of tables come file by file.
 
     Args:
         objects: With `place`, `row` (null for whole files) and `content`.
         column: Of tables.
+        plan: What the objects are of.
         scratch: Where copies of tables go.
         concurrency: Files that are read ahead.
 
@@ -50,7 +52,7 @@ def read_texts(
     rows = objects.filter(pl.col("row").is_not_null())
     if rows.height:
         at = rows["at"].to_numpy()
-        for found in read_rows(rows, [column], scratch):
+        for found in read_rows(rows, [column], plan, scratch):
             if isinstance(found, LostRows):
                 yield from ((int(at[place]), TextProblem(found.reason, found.detail)) for place in found.places)
                 continue
