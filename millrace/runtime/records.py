@@ -34,6 +34,7 @@ __all__ = [
     "pack",
     "read_images",
     "read_records",
+    "record_uri",
     "unpack",
 ]
 
@@ -200,6 +201,19 @@ def unpack(record: bytes) -> ImageRecord:
         raise DataError(
             f"a record is no image record: it needs one value each of image, label and uri: {error}"
         ) from error
+
+
+def record_uri(record: bytes) -> str:
+    """The URI of the object that a serialized tf.train.Example of any kind was made from.
+
+    Raises:
+        DataError: When it is none, or names no object.
+    """
+    try:
+        (uri,) = _example_class().FromString(record).features.feature["uri"].bytes_list.value
+        return str(uri.decode())
+    except (DecodeError, ValueError) as error:
+        raise DataError(f"a record names no object: {error}") from error
 
 
 def read_images(path: Path) -> Iterator[ImageRecord]:
