@@ -66,7 +66,7 @@ class TestRows:
         frame = pl.DataFrame({"text": [f"é {n}" for n in range(30)], "n": range(30), "label": ["a", "b", "c"] * 10})
         (tmp_path / "p").mkdir()
         frame.write_parquet(tmp_path / "p/x.parquet")
-        source = {
+        source: dict[str, str | bytes] = {
             "csv": frame.write_csv(),
             "tsv": frame.write_csv(separator="\t"),
             "jsonl": frame.select("label", pl.col("n").cast(pl.String), "text").write_ndjson(),
