@@ -293,8 +293,12 @@ def _iso(texts: pl.Series) -> pl.Series:
 
 def _written(value: object, row: int, name: str) -> str | None:
     """A JSON value as a table has it."""
-    if value is None or isinstance(value, str):
+    if isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise DataError(f"row {row}, column {name!r}: {_shown(value)} is no text in UTF-8")
         return value
+    if value is None:
+        return None
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

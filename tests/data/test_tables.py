@@ -1,0 +1,198 @@
+"""Tables in files, whole and damaged."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from millrace.data.tables import MAX_CELL, MAX_COLUMNS, TableFormat, local_copy, read_batches, scan, table_format
+from millrace.errors import DataError
+from tests.conftest import Bucket
+
+
+def put(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def form(path: Path) -> TableFormat:
+    found = table_format(path.name)
+    assert found is not None
+    return found
+
+
+def rows(path: Path, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    return [row for batch in read_batches(path, form(path), columns) for row in batch.iter_rows(named=True)]
+
+
+def parquet(frame: pl.DataFrame) -> bytes:
+    stream = io.BytesIO()
+    frame.write_parquet(stream)
+    return stream.getvalue()
+
+
+AB = [{"a": "1", "b": "x"}, {"a": "2", "b": None}]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.csv", "csv"), ("A.CSV", "csv"), ("b/a.tsv", "tsv"), ("a.parquet", "parquet"), ("a.jsonl", "jsonl"),
+        ("a.ndjson", "jsonl"), ("a.json", "jsonl"), ("a.csv.gz", "csv"), ("a.jsonl.gz", "jsonl"),
+        ("a.parquet.gz", None), ("a.txt", None), ("csv", None), (".csv/a", None), ("a.gz", None),
+    ],
+)  # fmt: skip
+def test_the_format_is_told_by_the_ending(name: str, expected: str | None) -> None:
+    assert table_format(name) == expected
+
+
+class TestRows:
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("a.csv", b"a,b\n1,x\n2,\n"),
+            ("a.csv", b"\xef\xbb\xbfa,b\r\n1,x\r\n2,\r\n"),
+            ("a.csv", b"\na,b\n1,x\n\n2\n\n\n"),
+            ("a.csv", b"a;b\n1;x\n2;\n"),
+            ("a.csv", b"a|b\n1|x\n2|\n"),
+            ("a.csv", b"a\tb\n1\tx\n2\t\n"),
+            ("a.csv", b",a,b,\n9,1,x,\n8,2,,\n"),
+            ("a.tsv", b"a\tb\n1\tx\n2\t"),
+            ("a.csv.gz", gzip.compress(b"a,b\n1,x\n2,\n")),
+            ("a.jsonl", b'{"a":1,"b":"x"}\n\n{"a":2}\n'),
+            ("a.ndjson", b'{"b":"x","a":"1"}\r\n{"a":2,"b":null}'),
+            ("a.jsonl.gz", gzip.compress(b'{"a":1,"b":"x"}\n{"a":2}\n')),
+            ("a.parquet", parquet(pl.DataFrame({"b": ["x", None], "a": ["1", "2"]}))),
+        ],
+    )  # fmt: skip
+    def test_of_each_kind_are_the_same(self, tmp_path: Path, name: str, content: bytes) -> None:
+        path = put(tmp_path, name, content)
+        assert [dict(sorted(row.items())) for row in rows(path)] == AB
+        assert scan(path, form(path)).select("a", "b").collect().to_dicts() == AB
+        assert rows(path, ["b"]) == [{"b": "x"}, {"b": None}]
+        assert [list(row) for row in rows(path, ["b", "a"])] == [["b", "a"]] * 2
+
+    def test_of_parquet_have_types_and_nested_columns_do_no_harm(self, tmp_path: Path) -> None:
+        frame = pl.DataFrame({"n": [1.5, None], "l": [[1], [2]], "c": pl.Series(["x", "y"], dtype=pl.Categorical)})
+        path = put(tmp_path, "a.parquet", parquet(frame))
+        assert rows(path) == frame.to_dicts()
+        assert rows(path, ["n"]) == [{"n": 1.5}, {"n": None}]
+
+    def test_come_in_order_and_in_batches(self, tmp_path: Path) -> None:
+        stream = io.StringIO()
+        csv.writer(stream).writerows([("n", "t"), *((n, 'a "b",\n\n c' * (n % 3)) for n in range(50_000))])
+        batches = list(read_batches(put(tmp_path, "a.csv", stream.getvalue().encode()), "csv", ["n"]))
+        assert max(batch.height for batch in batches) <= 20_000
+        assert [int(n) for batch in batches for n in batch["n"]] == [*range(50_000)]
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        table=st.lists(
+            st.tuples(*[st.text(st.characters(exclude_characters="\0\r", codec="utf-8"), min_size=1)] * 3), max_size=20
+        )
+    )
+    def test_of_csv_are_what_was_written(self, tmp_path_factory: pytest.TempPathFactory, table: list[Any]) -> None:
+        stream = io.StringIO()
+        csv.writer(stream, quoting=csv.QUOTE_ALL).writerows([("a", "b", "c"), *table])
+        path = put(tmp_path_factory.mktemp("t"), "a.csv", stream.getvalue().encode())
+        assert [tuple(row.values()) for row in rows(path)] == table
+
+    def test_names_that_look_like_patterns_are_names(self, tmp_path: Path) -> None:
+        path = put(tmp_path, "a.csv", b"^.*$,b,*\n1,2,3\n")
+        assert rows(path, ["^.*$"]) == [{"^.*$": "1"}]
+        assert rows(path, ["*"]) == [{"*": "3"}]
+
+    def test_may_be_wide(self, tmp_path: Path) -> None:
+        names = [f"c{number}" for number in range(MAX_COLUMNS)]
+        line = ",".join("1" for _ in names)
+        path = put(tmp_path, "a.csv", "\n".join([",".join(names), *[line] * 300, ""]).encode())
+        batches = list(read_batches(path, "csv"))
+        assert sum(batch.height for batch in batches) == 300
+        assert max(batch.height for batch in batches) <= 200
+
+
+class TestDamage:
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("a.csv", b"", "a.csv is empty: a csv table needs at least its columns' names"),
+            ("a.csv", b"\r\n\n", "is empty"),
+            ("a.csv", b"a,b\n1,2\n3,4,5\n", "can't be read as csv in UTF-8: found more fields"),
+            ("a.csv", b"a,b\n1,\xff\n", "can't be read as csv in UTF-8: invalid utf-8"),
+            ("a.csv", b'a,b\n1,"2\n3,4\n', "can't be read as csv in UTF-8"),
+            ("a.csv", b"a,b,a\n1,2,3\n", "has the column 'a' more than once: rename or remove one"),
+            ("a.csv", b"a,b\r1,2\r", r"lines end with \\n or \\r\\n, not with \\r alone"),
+            ("a.csv", b"a,b\n1\0,2\n", "has a zero byte in column 'a'"),
+            ("a.csv", "a,b\n".encode("utf-16"), "is UTF-16, UTF-8 is needed: .*iconv"),
+            ("a.csv", "a,b\n".encode("utf-16-be"), "is UTF-16, UTF-8 is needed: .*iconv"),
+            ("a.csv", b"a" * (1 << 21), "can't be read as csv in UTF-8: field larger than field limit"),
+            ("a.csv", b'a,b\n1,"' + b"x" * (MAX_CELL + 1) + b"\"\n", r"a value of \d+ bytes in column .b., the limit"),
+            ("a.csv", ",".join(map(str, range(MAX_COLUMNS + 1))).encode(), "has 10001 columns, the limit is 10000"),
+            ("a.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 1000)[:-12], "can't be read as csv in UTF-8"),
+            ("a.csv.gz", b"\x1f\x8bnothing", "can't be read as csv in UTF-8"),
+            ("a.jsonl", b"", "is empty"),
+            ("a.jsonl", b'\xef\xbb\xbf{"a":1}\n', "starts with a byte order mark, .* tail -c"),
+            ("a.jsonl", b'[{"a":1}]\n', "can't be read as jsonl in UTF-8: NDJSON line expected to contain JSON object"),
+            ("a.jsonl", b'{\n"a":1}\n', "can't be read as jsonl"),
+            ("a.jsonl", b'{"a":1}\n{"a":', "can't be read as jsonl"),
+            ("a.jsonl", b'{"a":"\xff"}\n', "can't be read as jsonl"),
+            ("a.parquet", b"", "can't be read as parquet: "),
+            ("a.parquet", b"a,b\n1,2\n3,4\n5,6\n", "can't be read as parquet: "),
+            ("a.parquet", parquet(pl.DataFrame({"a": [1]}))[:-30], "can't be read as parquet: "),
+        ],
+    )  # fmt: skip
+    def test_is_told_in_a_line(self, tmp_path: Path, name: str, content: bytes, message: str) -> None:
+        path = put(tmp_path, name, content)
+        with pytest.raises(DataError, match=message) as caught:
+            rows(path)
+        assert str(caught.value).startswith(str(path))
+        assert "\n" not in str(caught.value)
+
+    def test_is_found_whatever_columns_are_wanted(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="found more fields"):
+            rows(put(tmp_path, "a.csv", b"a,b\n1,2\n3,4,5\n"), ["a"])
+
+    def test_names_the_object(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"^s3://b/k\.csv is empty"):
+            next(read_batches(put(tmp_path, "0", b""), "csv", name="s3://b/k.csv"))
+
+    def test_of_parquet_anywhere_ends_in_an_error_or_in_rows(self, tmp_path: Path) -> None:
+        whole = parquet(pl.DataFrame({"a": [*range(50)], "b": ["text"] * 50, "d": [1.5] * 50}))
+        kinds = set()
+        for at in range(0, len(whole), 7):
+            for change in (b"\xff\xff", b"\x00\x80"):
+                path = put(tmp_path, "a.parquet", whole[:at] + change + whole[at + 2 :])
+                try:
+                    kinds.add(len(rows(path)) <= 50)
+                except DataError:
+                    kinds.add(True)
+        assert kinds == {True}
+
+    def test_a_column_that_is_not_there_is_told_with_those_that_are(self, tmp_path: Path) -> None:
+        for name, content in {"a.csv": b"text,label\n", "a.jsonl": b'{"text":1,"label":2}\n'}.items():
+            with pytest.raises(DataError, match=r"no column .texts.: did you mean 'text'. allowed: label, text"):
+                rows(put(tmp_path, name, content), ["texts"])
+
+    def test_a_file_that_is_gone(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"gone\.csv can't be read as csv"):
+            rows(tmp_path / "gone.csv")
+
+
+def test_objects_of_buckets_are_copied_and_files_are_not(tmp_path: Path, s3: Bucket) -> None:
+    s3.put("some/a b.csv", b"a,b\n1,x\n2,\n")
+    copy = local_copy(s3.uri("some/a b.csv"), tmp_path)
+    assert copy.parent == tmp_path
+    assert next(read_batches(copy, "csv")).to_dicts() == AB
+    file = put(tmp_path, "b.csv", b"a\n")
+    assert local_copy(file.as_uri(), tmp_path / "none") == file
+    with pytest.raises(DataError, match="gone"):
+        local_copy(s3.uri("gone.csv"), tmp_path)
