@@ -53,8 +53,11 @@ def python_of(name: str | None, *, peers: Path = _PEERS, kept: Path = _KEPT) -> 
 def _make(folder: Path, requirements: Path) -> None:
     python = folder / "bin" / "python"
     steps = (
-        [sys.executable, "-m", "venv", str(folder)],
-        [str(python), "-m", "pip", "install", "--quiet", "--only-binary", ":all:", "--requirement", str(requirements)],
+        [sys.executable, "-m", "venv", "--without-pip", str(folder)],
+        [
+            *(sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--only-binary", ":all:"),
+            *("--requirement", str(requirements)),
+        ],
     )
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     environment.pop("PYTHONPATH", None)

@@ -16,8 +16,8 @@ __all__ = ["ABOUT", "TITLE", "cases"]
 TITLE = "Training input"
 ABOUT = (
     "Float32 batches of 32 pictures of 224x224 with one-hot labels, shuffled, without augmentation: ours from records "
-    "that preprocess has made, once, of the photographs that the others decode and resize again in each pass. Samples a "
-    "second after the first five batches; starting is told as the time to the first one."
+    "that preprocess has made, once, of the photographs that the others decode and resize again in each pass. Samples "
+    "a second after the first five batches."
 )
 
 _SIDE, _QUICK_SIDE = 224, 32
