@@ -13,6 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millrace.errors import DataError, MillraceError, TransientError, UserError
+from millrace.runtime.odd_keys import (
+    ODD_KEYS,
+    can_read_odd,
+    failure_as_obstore,
+    has_leading_slashes,
+    is_odd,
+    list_odd,
+    read_odd,
+)
 
 if TYPE_CHECKING:
     import polars as pl
@@ -65,13 +74,20 @@ def bucket_pages(
     """
     import obstore
     import polars as pl
+    from obstore.exceptions import InvalidPathError
 
     store = _store(scheme, bucket, patience)
     attempts = _Attempts(patience)
     size, last = _PAGE, after
+    odd = _is_odd_listing(scheme, bucket, prefix, patience, after)
     while True:
         held: pl.DataFrame | None = None
         try:
+            if odd:
+                for rows in list_odd(bucket, prefix, patience.retries, last):
+                    last = rows["path"][-1]
+                    yield rows
+                return
             for page in obstore.list(store, prefix or None, offset=last, chunk_size=size, return_arrow=True):
                 rows = pl.DataFrame(page)
                 rows = rows if held is None else pl.concat((held, rows))
@@ -85,9 +101,27 @@ def bucket_pages(
                 yield held
             return
         except Exception as error:
-            failure = _explained(error, f"{scheme}://{bucket}/{prefix}")
+            if not odd and isinstance(error, InvalidPathError) and can_read_odd(scheme):
+                odd = True
+                continue
+            failure = _explained(failure_as_obstore(error) if odd else error, f"{scheme}://{bucket}/{prefix}")
         attempts.wait_or_raise(failure)
         size = _PAGE_AFTER_FAILURE
+
+
+def _is_odd_listing(scheme: str, bucket: str, prefix: str, patience: Patience, after: str | None) -> bool:
+    """Whether obstore would list something else than is there."""
+    if is_odd(prefix):
+        if not can_read_odd(scheme):
+            raise DataError(f"{scheme}://{bucket}/{prefix}: {ODD_KEYS}")
+        return True
+    if prefix or (after or "") >= "/" or not can_read_odd(scheme):
+        return False
+    try:
+        return has_leading_slashes(bucket, patience.retries)
+    except Exception as error:
+        failure = _explained(failure_as_obstore(error), f"{scheme}://{bucket}")
+    raise failure from None
 
 
 async def bucket_folders(scheme: str, bucket: str, prefix: str, patience: Patience) -> list[str]:
@@ -99,7 +133,10 @@ async def bucket_folders(scheme: str, bucket: str, prefix: str, patience: Patien
 
     store = _store(scheme, bucket, patience)
     found = await obstore.list_with_delimiter_async(store, prefix or None, return_arrow=True)
-    return sorted(found["common_prefixes"])
+    folders = sorted(found["common_prefixes"])
+    if "" in folders and not can_read_odd(scheme):  # of keys that begin with a slash
+        raise DataError(f"{scheme}://{bucket}/{prefix}: {ODD_KEYS}")
+    return [folder for folder in folders if folder]
 
 
 def _empty_at_end(rows: pl.DataFrame) -> int:
@@ -137,30 +174,42 @@ def read_from_bucket(
     scheme: str, bucket: str, key: str, patience: Patience, *, etag: str | None, size: int | None
 ) -> bytes:
     """All bytes of an object, which must still have that etag and size when they are given."""
-    import obstore
-
     uri = f"{scheme}://{bucket}/{key}"
-    store = _store(scheme, bucket, patience)
     attempts = _Attempts(patience)
+    odd = is_odd(key)
+    if odd and not can_read_odd(scheme):
+        raise DataError(f"{uri}: {ODD_KEYS}")
     while True:
         failure: MillraceError
         try:
-            result = obstore.get(store, key, options={"if_match": etag} if etag else None)
-            data = bytes(result.bytes())
+            if odd:
+                data, there = read_odd(bucket, key, patience.retries, etag)
+            else:
+                data, there = _got(_store(scheme, bucket, patience), key, etag)
         except Exception as error:
-            failure = _explained(error, uri)
+            failure = _explained(failure_as_obstore(error) if odd else error, uri)
         else:
-            wanted = result.meta["size"] if size is None else size
+            wanted = there if size is None else size
             if len(data) == wanted:
                 return data
             failure = _BrokenOffError(f"{uri}: only {len(data)} of {wanted} bytes arrive")
         attempts.wait_or_raise(failure)
 
 
+def _got(store: S3Store | GCSStore, key: str, etag: str | None) -> tuple[bytes, int]:
+    import obstore
+
+    result = obstore.get(store, key, options={"if_match": etag} if etag else None)
+    return bytes(result.bytes()), result.meta["size"]
+
+
 def copy_from_bucket(scheme: str, bucket: str, key: str, target: Path, patience: Patience) -> None:
     """Write an object to a new file, in pieces: it may be larger than memory."""
     import obstore
 
+    if is_odd(key):
+        target.write_bytes(read_from_bucket(scheme, bucket, key, patience, etag=None, size=None))
+        return
     store = _store(scheme, bucket, patience)
     attempts = _Attempts(patience)
     while True:
@@ -306,10 +355,7 @@ def _explained(error: Exception, uri: str) -> MillraceError:
     if isinstance(error, exceptions.PreconditionError):
         return DataError(f"{uri} was changed after it was listed; run again when nothing writes to it")
     if isinstance(error, exceptions.InvalidPathError | ValueError):
-        return DataError(
-            f"{uri}: a key below it has an empty part (`//`), `.` or `..` as a part, or control characters: "
-            "such objects can't be read; rename them"
-        )
+        return DataError(f"{uri}: {ODD_KEYS}")
     if code in _CODES:
         return UserError(f"{uri}: {_CODES[code]}{_rights(scheme, bucket, code)}")
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from millrace.errors import DataError
 from millrace.runtime.buckets import Patience, bucket_folders, bucket_pages
 
 if TYPE_CHECKING:
@@ -229,7 +230,10 @@ class _Listing:
             return
         piece.asked_pages += 1
         if piece.asked.done():
-            failed = piece.asked.cancelled() or piece.asked.exception() is not None
+            error = None if piece.asked.cancelled() else piece.asked.exception()
+            if isinstance(error, DataError):
+                raise error
+            failed = piece.asked.cancelled() or error is not None
             borders = [] if failed else [f"{folder}/{_LAST}" for folder in piece.asked.result()[:-1]]
             piece.borders = [
                 border for border in borders if border > last and (piece.until is None or border < piece.until)

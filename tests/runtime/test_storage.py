@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import traceback
 from pathlib import Path
 
@@ -211,8 +212,35 @@ class TestS3:
             read(other)
 
     def test_keys_that_no_path_can_have(self, s3: Bucket) -> None:
+        odd = {f"p/{key}": key.encode() for key in ("/1.png", "cats//1.png", "cats/./2.png", "a\tb.png", "z/../3.png")}
+        for key, data in {**odd, "p/cats/4.png": b"x", "p/": b"", "p/cats/": b"", "p/cats//": b""}.items():
+            s3.put(key, data)
+        assert keys(s3.uri("p")) == sorted([*(key[2:] for key in odd), "cats/4.png"])
+        assert contents(s3.uri("p")) == {key[2:]: data for key, data in odd.items()} | {"cats/4.png": b"x"}
+        assert contents(s3.uri("p//")) == contents(s3.uri("p"))
+        assert contents(s3.uri("p/cats/")) == {"/1.png": b"cats//1.png", "./2.png": b"cats/./2.png", "4.png": b"x"}
+
+    def test_leading_slashes(self, s3: Bucket) -> None:
+        wanted = {"/1.png": b"of the slash", "1.png": b"without", "/cats/2.png": b"2", "//3.png": b"3", "!.png": b"4"}
+        for key, data in wanted.items():
+            s3.put(key, data)
+        assert contents(f"s3://{s3.name}") == wanted
+        assert keys(f"s3://{s3.name}") == sorted(wanted)
+        assert contents(f"s3://{s3.name}//cats") == {"2.png": b"2"}
+        gone, *_ = list_objects(f"s3://{s3.name}//cats")
+        s3.put("/cats/2.png", b"x")
+        with pytest.raises(DataError, match="was changed after it was listed"):
+            read(gone)
+        with pytest.raises(DataError, match="no such object"):
+            read(f"s3://{s3.name}//missing.png")
+
+    def test_such_keys_without_boto3(self, s3: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "boto3", None)
         s3.put("p/cats//1.png", b"x")
-        with pytest.raises(DataError, match="empty part"):
+        for action in (keys, read):
+            with pytest.raises(DataError, match="pip install boto3, or rename"):
+                action(s3.uri("p//cats"))
+        with pytest.raises(DataError, match="pip install boto3, or rename"):
             keys(s3.uri("p"))
 
 
