@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import mmap
 import os
 import subprocess
@@ -29,7 +30,7 @@ PREFIX = "data"
 _PAGE = 1000
 _ENTRY = (
     "<Contents><Key>{key}</Key><LastModified>2026-01-0{day}T00:00:00.000Z</LastModified>"
-    "<ETag>&quot;{number:032x}&quot;</ETag><Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+    "<ETag>&quot;{etag}&quot;</ETag><Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
 )
 
 
@@ -53,7 +54,8 @@ class Keys:
 
     def entry(self, position: int) -> str:
         size = 10_000 + position * 7919 % 90_000
-        return _ENTRY.format(key=self.key(position), day=1 + position % 9, number=position, size=size)
+        etag = hashlib.md5(str(position).encode(), usedforsecurity=False).hexdigest()
+        return _ENTRY.format(key=self.key(position), day=1 + position % 9, etag=etag, size=size)
 
     def first(self, text: str) -> int:
         """Position of the first key that is not below `text` in order."""
