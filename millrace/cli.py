@@ -249,6 +249,17 @@ COMMANDS: dict[str, _Command] = {
     "endpoint": _of_a_target(
         "endpoint", "deploy, roll back or delete an endpoint", " endpoint.action=deploy", target="sagemaker"
     ),
+    "lineage": _Command(
+        _later("lineage"),
+        "show where an object, a record or a metric of a local run came from",
+        "examples:\n"
+        "  millrace lineage                                             the newest run: artifacts, channels, leaks\n"
+        "  millrace lineage latest cats/7.jpg                           an object, by its URI or a part of it\n"
+        "  millrace lineage RUN train-00000-of-00002.tfrecord#5         a record, counted from 0\n"
+        "  millrace lineage RUN evaluate.accuracy                       a metric\n\n"
+        "RUN is an id below .millrace/runs, a unique beginning of one, or latest.\n"
+        "Options:  --json, --root FOLDER (runner.root of the run)",
+    ),
     "components": _Command(
         _components,
         "list the components that can be used",

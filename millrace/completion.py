@@ -16,6 +16,13 @@ _SHELLS = ("bash", "zsh", "fish")
 _MODES = {"--cfg": ("job", "hydra", "all"), "--info": ("all", "config", "defaults", "defaults-tree", "searchpath")}
 _FLAGS = (*_MODES, "--config-dir", "--config-name", "--help", "--multirun", "--package", "--resolve")
 
+_WORDS = {
+    "doctor": ("target=local", "target=kubeflow", "target=sagemaker"),
+    "exec": ("--task",),
+    "serve": ("--host", "--model", "--name", "--options", "--port"),
+}
+"""What may follow commands without overrides."""
+
 
 def complete(arguments: Sequence[str], commands: Iterable[str]) -> int:
     """Print the script that makes a shell ask, or what may stand where the cursor is.
@@ -60,12 +67,10 @@ def _proposals(query: str, typed: Sequence[str], commands: Iterable[str]) -> Ite
         add_import_paths(rest)
         names = {*components(user_components(rest[:-1])), *pipelines(), *user_pipelines(rest[:-1])}
         return _beginning(rest, {"--config-dir", *(names if command == "describe" else ())})
-    if command == "doctor":
-        return _beginning(rest, ["target=local", "target=kubeflow", "target=sagemaker"])
-    if command == "exec":
-        return _beginning(rest, ["--task"])
-    if command == "serve":
-        return _beginning(rest, ["--host", "--model", "--name", "--options", "--port"])
+    if command == "lineage":
+        return _beginning(rest, _lineage(rest))
+    if command in _WORDS:
+        return _beginning(rest, _WORDS[command])
     if earlier in _MODES:
         return _beginning(rest, _MODES[earlier])
     if rest[-1].startswith("-"):
@@ -74,6 +79,19 @@ def _proposals(query: str, typed: Sequence[str], commands: Iterable[str]) -> Ite
         return _beginning(rest, [f"component={name}" for name in components(user_components(rest[:-1]))])
     proposed = complete_overrides(query, rest, command).split()
     return [item for item in proposed if not item.startswith(("defaults=", "settings=", "hydra."))]
+
+
+def _lineage(rest: Sequence[str]) -> list[str]:
+    """Options and runs; after a run its metrics."""
+    from millrace.commands.lineage import ROOT
+    from millrace.runners.lineage import open_run
+
+    runs = sorted(path.parent.name for path in (ROOT / "runs").glob("*/run.json"))
+    names = [word for word in rest[:-1] if not word.startswith("-")]
+    if not names:
+        return ["--json", "--root", "latest", *runs]
+    tasks = open_run(ROOT, names[0]).tasks.values() if len(names) == 1 else ()
+    return ["--json", *(f"{task.name}.{metric}" for task in tasks for metric in task.metrics)]
 
 
 def _beginning(typed: Sequence[str], allowed: Iterable[str]) -> list[str]:

@@ -15,8 +15,8 @@ __all__ = ["ABOUT", "TITLE", "cases"]
 TITLE = "Shards"
 ABOUT = (
     "Objects with sizes as photographs have them (log-normal, median 60 kB) are dealt into 1,024 shards. Ours reads the "
-    "sizes from a manifest's lineage table of 14 columns and keeps numbers equal, too; plain Python reads the sizes alone "
-    "and looks at bytes only."
+    "sizes from a manifest's lineage table of 14 columns and keeps numbers equal, too; plain Python reads the sizes "
+    "alone and looks at bytes only."
 )
 
 _SHARDS = 1_024
@@ -90,7 +90,7 @@ def _made(folder: Path, objects: int, sigma: float) -> tuple[Path, Path]:
         pl.format("class-{}", number % 1000).alias("class_label"),
         (number % 1000).alias("label"),
         pl.lit("train").alias("channel"),
-        "size",
+        pl.col("size"),
         (number + 10**18).alias("modified"),
         pl.format('"{}"', number.hash(1)).alias("etag"),
         pl.lit(None, pl.String).alias("version"),

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from millrace.errors import UserError
 from millrace.runners.record import PipelineRun, TaskRun
 from millrace.runners.report_text import number
 from millrace.runtime.schemas import CHANNELS
@@ -17,7 +18,21 @@ from millrace.runtime.task import MadeArtifact
 from millrace.specs import Artifact, Dataset, Endpoint, Manifest, Metrics, Model, Records, Rejects, Shards
 from millrace.specs.charts import Chart, Plot, Table, charts_adapter
 
-__all__ = ["Drawing", "Lineage", "Link", "Rejected", "charts_of", "lineages", "links", "outputs_of", "rejections"]
+if TYPE_CHECKING:
+    from millrace.data.leaks import LeakCheck
+
+__all__ = [
+    "Drawing",
+    "Lineage",
+    "Link",
+    "Rejected",
+    "charts_of",
+    "leaks_in",
+    "lineages",
+    "links",
+    "outputs_of",
+    "rejections",
+]
 
 _SAMPLE_ROWS = 8
 _REJECT_ROWS = 200
@@ -67,6 +82,9 @@ class Lineage:
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     objects: int = 0
+    verdict: str = ""
+    """Whether an object, a content or a group is in two channels."""
+    leaks: bool = False
     problem: str = ""
 
 
@@ -163,6 +181,7 @@ def _lineage(task: TaskRun, file: Path) -> Lineage:
         counts = index.group_by("class_label", "channel").len().rows()
     except (OSError, pl.exceptions.PolarsError) as error:
         return Lineage(task.name, problem=_unreadable(file, error))
+    check, verdict = leaks_in(file)
     by_class: dict[str, dict[str, int]] = {}
     for label, channel, count in counts:
         by_class.setdefault(_cell(label), {})[_cell(channel)] = count
@@ -178,7 +197,27 @@ def _lineage(task: TaskRun, file: Path) -> Lineage:
         columns=tuple(index.columns),
         rows=tuple(tuple(_cell(value) for value in row) for row in index.head(_SAMPLE_ROWS).rows()),
         objects=index.height,
+        verdict=verdict,
+        leaks=check is not None and not check.clean,
     )
+
+
+def leaks_in(index: Path) -> tuple[LeakCheck | None, str]:
+    """What the check of a lineage table found, and a sentence about it; None when it could not be made."""
+    try:
+        return _leaks_in(index, index.stat().st_mtime_ns)
+    except ImportError:
+        return None, _needs("polars", "data")
+    except (OSError, UserError) as error:
+        return None, f"leaks can't be looked for: {error}"
+
+
+@lru_cache(maxsize=16)  # as for charts
+def _leaks_in(index: Path, modified: int) -> tuple[LeakCheck, str]:
+    from millrace.data.leaks import check_leaks
+
+    check = check_leaks(index)
+    return check, check.verdict()
 
 
 def rejections(run: PipelineRun) -> list[Rejected]:

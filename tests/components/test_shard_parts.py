@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from millrace.components.shard.deal import cut, deal
 from millrace.components.shard.seats import read_listed, take_seats
@@ -41,7 +42,7 @@ PREFIX = "s3://bucket/p/"
 def write_manifest(folder: Path, rows: Iterable[Mapping[str, Any]], **catalogue: str) -> Path:
     """A manifest of objects: `key`, and whatever else is not as usual."""
     usual = {"prefix": PREFIX, "label": 0, "channel": "train", "size": 100, "etag": "e", "row": None}
-    table = [usual | {"uri": f"{PREFIX}{row['key']}"} | row for row in rows]
+    table = [{**usual, "uri": f"{PREFIX}{row['key']}", **row} for row in rows]
     folder.mkdir(parents=True)
     pl.DataFrame(table, schema=SCHEMA).write_parquet(folder / "index.parquet", row_group_size=7)
     (folder / "classes.json").write_text(json.dumps({"classes": ["cats", "dogs"], **catalogue}))
@@ -73,7 +74,7 @@ def table_rows(*files: tuple[str, int], **more: Any) -> list[dict[str, Any]]:
     ]
 
 
-HEAVY = {
+HEAVY: dict[str, Callable[[np.random.Generator], NDArray[Any]]] = {
     "log-normal": lambda random: random.lognormal(9, 1.5, 60_000),
     "very skewed": lambda random: random.lognormal(9, 2, 60_000),
     "two kinds": lambda random: np.where(random.random(60_000) < 0.002, 300_000, 1000 + 1000 * random.random(60_000)),
@@ -163,7 +164,7 @@ class TestRows:
                 places = [(order_of[file], row) for file, row in zip(expected, table["row"], strict=True)]
                 assert places == sorted(places)
                 assert len({file for file, _ in places}) <= 2
-                assert abs(table["size"].sum() - 1100 / 4) <= 12
+                assert abs(sum(table["size"].to_list()) - 1100 / 4) <= 12
             else:
                 assert len(named) == 3
                 assert table["row"].to_list() != sorted(table["row"])

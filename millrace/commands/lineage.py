@@ -1,0 +1,117 @@
+"""`millrace lineage`: where an artifact, an object, a record or a metric of a run came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import JsonValue
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+
+from millrace.errors import UserError
+from millrace.runners.lineage import RunLineage, of_run, open_run
+from millrace.runners.trace import Trace, trace
+from millrace.terminal import plain_console
+
+__all__ = ["ROOT", "run"]
+
+ROOT = Path(".millrace")
+"""Where the local runner keeps its runs, unless `runner.root` says something else."""
+_DIGITS = 12
+"""Of a digest, as git shows its own."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Print the chain of a run (its id, or the newest), or the way of one object, record or metric of it."""
+    names, root, as_json = _asked(words)
+    record = open_run(root, names[0] if names else "latest")
+    found = of_run(record) if len(names) < 2 else trace(record, names[1])
+    if as_json:
+        print(found.model_dump_json(indent=2))
+        return 0
+    console = plain_console()
+    if isinstance(found, RunLineage):
+        _print_run(found, console)
+    else:
+        _print_trace(found, console)
+    return 0
+
+
+def _asked(words: Sequence[str]) -> tuple[list[str], Path, bool]:
+    names: list[str] = []
+    root = ROOT
+    rest = [word for word in words if word != "--json"]
+    while rest:
+        word = rest.pop(0)
+        if word == "--root" or word.startswith("--root="):
+            value = word.partition("=")[2] or (rest.pop(0) if rest else "")
+            if not value:
+                raise UserError("--root needs a folder, as runner.root of the run named it")
+            root = Path(value)
+        elif word.startswith("--"):
+            raise UserError(f"unexpected argument {word!r}: allowed are RUN, OBJECT, --json and --root FOLDER")
+        else:
+            names.append(word)
+    if len(names) > 2:
+        raise UserError(f"unexpected argument {names[2]!r}: millrace lineage RUN OBJECT (in quotes, if it has spaces)")
+    return names, root, "--json" in words
+
+
+def _print_run(found: RunLineage, console: Console) -> None:
+    _print_head(found.run, found.revision, console, f"pipeline {found.pipeline}, {found.state}, {found.started}")
+    table = Table("artifact", "made from", "task key", "parameters that were set", "where", box=None, pad_edge=False)
+    for one in found.artifacts:
+        keys = one.keys[0][:_DIGITS] if len(one.keys) == 1 else f"{len(one.keys)} workers"
+        table.add_row(
+            f"{one.task}.{one.output}",
+            "\n".join(one.made_from),
+            keys,
+            "\n".join(_flat(one.parameters)),
+            _short(one.path),
+        )
+    console.print(table)
+    if found.channels:
+        told = ", ".join(f"{number:,} {name}" for name, number in found.channels.items())
+        console.print(f"\nobjects: {told}")
+    console.print(f"{'' if found.channels else chr(10)}{found.verdict}")
+
+
+def _print_trace(found: Trace, console: Console) -> None:
+    _print_head(found.run, found.revision, console, found.about)
+    if found.object:
+        facts = Table(box=None, pad_edge=False, show_header=False)
+        for name, value in found.object.items():
+            facts.add_row(name, str(value))
+        console.print(Padding(facts, (0, 0, 1, 2)))
+    table = Table("task", "what it did", "key", "parameters that were set", box=None, pad_edge=False)
+    for step in found.steps:
+        told = "\n".join(_flat(step.facts))
+        table.add_row(step.task, told, step.key[:_DIGITS], "\n".join(_flat(step.parameters)))
+    console.print(table)
+
+
+def _print_head(run: str, revision: str, console: Console, told: str) -> None:
+    console.print(f"{told}\nrun {run}, code {revision or 'outside git'}\n")
+
+
+def _flat(facts: Mapping[str, JsonValue], above: str = "") -> list[str]:
+    """`name=value` lines; of nested values those inside."""
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict) and value:
+            lines += _flat(value, f"{above}{name}.")
+        else:
+            told = (
+                f"{value:.6g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+            )
+            lines.append(f"{above}{name}={told}")
+    return lines
+
+
+def _short(path: str) -> str:
+    """Relative to here, where it is below."""
+    place = Path(path).absolute()
+    return str(place.relative_to(Path.cwd())) if place.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,253 @@
+"""One object of a run, from where it was listed to the answers about it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, JsonValue
+
+from millrace.errors import DataError, UserError
+from millrace.runners.lineage import parameters_set, upstream
+from millrace.runners.record import PipelineRun, TaskRun
+from millrace.runners.report_data import outputs_of
+from millrace.specs import Artifact, Frozen, Manifest, Model, Predictions, Records, Rejects, Report, Shards
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Made", "Trace", "trace", "uri_of_record"]
+
+_CANDIDATES = 10
+_RECORD = re.compile(r"(?:.*/)?(?P<file>[^/]+\.tfrecord)#(?P<record>\d+)")
+_SHOWN = ("uri", "key", "row", "class_label", "label", "channel", "group", "size", "etag", "version", "content")
+
+
+class Made(Frozen):
+    """What a task did with the object."""
+
+    task: str
+    key: str
+    """SHA-256 of all that decides on the task's outputs, code included."""
+    facts: dict[str, JsonValue]
+    parameters: dict[str, JsonValue] = Field(default_factory=dict)
+    """Those that are not as they are by themselves."""
+
+
+class Trace(Frozen):
+    """The way of one object, or what a metric was computed from."""
+
+    run: str
+    revision: str
+    about: str
+    """The object's URI, or `task.metric`."""
+    object: dict[str, JsonValue]
+    """Its row of the lineage table; empty for a metric, and for an object that was set aside."""
+    steps: tuple[Made, ...]
+    """In the order of the pipeline."""
+
+
+def trace(run: PipelineRun, what: str) -> Trace:
+    """Follow an object, a record or a metric.
+
+    Args:
+        run: The record.
+        what: A URI, a key or a unique part of one; `FILE.tfrecord#N`, a record counted from 0; `KEY.out`, a
+            prediction; or `TASK.METRIC`.
+
+    Raises:
+        UserError: When there is none, or there are several; or when a package is missing.
+    """
+    task, _, metric = what.partition(".")
+    if task in run.tasks and metric in run.tasks[task].metrics:
+        return _of_metric(run, task, metric)
+    try:
+        import polars as pl
+    except ImportError:
+        raise UserError("to look into artifacts needs the package polars: pip install -e '.[data]'") from None
+    try:
+        return _of_object(run, what)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"an artifact of run {run.id} can't be read: {type(error).__name__}: {error}") from error
+
+
+def _of_metric(run: PipelineRun, task: str, metric: str) -> Trace:
+    steps = [_made(run, one, {}) for one in upstream(run, task)]
+    last = steps[-1].model_copy(update={"facts": {metric: run.tasks[task].metrics[metric]}})
+    return Trace(run=run.id, revision=run.revision, about=f"{task}.{metric}", object={}, steps=(*steps[:-1], last))
+
+
+def _of_object(run: PipelineRun, what: str) -> Trace:
+    wanted = what
+    if match := _RECORD.fullmatch(what):
+        wanted = _uri_of_record(run, match["file"], int(match["record"]))
+    row, listed = _find(run, wanted)
+    steps: list[Made] = []
+    if listed is not None:
+        steps.append(_made(run, listed, {}))
+        steps += _in_shards(run, row)
+        steps += _answers(run, row)
+    steps += [_made(run, task, {"rejected": told}) for task, told in _rejections(run, str(row["uri"]))]
+    order = run.pipeline.order()
+    steps.sort(key=lambda step: order.index(step.task))
+    shown = {name: row[name] for name in _SHOWN if row.get(name) is not None} if listed is not None else {}
+    return Trace(run=run.id, revision=run.revision, about=str(row["uri"]), object=shown, steps=tuple(steps))
+
+
+def _find(run: PipelineRun, what: str) -> tuple[dict[str, Any], TaskRun | None]:
+    """The object's row of the lineage table, and the task that made that; None for an object that was set aside."""
+    import polars as pl
+
+    tables = [(task, _path(task, port) / "index.parquet") for task, port in outputs_of(run, Manifest)]
+    if not tables:
+        raise UserError(f"run {run.id} has no manifest: only metrics can be followed, TASK.METRIC")
+    texts = (what, what.removesuffix(".out"))
+    exact = pl.any_horizontal(pl.col("uri", "key").is_in(texts))
+    part = pl.col("uri").str.contains(texts[1], literal=True)
+    for wanted in (exact, part):
+        found: list[tuple[dict[str, Any], TaskRun | None]] = [
+            (row, task)
+            for task, file in tables
+            for row in pl.scan_parquet(file, glob=False).filter(wanted).head(_CANDIDATES + 1).collect().to_dicts()
+        ]
+        found = found or [(row, None) for row in _set_aside(run, texts, exact=wanted is exact)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            more = "" if len(found) <= _CANDIDATES else "\n  ..."
+            told = "".join(f"\n  {row['uri']}" for row, _ in found[:_CANDIDATES])
+            raise UserError(f"{what!r} is in the names of several objects of run {run.id}; which one?{told}{more}")
+    raise UserError(
+        f"run {run.id} has no object with {what!r} in its name, nor a metric TASK.METRIC or a record FILE.tfrecord#N "
+        "of that name"
+    )
+
+
+def _set_aside(run: PipelineRun, texts: tuple[str, ...], *, exact: bool) -> list[dict[str, Any]]:
+    """Objects that are in no lineage table, but in one of rejects."""
+    import polars as pl
+
+    uri = pl.col("uri")
+    wanted = uri.is_in(texts) if exact else uri.str.contains(texts[-1], literal=True)
+    found = (table.filter(wanted).head(_CANDIDATES + 1).collect()["uri"] for _, _, table in _reject_tables(run))
+    return [{"uri": one} for one in dict.fromkeys(uri for part in found for uri in part)]
+
+
+def _reject_tables(run: PipelineRun) -> Iterator[tuple[TaskRun, Path, pl.LazyFrame]]:
+    import polars as pl
+
+    for task, port in outputs_of(run, Rejects):
+        for file in sorted(_path(task, port).rglob("*.parquet")):
+            yield task, file, pl.scan_parquet(file, glob=False).select("uri", "reason", "detail")
+
+
+def _rejections(run: PipelineRun, uri: str) -> Iterator[tuple[TaskRun, str]]:
+    import polars as pl
+
+    for task, _, table in _reject_tables(run):
+        for reason, detail in table.filter(pl.col("uri") == uri).select("reason", "detail").collect().iter_rows():
+            yield task, f"{reason}: {detail}"
+
+
+def _in_shards(run: PipelineRun, row: Mapping[str, Any]) -> Iterator[Made]:
+    """The object's shard, its record, and the models that learn from it or are measured by it."""
+    import polars as pl
+
+    uri, channel = str(row["uri"]), row.get("channel")
+    for task, port in outputs_of(run, Shards):
+        for file in sorted((_path(task, port) / "shards").glob(f"{channel}-*.parquet")):
+            uris = pl.scan_parquet(file, glob=False).select("uri").with_row_index("at")
+            place = uris.filter(pl.col("uri") == uri).collect()
+            if place.height:
+                at = int(place["at"][0])
+                yield _made(run, task, {"shard": file.name, "position": at})
+                before = uris.head(at).select("uri").collect()["uri"]
+                yield from _records(run, file.stem, uri, before)
+    if channel == "train":
+        for task, port in outputs_of(run, Model):
+            if any(_is(run, source, Records) for source in _sources(task)) and task.metrics:
+                yield _made(run, task, {"model": str(_path(task, port)), **task.metrics})
+
+
+def _records(run: PipelineRun, name: str, uri: str, before: pl.Series) -> Iterator[Made]:
+    """The object's record in the record file of its shard: objects before it, less those that were rejected."""
+    for task, port in outputs_of(run, Records):
+        file = _path(task, port) / f"{name}.tfrecord"
+        if not file.is_file():
+            continue
+        rejected = [
+            table.select("uri").collect()["uri"]
+            for one, path, table in _reject_tables(run)
+            if one is task and path.stem == name
+        ]
+        if any(uri in part.implode().item() for part in rejected):
+            continue
+        at = len(before) - sum(int(before.is_in(part.implode()).sum()) for part in rejected)
+        found = uri_of_record(file, at)
+        told: dict[str, JsonValue] = {"records": file.name, "record": at}
+        yield _made(run, task, told if found == uri else {"records": file.name, "record": f"not at {at}, as it should"})
+
+
+def _uri_of_record(run: PipelineRun, name: str, number: int) -> str:
+    for task, port in outputs_of(run, Records):
+        file = _path(task, port) / name
+        if file.is_file():
+            found = uri_of_record(file, number)
+            if found is None:
+                raise UserError(f"{name} has no record {number}: records are counted from 0")
+            return found
+    raise UserError(f"run {run.id} has no record file {name}")
+
+
+def uri_of_record(file: Path, number: int) -> str | None:
+    """The URI in a record; None when the file has fewer."""
+    from millrace.runtime.records import read_records, record_uri
+
+    record = next(islice(read_records(file), number, None), None)
+    return None if record is None else record_uri(record)
+
+
+def _answers(run: PipelineRun, row: Mapping[str, Any]) -> Iterator[Made]:
+    """What models said about the object, where tasks have written it down."""
+    for task, port in outputs_of(run, Predictions):
+        for name in (row.get("dataset_path"), row.get("key")):
+            file = _path(task, port) / f"{name}.out"
+            if name and file.is_file():
+                yield _made(run, task, {"answer": json.loads(file.read_bytes())})
+                break
+    for task, port in outputs_of(run, Report):
+        channel = task.parameters.get("channel")
+        if channel is not None and channel == row.get("channel"):
+            page = _path(task, port)
+            named = page.is_file() and str(row["uri"]).encode() in page.read_bytes()
+            yield _made(
+                run, task, {**({"shown as a mistake in": str(page)} if named else {}), **_main_metrics(run, task)}
+            )
+
+
+def _main_metrics(run: PipelineRun, task: TaskRun) -> dict[str, JsonValue]:
+    declared = run.pipeline.component_of(run.pipeline.task(task.name)).metrics
+    return {metric.name: task.metrics[metric.name] for metric in declared if metric.name in task.metrics}
+
+
+def _made(run: PipelineRun, task: TaskRun, facts: dict[str, JsonValue]) -> Made:
+    keys = [share.key for share in task.shares if share.key]
+    return Made(
+        task=task.name, key=keys[0] if len(keys) == 1 else "", facts=facts, parameters=parameters_set(run, task)
+    )
+
+
+def _sources(task: TaskRun) -> list[str]:
+    return [source for given in task.inputs.values() for source in given]
+
+
+def _is(run: PipelineRun, source: str, kind: type[Artifact]) -> bool:
+    return any(f"{task.name}.{port}" == source for task, port in outputs_of(run, kind))
+
+
+def _path(task: TaskRun, port: str) -> Path:
+    return task.output_path(port)
