@@ -14,9 +14,9 @@ __all__ = ["ABOUT", "TITLE", "cases"]
 
 TITLE = "Shards"
 ABOUT = (
-    "Objects with sizes as photographs have them (log-normal, median 60 kB) are dealt into 1,024 shards. Ours reads the "
-    "sizes from a manifest's lineage table of 14 columns and keeps numbers equal, too; plain Python reads the sizes "
-    "alone and looks at bytes only."
+    "Objects with sizes as photographs have them (log-normal, median 60 kB) are dealt into 1,024 shards. Ours reads "
+    "the sizes from a manifest's lineage table of 14 columns and keeps numbers equal, too; plain Python reads the "
+    "sizes alone and looks at bytes only."
 )
 
 _SHARDS = 1_024
