@@ -11,12 +11,12 @@ from typing import NamedTuple, TypeVar
 from millrace.errors import ConfigError, DataError
 from millrace.runtime.buckets import (
     Patience,
-    bucket_objects,
     copy_from_bucket,
     copy_to_bucket,
     delete_from_bucket,
     read_from_bucket,
 )
+from millrace.runtime.storage import list_objects
 
 __all__ = ["check_uri", "download", "read_text", "upload", "write_text"]
 
@@ -123,7 +123,8 @@ def _place(uri: str) -> _Place:
 
 
 def _keys(place: _Place) -> Iterator[str]:
-    return (item["path"] for item in bucket_objects(*place, _PATIENCE))
+    source = f"{place.scheme}://{place.bucket}/{place.key}"
+    return (f"{place.key}/{item.key}".lstrip("/") for item in list_objects(source, patience=_PATIENCE))
 
 
 def _files(folder: Path) -> Iterator[Path]:
