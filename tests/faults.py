@@ -30,9 +30,10 @@ class Refusal:
 
 SLOW_DOWN = Refusal(503, "SlowDown")
 
-Fault = Literal["drop", "break_off", "short", "slow", "stall"] | Refusal
+Fault = Literal["drop", "break_off", "short", "flip", "slow", "stall"] | Refusal
 """drop: the connection is reset before an answer; break_off: it ends in the middle of the body; short: half the
-body, under a Content-Length that says so; slow: the answer takes 0.3 s; stall: 3 s."""
+body, under a Content-Length that says so; flip: one bit in the middle of the body is another; slow: the answer takes
+0.3 s; stall: 3 s."""
 
 Chooser = Callable[[int, str], Fault | None]
 """The fault, if any, of a request, by its number and path."""
@@ -49,6 +50,8 @@ class Faults:
     injected: list[Fault] = field(default_factory=list)
     authorizations: set[str] = field(default_factory=set)
     """How the requests were signed."""
+    at_once: int = 0
+    """Most requests that were there at a time."""
 
 
 @contextmanager
@@ -58,21 +61,29 @@ def faulty_proxy(upstream: str, choose: Chooser, *, page: int = 1000) -> Iterato
     Listings come in pages of `page` objects.
     """
     faults, lock = Faults(), threading.Lock()
+    open_requests: set[int] = set()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             with lock:
-                fault = choose(faults.requests, self.path)
+                number = faults.requests
+                fault = choose(number, self.path)
                 faults.requests += 1
+                open_requests.add(number)
+                faults.at_once = max(faults.at_once, len(open_requests))
                 faults.authorizations.add(self.headers.get("Authorization", ""))
                 if fault:
                     faults.injected.append(fault)
             if "list-type=2" in self.path:
                 self.path += f"&max-keys={page}"
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            _answer(self, upstream, body, fault)
+            try:
+                _answer(self, upstream, body, fault)
+            finally:
+                with lock:
+                    open_requests.discard(number)
 
         do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 (names that http.server asks for)
 
@@ -107,6 +118,9 @@ def _answer(handler: BaseHTTPRequestHandler, upstream: str, body: bytes, fault: 
     content = response.read()
     connection.close()
     kept = content[: len(content) // 2] if fault in ("break_off", "short") else content
+    if fault == "flip" and kept:
+        middle = len(kept) // 2
+        kept = kept[:middle] + bytes([kept[middle] ^ 1]) + kept[middle + 1 :]
     promised = len(kept) if fault == "short" else len(content)
     if handler.command == "HEAD":
         promised = int(response.headers.get("Content-Length") or 0)

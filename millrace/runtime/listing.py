@@ -32,6 +32,8 @@ _PIECE = 15_000
 """Rows of a piece that are aimed at: small, as rows can't be given before those of earlier pieces."""
 _PATIENCE = 32
 """Pages that a piece reads before it stops waiting for the names of folders."""
+_SMALL = 50
+"""A page of fewer rows is the last one, most likely."""
 _LAST = "\U0010fffd"
 """Behind all names in use."""
 
@@ -194,7 +196,8 @@ class _Listing:
                 return
             if ended:
                 break
-            self._look_around(piece, str(page["path"][-1]))
+            if page.height >= _SMALL:
+                self._look_around(piece, str(page["path"][-1]))
         if piece.until is not None:
             with self.changed:
                 self.rows, self.spans = self.rows + rows, self.spans + len(piece.borders) + 1
