@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from millrace.pipelines.text_classification import TextClassification
+from millrace.pipelines.text_classification import TextClassification, text_classification
 from millrace.runners.record import PipelineRun
-from tests.components.text_data import CLASSES, sentence
+from tests.components.text_data import CLASSES, sentence, vocabulary
 
 CHOSEN = ("activate_my_card", "age_limit", "atm_support", "exchange_rate", "terminate_account")
 """Few of 77 classes, whose words tell them apart, so that few steps do."""
@@ -43,33 +44,80 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
+SMALL = (
+    "bert.model.layers=1", "bert.model.hidden=32", "bert.model.intermediate=64", "bert.model.positions=64",
+    "bert.model.dropout=0", "bert.learning_rate=5e-3", "bert.epochs=4", "preprocess.data.max_seq_length=32",
+    "preprocess.data.vocabulary_size=1000", "bert.buckets=[16]",
+)  # fmt: skip
+CHAIN = ("manifest", "shard", "analyze", "preprocess", "bert", "evaluate", "deploy")
+
+
+def run(folder: Path, source: Path, *words: str) -> PipelineRun:
+    command = (sys.executable, "-m", "millrace", "run", "pipeline=text_classification", f"manifest.source={source}")
+    answer = subprocess.run([*command, *SMALL, *words], cwd=folder, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    (found,) = (folder / ".millrace" / "runs").iterdir()
+    return PipelineRun.read(found)
+
+
 @pytest.mark.slow
 def test_from_tables_to_an_endpoint(tmp_path: Path, source: Path) -> None:
-    answer = subprocess.run(
-        [
-            *(sys.executable, "-m", "millrace", "run", "pipeline=text_classification", f"tokenize.source={source}"),
-            *("tokenize.max_seq_length=32", "tokenize.vocabulary_size=1000", "bert.model.layers=1"),
-            *("bert.model.hidden=32", "bert.model.intermediate=64", "bert.model.positions=64", "bert.model.dropout=0"),
-            *("bert.learning_rate=5e-3", "bert.epochs=4", "bert.run_sample_predictions=true", "gate.accuracy=0.8"),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+    ran = run(tmp_path, source, "bert.run_sample_predictions=true", "gate.accuracy=0.8")
+    assert {name: task.state.value for name, task in ran.tasks.items()} == dict.fromkeys(CHAIN, "succeeded")
+    assert ran.tasks["evaluate"].metrics["accuracy"] >= 0.9
+    assert ran.tasks["deploy"].metrics["agreement"] == 1.0
     (folder,) = (tmp_path / ".millrace" / "runs").iterdir()
-    run = PipelineRun.read(folder)
-    states = {name: task.state.value for name, task in run.tasks.items()}
-    assert states == dict.fromkeys(("tokenize", "bert", "evaluate", "deploy"), "succeeded")
-    assert run.tasks["evaluate"].metrics["accuracy"] >= 0.9
-    assert run.tasks["deploy"].metrics["agreement"] == 1.0
     assert "Sample predictions" in (folder / "report.html").read_text()
 
 
-def test_lengths_that_differ_are_told_before_anything_runs() -> None:
-    with pytest.raises(ValidationError, match=r"bert\.max_seq_length=64, but tokenize\.max_seq_length=32"):
-        TextClassification.model_validate({"bert": {"max_seq_length": 64}, "tokenize": {"max_seq_length": 32}})
+@pytest.mark.slow
+def test_from_files_in_class_folders_with_a_vocabulary(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for label, name in enumerate(CLASSES):
+        (source / name).mkdir(parents=True)
+        for number in range(60):
+            (source / name / f"{number}.txt").write_text(sentence(label, number), encoding="utf-8")
+    (tmp_path / "vocabulary.txt").write_bytes(vocabulary())
+    ran = run(
+        tmp_path, source, "manifest.formats=[text]", "manifest.labels.kind=prefix", "gate.accuracy=1",
+        f"preprocess.data.vocabulary={tmp_path / 'vocabulary.txt'}", "bert.epochs=2",
+    )  # fmt: skip
+    states = {name: task.state.value for name, task in ran.tasks.items()}
+    assert "analyze" not in states
+    assert states["evaluate"] == "succeeded"
+    assert ran.tasks["manifest"].metrics["objects"] + ran.tasks["manifest"].metrics["rejected"] == 180
+    assert ran.tasks["evaluate"].metrics["accuracy"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"bert": {"max_seq_length": 64}, "preprocess": {"data": {"kind": "text", "max_seq_length": 32}}},
+            r"bert\.max_seq_length=64, but preprocess\.data\.max_seq_length=32",
+        ),
+        ({"preprocess": {"data": {"kind": "tabular"}}}, "preprocess.data.kind=tabular: this .*; use pipeline=tabular"),
+        (
+            {"manifest": {"formats": ["png"], "labels": {"kind": "prefix"}}},
+            "manifest.formats has png, which preprocess.data.kind=text can't read",
+        ),
+        ({"quantize": {"scheme": "int8"}}, "dynamic or float16 is for texts"),
+    ],
+)
+def test_options_that_do_not_go_together_are_told_before_anything_runs(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TextClassification.model_validate(given)
+
+
+def test_the_text_alone_tells_which_rows_are_equal_and_a_vocabulary_spares_a_task() -> None:
+    given = {"manifest": {"source": "s3://bucket/t"}, "preprocess": {"data": {"kind": "text", "column": "question"}}}
+    composed = text_classification.compose(TextClassification.model_validate(given))
+    tasks = {task.name: task for task in composed.tasks}
+    assert tasks["manifest"].parameters["columns"] == ["question"]
+    assert "analyze" in tasks
+    given["preprocess"]["data"]["vocabulary"] = "/models/vocab.txt"
+    composed = text_classification.compose(TextClassification.model_validate(given))
+    assert "analyze" not in {task.name for task in composed.tasks}
 
 
 def test_a_search_that_ends_bad_trials_needs_figures_of_each_epoch() -> None:
