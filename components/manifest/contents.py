@@ -65,11 +65,10 @@ def read_contents(
     wanted = objects.inside & ~told
     total, done = int(wanted.sum()), 0
     parts = Parts(context.scratch / "contents")
+    look = partial(_look, formats=parameters.formats)
+    found = process_many(_items(objects.parts, wanted), look, concurrency=parameters.concurrency)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # pixels are not decoded here
-        look = partial(_look, formats=parameters.formats)
-        items = _items(objects.parts, wanted)
-        found = process_many(items, look, concurrency=parameters.concurrency)
         for start, rows in objects.parts.frames(tuple(KEPT)):
             here = slice(start, start + rows.height)
             contents: list[_Content] = []

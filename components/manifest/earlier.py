@@ -16,7 +16,7 @@ from millrace.components.manifest.hashes import hash_digests, hash_listed, hash_
 from millrace.components.manifest.objects import NOWHERE, Objects
 from millrace.components.manifest.parts import ROWS, Parts
 from millrace.components.manifest.spec import ColumnLabels, ManifestParameters
-from millrace.errors import DataError
+from millrace.errors import DataError, is_disk_full
 from millrace.runtime.context import Context
 from millrace.runtime.earlier import earlier_folder
 from millrace.runtime.schemas import CHANNELS
@@ -183,6 +183,8 @@ def open_earlier(parameters: ManifestParameters, context: Context) -> Earlier | 
     try:
         return _read(folder, parameters, context, comparable=comparable)
     except (OSError, pl.exceptions.PolarsError) as error:
+        if isinstance(error, OSError) and is_disk_full(error):
+            raise
         first = str(error).partition("\n")[0]
         raise DataError(f"manifest.previous={parameters.previous!r} is not a manifest: {first}") from error
 

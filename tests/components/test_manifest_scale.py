@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from millrace.components.manifest.parts import write_stream
 from millrace.components.manifest.spec import CsvLabels, KeysListing, ManifestParameters, Split, manifest
 from millrace.errors import DataError
 from millrace.testing import Ran, run_component
@@ -180,3 +182,11 @@ class TestHostileNames:
         files = {**self.files(), "labels.csv": table.write_csv().encode()}
         ran = run(tmp_path, files, labels=CsvLabels(path="labels.csv"))
         assert column(ran, "class_label") == dict(table.iter_rows())
+
+
+class TestFullDisk:
+    def test_is_told_as_such(self) -> None:
+        rows = pl.DataFrame({"uri": ["x"] * 1000})
+        with pytest.raises(OSError, match="No space left on device") as raised:
+            write_stream(Path("/dev/full"), iter([rows, rows]), rows.schema)
+        assert raised.value.errno == errno.ENOSPC
