@@ -12,13 +12,16 @@ import polars
 from millrace.components.preprocess.rejects import Reject
 from millrace.components.preprocess.spec import ImageData, PreprocessInputs, PreprocessParameters
 from millrace.errors import ConfigError, DataError
+from millrace.runtime.buckets import ChangedError
 from millrace.runtime.context import Context
 from millrace.runtime.images import ImageRejected, convert_image
 from millrace.runtime.records import ImageRecord, pack
 from millrace.runtime.schemas import ImageRecords, ShardPlan
-from millrace.runtime.storage import process_many
+from millrace.runtime.storage import Listed, process_many
 
 __all__ = ["open_pictures"]
+
+_STORES = ("s3://", "gs://")
 
 
 class _Converted(NamedTuple):
@@ -59,7 +62,8 @@ class _Pictures:
             def process(data: bytes) -> _Converted:
                 return decoders.submit(self._convert, data).result()
 
-            results = process_many(rows["place"], process, concurrency=self._concurrency)
+            items = map(_item, rows.iter_rows(named=True))
+            results = process_many(items, process, concurrency=self._concurrency)
             for row, (_, result) in zip(rows.iter_rows(named=True), results, strict=True):
                 yield _record(row, result)
 
@@ -74,6 +78,14 @@ class _Pictures:
             return _Converted(content, error)
 
 
+def _item(row: dict[str, Any]) -> str | Listed:
+    """What is read; a store is asked for the object that was listed where only its etag can tell another."""
+    place: str = row["place"]
+    if row["content"] or not row["etag"] or row["size"] is None or not place.startswith(_STORES):
+        return place
+    return Listed(place, row["key"] or "", row["size"], 0, row["etag"], row["version"])
+
+
 def _record(row: dict[str, Any], result: _Converted | Exception) -> bytes | Reject:
     """The record of a picture, or why there is none.
 
@@ -81,6 +93,8 @@ def _record(row: dict[str, Any], result: _Converted | Exception) -> bytes | Reje
         Exception: What is no fault of the object's.
     """
     uri: str = row["uri"]
+    if isinstance(result, ChangedError):
+        return Reject(uri, "changed", str(result))
     if isinstance(result, DataError):
         return Reject(uri, "missing", str(result))
     if isinstance(result, Exception):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, GCSStore, RetryConfig, S3Store
 
 __all__ = [
+    "ChangedError",
     "Patience",
     "bucket_folders",
     "bucket_pages",
@@ -42,6 +43,10 @@ _PIECE = 8 << 20
 _PAGE = 1000
 _PAGE_AFTER_FAILURE = 50
 """Objects that are asked of obstore at a time; those before a failure in such a group are asked for again."""
+
+
+class ChangedError(DataError):
+    """An object is no longer what was listed."""
 
 
 @dataclass(frozen=True)
@@ -353,7 +358,7 @@ def _explained(error: Exception, uri: str) -> MillraceError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{uri}: there is no such object")
     if isinstance(error, exceptions.PreconditionError):
-        return DataError(f"{uri} was changed after it was listed; run again when nothing writes to it")
+        return ChangedError(f"{uri} was changed after it was listed; run again when nothing writes to it")
     if isinstance(error, exceptions.InvalidPathError | ValueError):
         return DataError(f"{uri}: {ODD_KEYS}")
     if code in _CODES:

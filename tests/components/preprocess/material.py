@@ -15,6 +15,7 @@ import polars
 from PIL import Image
 
 from millrace.components.preprocess.spec import ImageData, PreprocessParameters, preprocess
+from millrace.runtime.context import Share
 from millrace.runtime.schemas import (
     CHANNELS,
     PlannedShard,
@@ -99,13 +100,21 @@ def rejected(ran: Ran) -> dict[str, str]:
     return {uri.rpartition("/")[2]: reason for uri, reason in zip(table["uri"], table["reason"], strict=True)}
 
 
-def worker(directory: Path, shards: Path, afterwards: str = "") -> subprocess.Popen[bytes]:
+def worker(
+    directory: Path,
+    shards: Path,
+    afterwards: str = "",
+    *,
+    share: Share = Share(),
+    parameters: PreprocessParameters | None = None,
+) -> subprocess.Popen[bytes]:
     """A process at work on a task directory, as a runner starts it; its output goes into a pipe."""
     TaskRequest(
         name="preprocess",
         component=preprocess.spec.entry,
-        parameters=small().model_dump(mode="json"),
+        parameters=(parameters or small()).model_dump(mode="json"),
         inputs={"shards": (GivenArtifact(path=shards),)},
+        share=share,
         cores=1,
     ).write(directory)
     code = f"""
