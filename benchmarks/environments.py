@@ -55,7 +55,7 @@ def _make(folder: Path, requirements: Path) -> None:
     steps = (
         [sys.executable, "-m", "venv", "--without-pip", str(folder)],
         [
-            *(sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--only-binary", ":all:"),
+            *(sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--prefer-binary"),
             *("--requirement", str(requirements)),
         ],
     )

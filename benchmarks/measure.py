@@ -42,7 +42,8 @@ def main(prepare: Callable[[Any], Work]) -> None:
     seconds, used = time.perf_counter() - begun, _processor_seconds() - used
     if profile:
         profile.disable()
-    figures = dict(result) if isinstance(result, Mapping) else {"work": result}
+    given_figures = result.items() if isinstance(result, Mapping) else [("work", result)]
+    figures = {name: float(value) for name, value in given_figures}  # NumPy's numbers are none of JSON's
     told = {
         "seconds": figures.pop("seconds", seconds),
         "work": figures.pop("work"),

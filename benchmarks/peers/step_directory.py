@@ -16,7 +16,7 @@ _WARM_UP = 3
 
 def prepare(given: dict[str, Any]) -> Work:
     """Given `photographs`, `side` and `steps`."""
-    dataset = keras.utils.image_dataset_from_directory(
+    dataset: Any = keras.utils.image_dataset_from_directory(
         given["photographs"], label_mode="categorical", image_size=(given["side"], given["side"]), batch_size=_BATCH,
         seed=0, verbose=False,
     )  # fmt: skip
@@ -57,7 +57,7 @@ def _network(side: int, classes: int) -> Any:
             ]
         layers.append(keras.layers.MaxPooling2D())
     layers += [keras.layers.Flatten(), keras.layers.Dense(128, activation="relu"), keras.layers.Dense(classes)]
-    model = keras.Sequential(layers)
+    model: Any = keras.Sequential(layers)
     model.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True), jit_compile=False)
     return model
 

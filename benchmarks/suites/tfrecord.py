@@ -10,10 +10,12 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from benchmarks.plan import Case, Contender, Measured, Ratio, Setting
+from benchmarks.picture_records import write_picture_records
+from benchmarks.plan import Case, Contender, Limit, Measured, Ratio, Setting
 from benchmarks.results import Check
 from benchmarks.some_records import some_records
-from millrace.runtime.records import RecordWriter
+from millrace.runtime.records import RecordWriter, counts
+from millrace.runtime.schemas import ImageRecords, read_json_model
 
 __all__ = ["ABOUT", "TITLE", "cases"]
 
@@ -23,16 +25,25 @@ ABOUT = "Records of three sizes are written to a file and read again by one proc
 _SIZES = {"100-bytes": (100, 1_000_000), "2-kB": (2_000, 300_000), "20-kB": (20_000, 40_000)}
 """Bytes of a record, and how many of them are a measurement."""
 _QUICK_RECORDS = 500
+_READERS = {
+    "tf.data": ("records_tensorflow", "tensorflow"),
+    "the package tfrecord": ("records_package", "tfrecord"),
+    "tensorflow-datasets": ("records_datasets", "tensorflow-datasets"),
+}
+"""Others that shall read records of pictures: scripts and environments."""
+_PICTURES, _QUICK_PICTURES, _SIDE = 200, 20, 64
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    """Write and read, for each size."""
+    """Write and read, for each size; then records of pictures, by other readers."""
     for size, (length, full) in _SIZES.items():
         count = setting.size(full, _QUICK_RECORDS)
         if setting.wants(f"write-{size}"):
             yield _write(size, length, count, setting)
         if setting.wants(f"read-{size}"):
             yield _read(size, length, count, setting.scratch / f"{size}.tfrecord")
+    if setting.wants("readers"):
+        yield _readers(setting)
 
 
 def _write(size: str, length: int, count: int, setting: Setting) -> Case:
@@ -84,6 +95,40 @@ def _read(size: str, length: int, count: int, path: Path) -> Case:
             Ratio(beside="tensorflow, batches", target=1.0),
             Ratio(beside="tensorflow", metric="peak_bytes"),
         ),
+    )
+
+
+def _readers(setting: Setting) -> Case:
+    folder = setting.scratch / "records"
+    count = setting.size(_PICTURES, _QUICK_PICTURES)
+    write_picture_records(setting.photographs(count), folder, _SIDE, "jpeg")
+    schema = read_json_model(folder / "schema.json", ImageRecords)
+    shards = counts(folder, "train")
+    given: dict[str, JsonValue] = {
+        "folder": str(folder),
+        "files": [shard.file for shard in shards],
+        "counts": [shard.records for shard in shards],
+        "shape": list(schema.shape),
+        "classes": list(schema.classes),
+    }
+
+    def checks(_found: Measured) -> Iterator[Check]:
+        for name, (script, environment) in _READERS.items():
+            reader = Contender(
+                name=name, about=name, script=f"peers/{script}.py", environment=environment, arguments=given
+            )
+            yield setting.check(f"{name} reads all pictures, labels and URIs", reader, count)
+
+    return Case(
+        name="readers",
+        title="Records of pictures, read by others",
+        unit="records",
+        contenders=(
+            Contender(about="millrace.runtime.records.read_images", script="ours/records.py", arguments=given),
+        ),
+        limits=(Limit(figure="work", least=count, most=count),),
+        rounds=1,
+        checks=checks,
     )
 
 
