@@ -38,7 +38,6 @@ COMPONENTS: Mapping[str, str] = {
     "preprocess": "millrace.components.preprocess.spec:preprocess",
     "quantize": "millrace.components.quantize.spec:quantize",
     "shard": "millrace.components.shard.spec:shard",
-    "tokenize": "millrace.components.tokenize.spec:tokenize",
     "train": "millrace.components.train.spec:train",
     "tune": "millrace.components.tune.spec:tune",
 }
