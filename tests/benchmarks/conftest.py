@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
 from benchmarks.contest import measure_case, run_contender
 from benchmarks.plan import Case, Contender, Setting
@@ -72,7 +73,7 @@ def contender(tmp_path: Path) -> Callable[..., Contender]:
     for name, text in SCRIPTS.items():
         (tmp_path / name).write_text(text)
 
-    def make(name: str, script: str, **arguments: int | float) -> Contender:
+    def make(name: str, script: str, **arguments: JsonValue) -> Contender:
         return Contender(name=name, about=f"{script} of a test", script=str(tmp_path / script), arguments=arguments)
 
     return make
