@@ -7,12 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from millrace.errors import DataError
-from millrace.runtime.records import ImageRecord, RecordWriter, counts, pack, read_images, read_records, unpack
+from millrace.runtime.records import (
+    FeatureRecord,
+    ImageRecord,
+    RecordWriter,
+    counts,
+    pack,
+    read_images,
+    read_records,
+    unpack,
+)
 from millrace.runtime.schemas import ShardCounts
 
 RECORDS = [b"first", b"", b"\x00\xff" * 40_000]
@@ -95,6 +105,78 @@ def test_no_single_changed_byte_goes_unnoticed(tmp_path: Path, position: int, va
         list(read_records(path))
 
 
+BLOCK = 1 << 20
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(
+        st.sampled_from([0, 1, 100, 5000, BLOCK // 2, *range(BLOCK - 33, BLOCK + 2), 2 * BLOCK + 7]), max_size=8
+    )
+)
+def test_records_of_all_sizes_are_framed_as_one_by_one(tmp_path: Path, sizes: list[int]) -> None:
+    import google_crc32c
+
+    path = tmp_path / "sizes.tfrecord"
+    records = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
+    with RecordWriter(path) as writer:
+        for record in records:
+            writer.write(record)
+    assert list(read_records(path)) == records
+
+    def masked(data: bytes) -> bytes:
+        crc = google_crc32c.value(data)
+        return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+    lengths = [struct.pack("<Q", size) for size in sizes]
+    framed = [
+        length + masked(length) + record + masked(record) for length, record in zip(lengths, records, strict=True)
+    ]
+    assert path.read_bytes() == b"".join(framed)
+    assert (writer.records, writer.bytes) == (len(sizes), path.stat().st_size)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=9)), max_size=4),
+    cut=st.floats(0, 1),
+    tail=st.binary(max_size=40),
+)
+def test_whatever_a_file_holds(tmp_path: Path, changes: list[tuple[float, bytes]], cut: float, tail: bytes) -> None:
+    path = tmp_path / "fuzzed.tfrecord"
+    with RecordWriter(path) as writer:
+        for number in range(3):
+            writer.write(pack(ImageRecord(b"pixels" * 30, number, f"file:///{number}")))
+    data = bytearray(path.read_bytes())
+    for place, new in changes:
+        at = int(place * len(data))
+        data[at : at + len(new)] = new
+    path.write_bytes(bytes(data[: int(cut * 1.2 * len(data))]) + tail)
+    try:
+        read = list(read_images(path))
+    except DataError:
+        return
+    assert all(record.uri == f"file:///{record.label}" for record in read)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=5)), min_size=1, max_size=5),
+    cut=st.integers(0, 200),
+)
+def test_whatever_a_record_holds(changes: list[tuple[float, bytes]], cut: int) -> None:
+    data = bytearray(pack(ImageRecord(b"pixels", -5, "file:///a")))
+    for place, new in changes:
+        at = int(place * len(data))
+        data[at : at + len(new)] = new
+    try:
+        record = unpack(bytes(data[:cut]))
+    except DataError:
+        return
+    assert isinstance(record.uri, str)
+    assert unpack(pack(record)) == record
+
+
 def test_an_image_record_survives_packing() -> None:
     record = ImageRecord(image=b"\x89PNG", label=7, uri="s3://bucket/käse/ß.png")
     assert unpack(pack(record)) == record
@@ -167,6 +249,21 @@ class TestTensorFlow:
         assert parsed["label"].int64_list.value[0] == record.label
         assert parsed["uri"].bytes_list.value[0] == record.uri.encode()
         assert unpack(serialized) == record
+
+    def test_parses_our_features(self) -> None:
+        import tensorflow as tf
+
+        values = np.array([1.5, -2.25, np.nan, np.inf, 1e-30], np.float32)
+        serialized = pack(FeatureRecord(features=values, label=2, uri="file:///t.csv#row=4"))
+        form = {
+            "features": tf.io.FixedLenFeature([5], tf.float32),
+            "label": tf.io.FixedLenFeature([], tf.int64),
+            "uri": tf.io.FixedLenFeature([], tf.string),
+        }
+        parsed = tf.io.parse_single_example(serialized, form)
+        np.testing.assert_array_equal(parsed["features"].numpy(), values)
+        assert (int(parsed["label"]), bytes(parsed["uri"].numpy())) == (2, b"file:///t.csv#row=4")
+        assert pack(FeatureRecord(values.tolist(), 2, "file:///t.csv#row=4")) == serialized
 
     def test_records_are_read_by_us(self, tmp_path: Path) -> None:
         import tensorflow as tf
