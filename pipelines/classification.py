@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from millrace.components.analyze.spec import AnalyzeParameters, analyze
 from millrace.components.deploy.spec import DeployParameters, deploy
@@ -53,6 +54,19 @@ class Classification(PipelineConfig):
     quantize: QuantizeParameters | None = None
     """Deploy a smaller model: `quantize={scheme: dynamic}`; null deploys the one that was trained."""
     deploy: DeployParameters = DeployParameters()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_defaults(cls, given: Any) -> Any:
+        """What a pipeline sets for a task holds where only other parameters of the task are given."""
+        if not isinstance(given, Mapping):
+            return given
+        filled = dict(given)
+        for name, field in cls.model_fields.items():
+            if isinstance(filled.get(name), Mapping) and isinstance(field.default, Parameters):
+                own = {one: getattr(field.default, one) for one in field.default.model_fields_set}
+                filled[name] = {**own, **filled[name]}
+        return filled
 
 
 def check_data(config: Classification, kind: Literal["image", "text", "tabular"], formats: tuple[str, ...]) -> None:

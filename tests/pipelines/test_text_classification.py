@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from millrace.pipelines.text_classification import TextClassification, text_classification
 from millrace.runners.record import PipelineRun
+from millrace.specs.pipeline import Task
 from tests.components.text_data import CLASSES, sentence, vocabulary
 
 CHOSEN = ("activate_my_card", "age_limit", "atm_support", "exchange_rate", "terminate_account")
@@ -109,15 +110,17 @@ def test_options_that_do_not_go_together_are_told_before_anything_runs(given: di
         TextClassification.model_validate(given)
 
 
-def test_the_text_alone_tells_which_rows_are_equal_and_a_vocabulary_spares_a_task() -> None:
-    given = {"manifest": {"source": "s3://bucket/t"}, "preprocess": {"data": {"kind": "text", "column": "question"}}}
+def tasks_with(data: dict[str, str]) -> dict[str, Task]:
+    given = {"manifest": {"source": "s3://bucket/t"}, "preprocess": {"data": data}}
     composed = text_classification.compose(TextClassification.model_validate(given))
-    tasks = {task.name: task for task in composed.tasks}
+    return {task.name: task for task in composed.tasks}
+
+
+def test_the_text_alone_tells_which_rows_are_equal_and_a_vocabulary_spares_a_task() -> None:
+    tasks = tasks_with({"kind": "text", "column": "question"})
     assert tasks["manifest"].parameters["columns"] == ["question"]
     assert "analyze" in tasks
-    given["preprocess"]["data"]["vocabulary"] = "/models/vocab.txt"
-    composed = text_classification.compose(TextClassification.model_validate(given))
-    assert "analyze" not in {task.name for task in composed.tasks}
+    assert "analyze" not in tasks_with({"kind": "text", "vocabulary": "/models/vocab.txt"})
 
 
 def test_a_search_that_ends_bad_trials_needs_figures_of_each_epoch() -> None:
