@@ -57,8 +57,9 @@ def data(**changes: Any) -> dict[str, Any]:
 
 def run(shards: Path, directory: Path, given: dict[str, Any], analysis: Path | None = None, **changes: Any) -> Ran:
     parameters = PreprocessParameters.model_validate({"data": given, **changes})
-    inputs = {} if analysis is None else {"analysis": analysis}
-    return run_component(preprocess, parameters, directory, shards=shards, **inputs)
+    if analysis is None:
+        return run_component(preprocess, parameters, directory, shards=shards)
+    return run_component(preprocess, parameters, directory, shards=shards, analysis=analysis)
 
 
 def learn(shards: Path, directory: Path, given: dict[str, Any]) -> Path:
