@@ -12,7 +12,7 @@ import polars
 import pytest
 
 from millrace.components.preprocess.spec import ImageData, PreprocessParameters, preprocess
-from millrace.runtime.context import Share
+from millrace.runtime.context import Progress, Share
 from millrace.runtime.records import ImageRecord, counts, read_images
 from millrace.runtime.task import GivenArtifact, TaskRequest, read_result
 from millrace.testing import run_component
@@ -131,6 +131,8 @@ sys.exit(execute(Path(sys.argv[1])))
         ran = run_component(preprocess, form, directory, shards=shards)
         assert ran.metrics == {"shards_made": 1, "shards_kept": 1}
         assert [one.records for one in counts(ran.outputs["records"], "train")] == [2, 12]
+        told = Progress.model_validate_json((directory / "progress.json").read_bytes())
+        assert (told.done, told.total) == (12, 12), "the pace of what was there says nothing about the rest"
 
 
 NAMES = [
