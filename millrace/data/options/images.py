@@ -25,7 +25,7 @@ class ImageData(Parameters):
     encoding: Literal["jpeg", "png", "raw"] = "jpeg"
     """Form of the pictures in the records: jpeg is small, png small and exact, raw fastest to read."""
     quality: int = Field(default=95, ge=1, le=100)
-    """Of jpeg: 1 is smallest, 100 nearest to the source."""
+    """Of jpeg: 1 is smallest, 100 nearest to the source; colours have half the resolution, as in most JPEG files."""
     resize: Literal["crop", "pad", "stretch"] = "crop"
     """crop: cover the size, keep the middle; pad: fit into it, add black edges; stretch: change the aspect ratio."""
     max_pixels: int = Field(default=89_478_485, ge=1, le=178_956_970)
