@@ -26,13 +26,14 @@ def prepare(given: dict[str, Any]) -> Work:
             for page in pages
             for item in page.get("Contents", ())
         ]
-        frame = pd.DataFrame(listed)
+        frame: Any = pd.DataFrame(listed)
         frame["uri"] = f"s3://{bucket}/" + frame["key"]
         frame["class_label"] = frame["key"].str.split("/").str[-2]
-        encoder = LabelEncoder()
+        encoder: Any = LabelEncoder()
         frame["label"] = encoder.fit_transform(frame["class_label"])
-        train, rest = train_test_split(frame, test_size=0.2, stratify=frame["label"], random_state=0)
-        validation, test = train_test_split(rest, test_size=0.5, stratify=rest["label"], random_state=0)
+        split: Any = train_test_split
+        train, rest = split(frame, test_size=0.2, stratify=frame["label"], random_state=0)
+        validation, test = split(rest, test_size=0.5, stratify=rest["label"], random_state=0)
         channels = {"train": train, "validation": validation, "test": test}
         for name, rows in channels.items():
             frame.loc[rows.index, "channel"] = name

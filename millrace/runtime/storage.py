@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from millrace.errors import ConfigError, DataError, MillraceError, TransientError, UserError
 from millrace.runtime.buckets import Patience, read_from_bucket
@@ -69,7 +69,7 @@ def list_batches(source: str, *, concurrency: int = 16, patience: Patience = Pat
     bucket, _, prefix = place.partition("/")
     prefix = prefix.rstrip("/")
     rows = _of_size(pages_in_order(scheme, bucket, prefix, patience, concurrency))
-    for batch in _without_markers(rows, prefix):
+    for batch in _ordered(_without_markers(rows, prefix), source):
         yield _listed(batch, f"{scheme}://{bucket}/", prefix)
 
 
@@ -233,6 +233,22 @@ def _marked(batch: pl.DataFrame, following: str, prefix: str) -> pl.DataFrame:
     return batch.filter(~((pl.col("size") == 0) & marker.fill_null(False)))
 
 
+def _ordered(batches: Iterable[pl.DataFrame], source: str) -> Iterator[pl.DataFrame]:
+    """The same; a listing can only be divided where keys come in order."""
+    last = ""
+    for batch in batches:
+        paths = batch["path"]
+        if batch.is_empty():
+            continue
+        if paths[0] < last or not paths.is_sorted():
+            raise DataError(
+                f"{source}: the store does not list keys in order, as directory buckets of S3 do not; list it another "
+                "way: by an inventory, or a table of keys"
+            )
+        last = paths[-1]
+        yield batch
+
+
 def _listed(batch: pl.DataFrame, base: str, prefix: str) -> pl.DataFrame:
     import polars as pl
 
@@ -250,11 +266,12 @@ def _listed(batch: pl.DataFrame, base: str, prefix: str) -> pl.DataFrame:
 def _folder_batches(folder: Path) -> Iterator[pl.DataFrame]:
     import polars as pl
 
-    schema = {"uri": pl.String, "key": pl.String, "size": pl.Int64, "modified": pl.Int64, "etag": pl.String}
-    schema |= {"version": pl.String}
+    schema = {"uri": pl.String, "key": pl.String, "size": pl.Int64, "modified": pl.Int64}
+    nothing = pl.lit(None, dtype=pl.String)
     objects = _list_folder(folder)
     while batch := list(islice(objects, _BATCH)):
-        yield pl.DataFrame(batch, schema=schema, orient="row")
+        columns = dict(zip(schema, zip(*(item[:4] for item in batch), strict=True), strict=True))
+        yield pl.DataFrame(columns, schema=schema).with_columns(etag=nothing, version=nothing)
 
 
 def _list_folder(folder: Path) -> Iterator[Listed]:
@@ -276,12 +293,13 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
             entries = sorted(_entries(scan))
     except OSError as error:
         raise _denied(folder, error) from error
+    base = folder.as_uri().rstrip("/") + "/"
     for name, size, modified in entries:
         if name.endswith("/"):
             yield from _walk(folder / name, prefix + name, (*above, here))
         else:
             key = os.fsencode(prefix + name).decode("utf-8", "backslashreplace")
-            yield Listed((folder / name).as_uri(), key, size, modified)
+            yield Listed(base + quote_from_bytes(os.fsencode(name)), key, size, modified)
 
 
 def _entries(scan: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, int, int]]:

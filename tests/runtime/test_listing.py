@@ -162,7 +162,7 @@ class TestFaults:
         s3.client.delete_object(Bucket=s3.name, Key="p/gone")
         s3.put("p/longer", b"1234567")
         answers = [answer for _, answer in process_many([gone, longer], bytes, patience=QUICK)]
-        assert [type(answer) for answer in answers] == [DataError, DataError]
+        assert all(isinstance(answer, DataError) for answer in answers)
         assert "no such object" in str(answers[0])
         assert "was changed after it was listed" in str(answers[1])
 
