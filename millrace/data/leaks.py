@@ -20,6 +20,7 @@ LeakKind = Literal["object", "content", "group"]
 KINDS: tuple[LeakKind, ...] = ("object", "content", "group")
 
 _IN_MEMORY = 32_000_000
+_PART = 500_000
 _CONFIRMED = 100_000
 _LISTED = ("etag", "size", "row")
 
@@ -89,10 +90,9 @@ def check_leaks(index: Path, *, examples: int = 5, in_memory: int = _IN_MEMORY) 
         columns = table.collect_schema().names()
         objects = table.select(pl.len()).collect().item()
         values = {kind: _value(kind, columns) for kind in KINDS}
-        counts = table.select(value.count().alias(kind) for kind, value in values.items()).collect(engine="streaming")
-        known: dict[LeakKind, int] = {kind: int(counts[kind].item()) for kind in KINDS}
+        known = {kind: _count(table, value) for kind, value in values.items()}
         passes = -(-objects // in_memory)
-        shared = {kind: _shared(table, values[kind], passes if known[kind] else 0) for kind in KINDS}
+        shared = {kind: _shared(table, values[kind], objects, passes if known[kind] else 0) for kind in KINDS}
         found = {kind: _confirmed(table, values[kind], hashes) for kind, hashes in shared.items()}
         told = (_example(table, values[kind], kind, value) for kind in KINDS for value in found[kind][1][:examples])
         return LeakCheck(
@@ -112,19 +112,26 @@ def _value(kind: LeakKind, columns: list[str]) -> pl.Expr:
     return value
 
 
-def _shared(table: pl.LazyFrame, value: pl.Expr, passes: int) -> NDArray[np.uint64]:
-    """Hashes of the values that are in more than one channel, uint64 with the last two bits 0."""
+def _count(table: pl.LazyFrame, value: pl.Expr) -> int:
+    return int(table.select(value.count()).collect(engine="streaming").item())
+
+
+def _shared(table: pl.LazyFrame, value: pl.Expr, objects: int, passes: int) -> NDArray[np.uint64]:
+    """Hashes of the values that are in more than one channel, uint64 with the last two bits 0.
+
+    The table is read in parts: the streaming engine would hold many more of its strings.
+    """
     found: list[NDArray[np.uint64]] = []
     channel = pl.col("channel").replace_strict({name: number for number, name in enumerate(CHANNELS)}, default=3)
+    wanted = table.select(hash=value.hash(0), channel=channel.cast(pl.UInt8), known=value.is_not_null())
     for number in range(passes):
-        hashed = value.hash(0)
-        mine = table.filter(value.is_not_null()).select(hashed.alias("hash"), channel.cast(pl.UInt8).alias("channel"))
-        if passes > 1:
-            mine = mine.filter(pl.col("hash") // 4 % passes == number)
-        rows = mine.collect(engine="streaming")
-        keys = rows["hash"].to_numpy() & ~np.uint64(3)
-        keys |= rows["channel"].to_numpy()
-        del rows
+        parts: list[NDArray[np.uint64]] = []
+        for begin in range(0, objects, _PART):
+            rows = wanted.slice(begin, _PART).filter("known").collect()
+            hashes = rows["hash"].to_numpy() & ~np.uint64(3)
+            mine = hashes // 4 % passes == number
+            parts.append((hashes | rows["channel"].to_numpy())[mine])
+        keys = np.concatenate(parts)
         keys.sort()
         parted = (keys[1:] >> 2 == keys[:-1] >> 2) & (keys[1:] != keys[:-1])
         found.append(np.unique(keys[1:][parted] & ~np.uint64(3)))
