@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from millrace.errors import UserError
 from millrace.runners.lineage import RunLineage, of_run, open_run
@@ -20,6 +21,8 @@ __all__ = ["ROOT", "run"]
 
 ROOT = Path(".millrace")
 """Where the local runner keeps its runs, unless `runner.root` says something else."""
+_WIDE = 200
+"""Where nobody watches: whoever reads a file or a pipe does not want cells cut."""
 _DIGITS = 12
 """Of a digest, as git shows its own."""
 
@@ -33,6 +36,8 @@ def run(words: Sequence[str]) -> int:
         print(found.model_dump_json(indent=2))
         return 0
     console = plain_console()
+    if not console.is_terminal:
+        console.width = _WIDE
     if isinstance(found, RunLineage):
         _print_run(found, console)
     else:
@@ -62,13 +67,12 @@ def _asked(words: Sequence[str]) -> tuple[list[str], Path, bool]:
 
 def _print_run(found: RunLineage, console: Console) -> None:
     _print_head(found.run, found.revision, console, f"pipeline {found.pipeline}, {found.state}, {found.started}")
-    table = Table("artifact", "made from", "task key", "parameters that were set", "where", box=None, pad_edge=False)
+    table = _table("artifact", "made from", "task key", "parameters that were set", "where")
     for one in found.artifacts:
-        keys = one.keys[0][:_DIGITS] if len(one.keys) == 1 else f"{len(one.keys)} workers"
         table.add_row(
             f"{one.task}.{one.output}",
             "\n".join(one.made_from),
-            keys,
+            _key(one.keys),
             "\n".join(_flat(one.parameters)),
             _short(one.path),
         )
@@ -84,17 +88,28 @@ def _print_trace(found: Trace, console: Console) -> None:
     if found.object:
         facts = Table(box=None, pad_edge=False, show_header=False)
         for name, value in found.object.items():
-            facts.add_row(name, str(value))
+            facts.add_row(name, Text(str(value), overflow="fold"))
         console.print(Padding(facts, (0, 0, 1, 2)))
-    table = Table("task", "what it did", "key", "parameters that were set", box=None, pad_edge=False)
+    table = _table("task", "what it did", "key", "parameters that were set")
     for step in found.steps:
         told = "\n".join(_flat(step.facts))
-        table.add_row(step.task, told, step.key[:_DIGITS], "\n".join(_flat(step.parameters)))
+        table.add_row(step.task, told, _key(step.keys), "\n".join(_flat(step.parameters)))
     console.print(table)
 
 
 def _print_head(run: str, revision: str, console: Console, told: str) -> None:
     console.print(f"{told}\nrun {run}, code {revision or 'outside git'}\n")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _key(keys: Sequence[str]) -> str:
+    return keys[0][:_DIGITS] if len(keys) == 1 else f"{len(keys)} workers" if keys else ""
 
 
 def _flat(facts: Mapping[str, JsonValue], above: str = "") -> list[str]:

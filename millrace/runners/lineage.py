@@ -107,7 +107,19 @@ def parameters_set(run: PipelineRun, task: TaskRun) -> dict[str, JsonValue]:
     """Parameters of a task that are not as they are by themselves."""
     schema: Any = run.pipeline.component_of(run.pipeline.task(task.name)).parameters
     fields = schema.get("properties", {})
-    return {name: value for name, value in task.parameters.items() if value != fields.get(name, {}).get("default")}
+    return _changed(task.parameters, {name: field.get("default") for name, field in fields.items()})
+
+
+def _changed(values: Mapping[str, JsonValue], usual: Mapping[str, Any]) -> dict[str, JsonValue]:
+    changed: dict[str, JsonValue] = {}
+    for name, value in values.items():
+        default = usual.get(name)
+        if isinstance(value, dict) and isinstance(default, Mapping):
+            inside = _changed(value, default)
+            changed |= {name: inside} if inside else {}
+        elif value != default:
+            changed[name] = value
+    return changed
 
 
 def upstream(run: PipelineRun, task: str) -> list[TaskRun]:

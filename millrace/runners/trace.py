@@ -31,8 +31,8 @@ class Made(Frozen):
     """What a task did with the object."""
 
     task: str
-    key: str
-    """SHA-256 of all that decides on the task's outputs, code included."""
+    keys: tuple[str, ...]
+    """Of the task, one a worker: SHA-256 of all that decides on its outputs, code included."""
     facts: dict[str, JsonValue]
     parameters: dict[str, JsonValue] = Field(default_factory=dict)
     """Those that are not as they are by themselves."""
@@ -88,7 +88,7 @@ def _of_object(run: PipelineRun, what: str) -> Trace:
     row, listed = _find(run, wanted)
     steps: list[Made] = []
     if listed is not None:
-        steps.append(_made(run, listed, {}))
+        steps += [_made(run, task, {}) for task in upstream(run, listed.name)]
         steps += _in_shards(run, row)
         steps += _answers(run, row)
     steps += [_made(run, task, {"rejected": told}) for task, told in _rejections(run, str(row["uri"]))]
@@ -175,18 +175,21 @@ def _in_shards(run: PipelineRun, row: Mapping[str, Any]) -> Iterator[Made]:
 
 def _records(run: PipelineRun, name: str, uri: str, before: pl.Series) -> Iterator[Made]:
     """The object's record in the record file of its shard: objects before it, less those that were rejected."""
+    import polars as pl
+
     for task, port in outputs_of(run, Records):
         file = _path(task, port) / f"{name}.tfrecord"
         if not file.is_file():
             continue
-        rejected = [
-            table.select("uri").collect()["uri"]
+        tables = [
+            table
             for one, path, table in _reject_tables(run)
-            if one is task and path.stem == name
+            if one is task and path.stem.removeprefix("rejects-") == name
         ]
-        if any(uri in part.implode().item() for part in rejected):
+        rejected = pl.concat([pl.Series("uri", [], pl.String), *(table.collect()["uri"] for table in tables)])
+        if (rejected == uri).any():
             continue
-        at = len(before) - sum(int(before.is_in(part.implode()).sum()) for part in rejected)
+        at = len(before) - int(before.is_in(rejected.implode()).sum())
         found = uri_of_record(file, at)
         told: dict[str, JsonValue] = {"records": file.name, "record": at}
         yield _made(run, task, told if found == uri else {"records": file.name, "record": f"not at {at}, as it should"})
@@ -235,10 +238,8 @@ def _main_metrics(run: PipelineRun, task: TaskRun) -> dict[str, JsonValue]:
 
 
 def _made(run: PipelineRun, task: TaskRun, facts: dict[str, JsonValue]) -> Made:
-    keys = [share.key for share in task.shares if share.key]
-    return Made(
-        task=task.name, key=keys[0] if len(keys) == 1 else "", facts=facts, parameters=parameters_set(run, task)
-    )
+    keys = tuple(share.key for share in task.shares if share.key)
+    return Made(task=task.name, keys=keys, facts=facts, parameters=parameters_set(run, task))
 
 
 def _sources(task: TaskRun) -> list[str]:

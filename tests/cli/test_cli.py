@@ -230,6 +230,7 @@ class TestCompletion:
             ("millrace run --config-n", ["--config-name"]),
             ("millrace doctor t", ["target=kubeflow", "target=local", "target=sagemaker"]),
             ("millrace  des", ["describe"]),
+            ("millrace lineage lat", ["latest"]),
             ("millrace run --config-dir my", ["my_config"]),
             ("millrace run --config-dir my_config/", ["my_config/pipeline"]),
         ],

@@ -81,6 +81,9 @@ class TestRun:
         by_task = {one.task: one for one in found.artifacts}
         assert by_task["shard"].parameters == {"seed": 3}
         assert by_task["digits"].parameters == {"limit": 20}
+        assert by_task["preprocess"].parameters == {
+            "data": {"height": 8, "width": 8, "channels": 1, "encoding": "png"}, "max_error_rate": 1,
+        }  # fmt: skip
         assert {task: len(one.keys) for task, one in by_task.items()} == {
             "digits": 1, "manifest": 1, "shard": 1, "preprocess": 2,
         }  # fmt: skip
@@ -128,7 +131,7 @@ class TestObject:
             found = trace(run, row["uri"])
             assert found.about == row["uri"]
             assert found.object["content"] == row["content"]
-            assert [step.task for step in found.steps] == ["manifest", "shard", "preprocess"]
+            assert [step.task for step in found.steps] == ["digits", "manifest", "shard", "preprocess"]
             place, record = facts(found, "shard"), facts(found, "preprocess")
             assert pl.read_parquet(shards / "shards" / place["shard"])["uri"][place["position"]] == row["uri"]
             assert uri_of_record(records / record["records"], record["record"]) == row["uri"]
@@ -177,9 +180,7 @@ class TestSetAside:
             copy.write_bytes(file.read_bytes())
         broken = sorted((source / "3").iterdir())[4:7]
         for file in broken:
-            file.write_bytes(
-                file.read_bytes()[:-40]
-            )  # the end is missing: the manifest, which reads the head, takes it
+            file.write_bytes(file.read_bytes()[:-40])  # the manifest, which reads the head, takes it
         (source / "3" / "note.png").write_text("no picture")
         config = Data(manifest=ManifestParameters(source=str(source)), preprocess=Data().preprocess)
         run, _ = run_pipeline(listed.compose(config), LocalRunner(root=tmp_path / "second"))
@@ -228,6 +229,19 @@ class TestCommand:
         told = capsys.readouterr().out
         assert row["content"] in told
         assert "record=" in told
+
+    def test_completion(
+        self, run: PipelineRun, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(root.parent)
+        for line, found in (
+            (f"millrace lineage {run.id[:4]}", [run.id]),
+            ("millrace lineage latest shard.", ["shard.imbalance", "shard.objects"]),
+        ):
+            monkeypatch.setenv("COMP_LINE", line)
+            monkeypatch.setenv("COMP_POINT", str(len(line)))
+            assert main(["-sc", "query=bash"]) == 0
+            assert capsys.readouterr().out.split() == found
 
     @pytest.mark.parametrize(
         ("words", "told"),
