@@ -77,7 +77,7 @@ def test_penguins_are_told_apart_with_the_settings_that_are_shipped(tmp_path: Pa
             "preprocess.data.kind=image: this pipeline is for .*=tabular; use ",
         ),
         (
-            {"manifest": {"formats": ["text"]}},
+            {"manifest": {"formats": ["text"], "labels": {"kind": "prefix"}}},
             r"manifest\.formats has text, which preprocess\.data\.kind=tabular can't",
         ),
     ],
