@@ -83,8 +83,7 @@ def _proposals(query: str, typed: Sequence[str], commands: Iterable[str]) -> Ite
 
 def _lineage(rest: Sequence[str]) -> list[str]:
     """Options and runs; after a run its metrics."""
-    from millrace.commands.lineage import ROOT
-    from millrace.runners.lineage import open_run
+    from millrace.runners.lineage import ROOT, open_run
 
     runs = sorted(path.parent.name for path in (ROOT / "runs").glob("*/run.json"))
     names = [word for word in rest[:-1] if not word.startswith("-")]

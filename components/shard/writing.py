@@ -46,7 +46,7 @@ def write_shards(
     for name in ("manifests", "shards"):
         (folder / name).mkdir()
     objects = np.bincount(seats.shards, minlength=sum(seats.counts.values()))
-    names = [
+    names: list[tuple[Channel, str]] = [
         (channel, f"{channel}-{number:05d}-of-{count:05d}")
         for channel, count in seats.counts.items()
         for number in range(count)

@@ -13,14 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from millrace.errors import UserError
-from millrace.runners.lineage import RunLineage, of_run, open_run
+from millrace.runners.lineage import ROOT, RunLineage, of_run, open_run
 from millrace.runners.trace import Trace, trace
 from millrace.terminal import plain_console
 
-__all__ = ["ROOT", "run"]
+__all__ = ["run"]
 
-ROOT = Path(".millrace")
-"""Where the local runner keeps its runs, unless `runner.root` says something else."""
 _WIDE = 200
 """Where nobody watches: whoever reads a file or a pipe does not want cells cut."""
 _DIGITS = 12

@@ -13,7 +13,10 @@ from millrace.runners.record import PipelineRun, TaskRun
 from millrace.runners.report_data import leaks_in, links, outputs_of
 from millrace.specs import Frozen, Manifest
 
-__all__ = ["ArtifactLineage", "RunLineage", "of_run", "open_run", "parameters_set", "run_ids", "upstream"]
+__all__ = ["ROOT", "ArtifactLineage", "RunLineage", "of_run", "open_run", "parameters_set", "run_ids", "upstream"]
+
+ROOT = Path(".millrace")
+"""Where the local runner keeps its runs, unless `runner.root` says something else."""
 
 
 class ArtifactLineage(Frozen):
