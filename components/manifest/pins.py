@@ -26,8 +26,8 @@ def pinned(
 ) -> NDArray[np.int8]:
     """The channel that each object must have, `NOWHERE` for those that are new in every way.
 
-    That of its group counts most, then that of its content, then that of the object itself, whose content has
-    changed: what belongs together gets one channel.
+    That of its group counts most, then its own, if its content has not changed, then that of its content, then its own:
+    what belongs together gets one channel.
 
     Args:
         objects: All of them.
@@ -44,14 +44,14 @@ def pinned(
     if objects.group is not None:
         of_group = look_up(earlier.groups, objects.group[free])
         pins[free] = np.where(np.isin(of_group, fixed), NOWHERE, of_group)
+    for strict in (True, False):
+        rest = np.flatnonzero(free & (pins == NOWHERE))
+        told = content_pins(earlier, objects.content[rest], before[rest], fixed)
+        if strict:  # objects that are what they were; contents that lie elsewhere now come after them
+            told = np.where(told == own_pins(earlier, before[rest]), told, NOWHERE).astype(np.int8)
+        pins[rest] = look_up(_of_units(units[rest], told, strict=strict), units[rest])
     rest = np.flatnonzero(free & (pins == NOWHERE))
-    pins[rest] = look_up(
-        _of_units(units[rest], content_pins(earlier, objects.content[rest], before[rest], fixed), strict=True),
-        units[rest],
-    )
-    rest = rest[pins[rest] == NOWHERE]
-    own = own_pins(earlier, before[rest])
-    pins[rest] = look_up(_of_units(units[rest], own, strict=False), units[rest])
+    pins[rest] = look_up(_of_units(units[rest], own_pins(earlier, before[rest]), strict=False), units[rest])
     return pins
 
 

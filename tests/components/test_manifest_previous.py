@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from millrace.components.manifest.spec import ColumnLabels, ManifestParameters, Split, manifest
 from millrace.errors import DataError
 from millrace.testing import Ran, run_component
-from tests.components.test_manifest import column, index, picture, pictures, reasons, rejects, write
+from tests.components.test_manifest import column, index, labelled, picture, pictures, reasons, rejects, write
 from tests.components.test_manifest_tables import table
 from tests.conftest import Bucket
 from tests.faults import faulty_proxy
@@ -218,3 +222,31 @@ class TestRows:
         second = run(source, tmp_path / "2", first, columns=("x",), **given)
         assert index(second)["content"].is_in(index(first)["content"].implode()).sum() == 0
         assert column(second, "channel") == column(first, "channel")
+
+
+class TestProperties:
+    @settings(max_examples=25, deadline=None)
+    @given(before=labelled(), after=labelled(), seed=st.integers(0, 9), minimum=st.integers(0, 1))
+    def test_whatever_comes_and_goes_channels_are_kept(
+        self, before: dict[str, bytes], after: dict[str, bytes], seed: int, minimum: int
+    ) -> None:
+        """The two have some keys, contents and groups in common; the manifest itself looks for leaks."""
+        options: dict[str, Any] = {
+            "formats": (),
+            "split": Split(seed=seed, minimum=minimum, group=r"/(?P<group>g\d+)-"),
+            "conflicts": "keep",
+        }
+        with TemporaryDirectory() as folder:
+            first = run(write(Path(folder, "1"), before), Path(folder, "task-1"), **options)
+            kept = {key: data for key, data in before.items() if zlib.crc32(data) % 4}
+            source = write(Path(folder, "2"), {**kept, **{key: after[key] for key in after.keys() - before.keys()}})
+            names = [f"{name}/g{number}-new.bin" for name in ("cats", "dogs") for number in range(900, 940)]
+            write(source, {name: name.encode() for name in names})  # so that no class is too small
+            second = run(source, Path(folder, "task-2"), first, **options)
+            old, new = column(first, "channel"), column(second, "channel")
+            assert {key: new[key] for key in old.keys() & new.keys()} == {
+                key: old[key] for key in old.keys() & new.keys()
+            }
+            rows = index(second)
+            for name in ("group", "content"):
+                assert rows.group_by(name).agg(pl.col("channel").n_unique())["channel"].max() == 1
