@@ -6,8 +6,10 @@ about as much room as the list itself.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
+import os
 import shutil
 import tempfile
 import zlib
@@ -331,7 +333,7 @@ def _in_order(batches: Iterable[pl.DataFrame], folder: Path) -> Iterator[pl.Data
         held.append(batch)
         if sum(frame.height for frame in held) >= _SORTED:
             parts.append(folder / f"sorted-{len(parts)}.parquet")
-            pl.concat(held).sort("key").write_parquet(parts[-1], compression="zstd", row_group_size=_BATCH)
+            _write(pl.concat(held).sort("key"), parts[-1])
             held.clear()
     rest = pl.concat(held).sort("key") if held else pl.DataFrame(schema=_SCHEMA)
     merged = _merged(parts, rest) if parts else iter([rest])
@@ -343,6 +345,16 @@ def _in_order(batches: Iterable[pl.DataFrame], folder: Path) -> Iterator[pl.Data
         if rows.height:
             last = rows["key"][-1]
             yield from rows.iter_slices(_BATCH)
+
+
+def _write(rows: pl.DataFrame, path: Path) -> None:
+    try:
+        rows.write_parquet(path, compression="zstd", row_group_size=_BATCH)
+    except pl.exceptions.PolarsError as error:  # which has no number to tell a full disk by
+        for number in (errno.ENOSPC, errno.EDQUOT):
+            if f"(os error {number})" in str(error):
+                raise OSError(number, os.strerror(number), str(path)) from error
+        raise
 
 
 def _merged(parts: list[Path], rest: pl.DataFrame) -> Iterator[pl.DataFrame]:

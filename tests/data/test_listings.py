@@ -14,7 +14,7 @@ import pytest
 
 from millrace.data import listings
 from millrace.data.listings import inventory_batches, keys_batches
-from millrace.errors import ConfigError, DataError
+from millrace.errors import ConfigError, DataError, is_disk_full
 from millrace.runtime.storage import list_batches
 from tests.conftest import Bucket
 
@@ -145,6 +145,12 @@ class TestInventory:
         batches = list(inventory_batches(SOURCE, write_report(tmp_path, parts)))
         assert max(batch.height for batch in batches) <= 700
         assert listed(batches)["key"].to_list() == keys
+
+    def test_a_full_disk_while_rows_are_sorted(self, tmp_path: Path) -> None:
+        rows = pl.DataFrame({"key": [f"{number:050}" for number in range(10_000)]})
+        with pytest.raises(OSError, match="No space left") as raised:
+            listings._write(rows, Path("/dev/full"))
+        assert is_disk_full(raised.value)
 
     def test_what_is_refused(self, tmp_path: Path) -> None:
         whole = csv_part([row(key) for key in KEYS])
