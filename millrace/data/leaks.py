@@ -90,7 +90,7 @@ def check_leaks(index: Path, *, examples: int = 5, in_memory: int = _IN_MEMORY) 
         columns = table.collect_schema().names()
         objects = table.select(pl.len()).collect().item()
         values = {kind: _value(kind, columns) for kind in KINDS}
-        known: dict[LeakKind, int] = {kind: _count(table, value) for kind, value in values.items()}
+        known: dict[LeakKind, int] = {kind: _count(table, values[kind]) for kind in KINDS}
         passes = -(-objects // in_memory)
         shared = {kind: _shared(table, values[kind], objects, passes if known[kind] else 0) for kind in KINDS}
         found = {kind: _confirmed(table, values[kind], hashes) for kind, hashes in shared.items()}
