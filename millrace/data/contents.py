@@ -19,15 +19,23 @@ def row_contents(batch: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         names: Columns that count; one at least. Their order does not.
     """
     names = sorted(names)
-    values = batch.select(as_written(name, batch.schema[name]).alias(f"{at}") for at, name in enumerate(names))
-    words = values.select(pl.all().str.replace_all(r"\s+", " ").str.strip_chars())
-    told = words.select(
-        encoded=pl.concat_str([_encoded(f"{at}", name) for at, name in enumerate(names)]),
-        empty=pl.all_horizontal(pl.all().is_null() | (pl.all() == "")),
-    )
+    # Columns are numbered and taken one by one: an expression that names one of ten thousand looks at all of them.
+    values = pl.DataFrame([_text(batch[name]).rename(f"{at}") for at, name in enumerate(names)])
+    words = [one.str.replace_all(r"\s+", " ").str.strip_chars() for one in values.iter_columns()]
+    told = pl.DataFrame([_encoded(one, name) for one, name in zip(words, names, strict=True)])
+    encoded = told.select(pl.concat_str(pl.all())).to_series()
+    empty = pl.DataFrame(words).select(pl.all_horizontal(pl.all().is_null() | (pl.all() == ""))).to_series()
     size = values.select(pl.sum_horizontal(pl.all().str.len_bytes())).to_series().fill_null(0).cast(pl.Int64)
-    digests = [hashlib.sha256(text.encode()).hexdigest() for text in told["encoded"]]
-    return pl.DataFrame({"content": pl.Series(digests, dtype=pl.String), "size": size, "empty": told["empty"]})
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in encoded]
+    return pl.DataFrame({"content": pl.Series(digests, dtype=pl.String), "size": size, "empty": empty})
+
+
+def _text(values: pl.Series) -> pl.Series:
+    return (
+        values
+        if values.dtype == pl.String
+        else values.to_frame().select(as_written(values.name, values.dtype)).to_series()
+    )
 
 
 def as_written(name: str, kind: pl.DataType) -> pl.Expr:
@@ -40,12 +48,8 @@ def as_written(name: str, kind: pl.DataType) -> pl.Expr:
     return column.cast(pl.String)
 
 
-def _encoded(column: str, name: str) -> pl.Expr:
+def _encoded(words: pl.Series, name: str) -> pl.Series:
     """A name and its value; lengths keep what follows apart."""
     head = f"{len(name)}:{name}="
-    value = (
-        pl.when(pl.col(column).is_null())
-        .then(pl.lit("-"))
-        .otherwise(pl.format("{}:{}", pl.col(column).str.len_chars(), column))
-    )
-    return pl.lit(head) + value
+    value = head + words.str.len_chars().cast(pl.String) + ":" + words
+    return value.fill_null(f"{head}-").rename(words.name)
