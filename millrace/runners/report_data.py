@@ -15,7 +15,7 @@ from millrace.runners.record import PipelineRun, TaskRun
 from millrace.runners.report_text import number
 from millrace.runtime.schemas import CHANNELS
 from millrace.runtime.task import MadeArtifact
-from millrace.specs import Artifact, Dataset, Endpoint, Manifest, Metrics, Model, Records, Rejects, Shards
+from millrace.specs import Analysis, Artifact, Dataset, Endpoint, Manifest, Metrics, Model, Records, Rejects, Shards
 from millrace.specs.charts import Chart, Plot, Table, charts_adapter
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _REJECT_ROWS = 200
 _CLASS_ROWS = 100
 _SHORT = 32
 """Letters of a table's cell that may stand on one line."""
-_CHAIN = (Dataset, Manifest, Shards, Records, Model, Endpoint)
+_CHAIN = (Dataset, Manifest, Shards, Analysis, Records, Model, Endpoint)
 
 _plot_adapter: TypeAdapter[Plot] = TypeAdapter(Plot)
 

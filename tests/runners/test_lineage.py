@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 
 from millrace.cli import main
+from millrace.components.analyze.spec import AnalyzeParameters, analyze
 from millrace.components.digits.spec import DigitsParameters, digits
-from millrace.components.manifest.spec import ManifestParameters, manifest
-from millrace.components.preprocess.spec import ImageData, PreprocessParameters, preprocess
+from millrace.components.manifest.spec import ColumnLabels, ManifestParameters, manifest
+from millrace.components.preprocess.spec import ImageData, PreprocessParameters, TabularData, preprocess
 from millrace.components.shard.spec import ShardParameters, shard
 from millrace.errors import ConfigError, UserError
 from millrace.runners.lineage import of_run, open_run, upstream
@@ -205,6 +206,39 @@ def listed(config: Data) -> None:
     found = manifest(config.manifest)
     dealt = shard(config.shard, manifest=found.manifest)
     preprocess(config.preprocess, shards=dealt.shards)
+
+
+class Rows(PipelineConfig):
+    """Configuration of a pipeline that makes records of the rows of a table."""
+
+    manifest: ManifestParameters
+    shard: ShardParameters = ShardParameters(shards=1)
+    analyze: AnalyzeParameters = AnalyzeParameters(data=TabularData())
+    preprocess: PreprocessParameters = PreprocessParameters(data=TabularData())
+
+
+@pipeline
+def rows(config: Rows) -> None:
+    """Records of rows."""
+    found = manifest(config.manifest)
+    dealt = shard(config.shard, manifest=found.manifest)
+    learnt = analyze(config.analyze, shards=dealt.shards)
+    preprocess(config.preprocess, shards=dealt.shards, analysis=learnt.analysis)
+
+
+class TestRows:
+    def test_of_a_table(self, tmp_path: Path) -> None:
+        table = "".join(f"{number},{number % 7}.5,{'yes' if number % 3 else 'no'}\n" for number in range(80))
+        (tmp_path / "flowers 1.csv").write_text(f"number,width,label\n{table}")
+        listing = ManifestParameters(source=str(tmp_path), formats=("csv",), labels=ColumnLabels(column="label"))
+        run, _ = run_pipeline(rows.compose(Rows(manifest=listing)), LocalRunner(root=tmp_path / ".millrace"))
+        assert run.state is RunState.SUCCEEDED, run.reason
+        found = trace(run, "flowers 1.csv#row=17")
+        assert (found.object["row"], found.object["class_label"]) == (17, "yes")
+        assert [step.task for step in found.steps] == ["manifest", "shard", "preprocess"]
+        record = facts(found, "preprocess")
+        assert trace(run, f"{record['records']}#{record['record']}").about == found.about
+        assert "of 80 objects" in of_run(run).verdict
 
 
 class TestCommand:
