@@ -24,6 +24,7 @@ class Gathered:
         self._waiting: list[pl.DataFrame] = []
         self._columns: dict[str, str] = {}
         self._complete: frozenset[str] | None = None
+        self._read: dict[str, list[pl.Series]] = {}
         self.rows = 0
         """How many there are."""
 
@@ -69,10 +70,17 @@ class Gathered:
         return sorted(self._columns)
 
     def column(self, name: str) -> Iterator[pl.Series]:
-        """The values of a column, part by part."""
+        """The values of a column, part by part; asked for in turn, columns that are small are read several at once."""
         self.flush()
-        for path, there, rows in self._parts:
-            if name in there:
-                yield pl.read_parquet(path, columns=[name])[name]
-            else:
-                yield pl.repeat(None, rows, dtype=pl.String, eager=True).alias(name)
+        if name not in self._read:
+            following = [one for one in sorted(self._columns) if one >= name]
+            group = following[: max(_CELLS // max(self.rows, 1), 1)]
+            self._read = {one: [] for one in group}
+            for path, there, rows in self._parts:
+                found = pl.read_parquet(path, columns=[one for one in group if one in there])
+                for one in group:
+                    absent = one not in there
+                    self._read[one].append(
+                        pl.repeat(None, rows, dtype=pl.String, eager=True).alias(one) if absent else found[one]
+                    )
+        yield from self._read[name]
