@@ -83,6 +83,12 @@ class TestTraining:
         first = features(rows_to_frame([bird(0, 48)], SCHEMA), COLUMNS)
         np.testing.assert_array_equal(found[:1], first)
 
+    def test_records_of_another_number_of_features_are_told(self, tmp_path: Path) -> None:
+        folder = write_tabular_records(tmp_path, train=(2, 2, 2), validation=(1, 1, 1), test=(0, 0, 0))
+        (folder / "schema.json").write_text(SCHEMA.model_copy(update={"columns": COLUMNS[1:]}).model_dump_json())
+        with pytest.raises(DataError, match=r"channel 'train' can't be read: .*features.*make the records anew"):
+            load_arrays(folder, "train")
+
     def test_the_model_is_saved_with_the_transformation(self, model: Path, records: Path) -> None:
         import tensorflow as tf
 
