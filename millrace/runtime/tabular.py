@@ -94,8 +94,9 @@ def transform(frame: pl.DataFrame, columns: Sequence[FittedColumn]) -> tuple[NDA
     found = np.zeros((frame.height, sum(column.width for column in columns)), np.float32)
     flaws: list[Flaw] = []
     start = 0
+    there = set(frame.columns)
     for column in columns:
-        if column.name not in frame.columns:
+        if column.name not in there:
             raise DataError(f"there is no column {column.name!r}: {did_you_mean(column.name, frame.columns)}")
         end = start + column.width
         values = frame[column.name]
