@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import os
 import sys
 import tempfile
@@ -37,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 120)
     if options.list:
-        for name in filter(_present, SUITES):
+        for name in SUITES:
             console.print(f"{name:12}{_suite(name).TITLE}", highlight=False)
         return 0
     missed: list[str] = []
@@ -76,7 +75,7 @@ def _measured(options: argparse.Namespace, console: Console) -> list[str]:
     """Run the suites, write each one's results as soon as it ends, and give what was missed."""
     options.results.mkdir(parents=True, exist_ok=True)
     missed: list[str] = []
-    for name in [one for one in SUITES if one in options.only and _present(one)]:
+    for name in [one for one in SUITES if one in options.only]:
         result = _run(name, options, console)
         (options.results / f"{name}.json").write_text(result.model_dump_json(indent=1) + "\n")
         show(result, console)
@@ -116,10 +115,6 @@ def _setting(options: argparse.Namespace, scratch: Path, console: Console) -> Se
         try_contender=lambda contender: run_contender(contender).measurement,
         tell=lambda line: console.print(line, highlight=False, markup=False),
     )
-
-
-def _present(name: str) -> bool:
-    return importlib.util.find_spec(f"benchmarks.suites.{name}") is not None
 
 
 def _suite(name: str) -> Suite:

@@ -36,6 +36,9 @@ __all__ = [
 ]
 
 _READ_BYTES = 8 * 2**20
+_MOST_AT_ONCE = 256
+_BLOCK_BYTES = 2 * 2**20
+"""Of decoded records: larger blocks go back to the system and are cleared again each time, which doubles the time."""
 
 
 def total_records(records: Path, channel: Channel, *, files: Sequence[str] | None = None) -> int:
@@ -132,7 +135,8 @@ def decoded_arrays(dataset: Any, schema: RecordsSchema, size: int) -> tuple[NDAr
     examples = np.empty((size, *schema.shape), schema.dtype)
     labels = np.empty(size, np.int64)
     position = 0
-    for some, some_labels in decode_records(dataset, schema).batch(256).as_numpy_iterator():
+    some_at_once = max(1, min(_MOST_AT_ONCE, _BLOCK_BYTES // max(1, examples[:1].nbytes)))
+    for some, some_labels in decode_records(dataset, schema).batch(some_at_once).as_numpy_iterator():
         end = position + len(some_labels)
         examples[position:end], labels[position:end] = some, some_labels
         position = end
