@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ _PATIENCE = 32
 """Pages that a piece reads before it stops waiting for the names of folders."""
 _SMALL = 50
 """A page of fewer rows is the last one, most likely."""
+_LEAVE_SECONDS = 5
+"""That a listing which is left, or has failed, waits for requests under way; their threads end with the process."""
 _LAST = "\U0010fffd"
 """Behind all names in use."""
 
@@ -72,7 +75,7 @@ def pages_in_order(
         finally:
             listing.stop()
             for thread in threads:
-                thread.join()
+                thread.join(_LEAVE_SECONDS)
 
 
 class _Questions:
@@ -87,10 +90,12 @@ class _Questions:
         return self
 
     def __exit__(self, *error: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._cancel(), self.loop).result()
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(self._cancel(), self.loop).result(_LEAVE_SECONDS)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
+        self.thread.join(_LEAVE_SECONDS)
+        if not self.thread.is_alive():
+            self.loop.close()
 
     async def _cancel(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
