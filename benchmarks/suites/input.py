@@ -61,8 +61,8 @@ def _samples(count: int, photographs: Path, side: int, setting: Setting) -> Case
         name=f"cores-{count}",
         title=f"Samples a second on {'one core' if count == 1 else f'{count} cores'}",
         about=(
-            "records, cached is what training does by itself with data that fit cache_mib. JPEG records that are decoded "
-            "again in each pass can't be faster than libjpeg-turbo decodes pictures of this size."
+            "records, cached is what training does by itself with data that fit cache_mib. JPEG records, decoded "
+            "again in each pass, can't be faster than libjpeg-turbo decodes pictures of this size."
         ),
         unit="samples",
         same_work=False,
