@@ -20,11 +20,12 @@ def prepare(given: dict[str, Any]) -> Work:
     def work() -> dict[str, float]:
         started = time.perf_counter()
         cached, size = given["cached"], given["batch"]
+        unbatched: Any = None  # which Keras takes, and its types don't
         dataset: Any = keras.utils.image_dataset_from_directory(
             given["photographs"],
             label_mode="categorical",
             image_size=(given["side"], given["side"]),
-            batch_size=None if cached else size,
+            batch_size=unbatched if cached else size,
             seed=0,
             verbose=False,
         )

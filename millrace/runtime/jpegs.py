@@ -51,7 +51,8 @@ def decode_jpeg(data: bytes, schema: ImageRecords, max_pixels: int) -> NDArray[n
     if not data.startswith(_START):
         return None
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        rows, columns, colours, _ = simplejpeg.decode_jpeg_header(data)
+        height, width = int(rows), int(columns)
         orientation = _orientation(data)
         if colours not in _COLOURS or width * height > max_pixels:
             return None
