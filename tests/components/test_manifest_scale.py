@@ -125,6 +125,17 @@ class TestListed:
         assert set(reasons(ran)) == {"0.png", "0-twin.png", "both.png"}
         assert index(ran)["content"].null_count() == index(ran).height
 
+    @pytest.mark.parametrize("form", ["{:032x}", "{:016x}0000000000000000", "v{}"])
+    def test_etags_that_are_no_digests_are_taken_whole(self, tmp_path: Path, form: str) -> None:
+        keys = tmp_path / "keys.csv"
+        rows = (
+            f"{name}/{n}.jpg,7,{form.format(n * 2 + (name == 'dogs'))}" for name in ("cats", "dogs") for n in range(40)
+        )
+        keys.write_text("\n".join(("key,size,etag", *rows)))
+        given = ManifestParameters(source="s3://bucket/p", contents="listed", listing=KeysListing(path=str(keys)))
+        ran = run_component(manifest, given, tmp_path / "task")
+        assert (ran.metrics["objects"], ran.metrics["duplicates"]) == (80, 0)
+
     def test_objects_without_etag_stand_for_themselves(self, tmp_path: Path) -> None:
         files = {**pictures("cats", "dogs"), "cats/twin.png": pictures("cats")["cats/0.png"], "cats/x.jpg": b"text"}
         ran = run(tmp_path, files, contents="listed")
