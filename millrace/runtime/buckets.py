@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from millrace.errors import DataError, MillraceError, TransientError, UserError
+from millrace.errors import DataError, MillraceError, UserError
+from millrace.runtime.bucket_errors import BrokenOffError, explained
 from millrace.runtime.odd_keys import (
     ODD_KEYS,
     can_read_odd,
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, GCSStore, RetryConfig, S3Store
 
 __all__ = [
-    "ChangedError",
     "Patience",
     "bucket_folders",
     "bucket_pages",
@@ -43,10 +42,6 @@ _PIECE = 8 << 20
 _PAGE = 1000
 _PAGE_AFTER_FAILURE = 50
 """Objects that are asked of obstore at a time; those before a failure in such a group are asked for again."""
-
-
-class ChangedError(DataError):
-    """An object is no longer what was listed."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +91,7 @@ def bucket_pages(
             for page in obstore.list(store, prefix or None, offset=last, chunk_size=size, return_arrow=True):
                 rows = pl.DataFrame(page)
                 rows = rows if held is None else pl.concat((held, rows))
-                whole = rows.height - _empty_at_end(rows)
+                whole = rows.height - _late_at_end(rows, last or "")
                 rows, held = rows[:whole], (rows[whole:] if whole < rows.height else None)
                 if whole:
                     last = rows["path"][-1]
@@ -109,7 +104,7 @@ def bucket_pages(
             if not odd and isinstance(error, InvalidPathError) and can_read_odd(scheme):
                 odd = True
                 continue
-            failure = _explained(failure_as_obstore(error) if odd else error, f"{scheme}://{bucket}/{prefix}")
+            failure = explained(failure_as_obstore(error) if odd else error, f"{scheme}://{bucket}/{prefix}")
         attempts.wait_or_raise(failure)
         size = _PAGE_AFTER_FAILURE
 
@@ -125,7 +120,7 @@ def _is_odd_listing(scheme: str, bucket: str, prefix: str, patience: Patience, a
     try:
         return has_leading_slashes(bucket, patience.retries)
     except Exception as error:
-        failure = _explained(failure_as_obstore(error), f"{scheme}://{bucket}")
+        failure = explained(failure_as_obstore(error), f"{scheme}://{bucket}")
     raise failure from None
 
 
@@ -144,11 +139,11 @@ async def bucket_folders(scheme: str, bucket: str, prefix: str, patience: Patien
     return [folder for folder in folders if folder]
 
 
-def _empty_at_end(rows: pl.DataFrame) -> int:
-    """How many rows at the end are of 0 bytes."""
-    sizes = rows["size"]
+def _late_at_end(rows: pl.DataFrame, before: str) -> int:
+    """How many rows at the end are markers of folders, told behind paths that are greater."""
+    paths, sizes = rows["path"], rows["size"]
     count = 0
-    while count < len(sizes) and sizes[-1 - count] == 0:
+    while (at := rows.height - count - 1) >= 0 and not sizes[at] and paths[at] < (paths[at - 1] if at else before):
         count += 1
     return count
 
@@ -164,15 +159,11 @@ class _Attempts:
     def wait_or_raise(self, failure: MillraceError) -> None:
         """Wait before another attempt, or raise `failure` when there shall be none."""
         exhausted = self.left <= 0 or time.monotonic() + self.pause > self.deadline
-        if exhausted or not isinstance(failure, _BrokenOffError):
+        if exhausted or not isinstance(failure, BrokenOffError):
             raise failure from None
         time.sleep(self.pause)
         self.left -= 1
         self.pause = min(2 * self.pause, 5)
-
-
-class _BrokenOffError(TransientError):
-    """An answer began and did not arrive whole."""
 
 
 def read_from_bucket(
@@ -192,12 +183,12 @@ def read_from_bucket(
             else:
                 data, there = _got(_store(scheme, bucket, patience), key, etag)
         except Exception as error:
-            failure = _explained(failure_as_obstore(error) if odd else error, uri)
+            failure = explained(failure_as_obstore(error) if odd else error, uri)
         else:
             wanted = there if size is None else size
             if len(data) == wanted:
                 return data
-            failure = _BrokenOffError(f"{uri}: only {len(data)} of {wanted} bytes arrive")
+            failure = BrokenOffError(f"{uri}: only {len(data)} of {wanted} bytes arrive")
         attempts.wait_or_raise(failure)
 
 
@@ -227,13 +218,11 @@ def copy_from_bucket(scheme: str, bucket: str, key: str, target: Path, patience:
         except Exception as error:
             if isinstance(error, OSError) and error.errno is not None:  # of the file here
                 raise
-            failure = _explained(error, f"{scheme}://{bucket}/{key}")
+            failure = explained(error, f"{scheme}://{bucket}/{key}")
         else:
             if written == result.meta["size"]:
                 return
-            failure = _BrokenOffError(
-                f"{scheme}://{bucket}/{key}: only {written} of {result.meta['size']} bytes arrive"
-            )
+            failure = BrokenOffError(f"{scheme}://{bucket}/{key}: only {written} of {result.meta['size']} bytes arrive")
         attempts.wait_or_raise(failure)
 
 
@@ -246,7 +235,7 @@ def copy_to_bucket(source: Path | bytes, scheme: str, bucket: str, key: str, pat
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the file here
             raise
-        failure = _explained(error, f"{scheme}://{bucket}/{key}")
+        failure = explained(error, f"{scheme}://{bucket}/{key}")
     else:
         return
     raise failure from None
@@ -259,7 +248,7 @@ def delete_from_bucket(scheme: str, bucket: str, keys: Sequence[str], patience: 
     try:
         obstore.delete(_store(scheme, bucket, patience), keys)
     except Exception as error:
-        failure = _explained(error, f"{scheme}://{bucket}/{keys[0]}")
+        failure = explained(error, f"{scheme}://{bucket}/{keys[0]}")
     else:
         return
     raise failure from None
@@ -271,7 +260,7 @@ def _store(scheme: str, bucket: str, patience: Patience) -> S3Store | GCSStore:
     try:
         return _opened(scheme, bucket, patience, hash(settings))
     except Exception as error:
-        failure = _explained(error, f"{scheme}://{bucket}")
+        failure = explained(error, f"{scheme}://{bucket}")
     raise failure from None
 
 
@@ -324,80 +313,3 @@ def _profile_credentials() -> Any:
         return Boto3CredentialProvider()
     except ValueError:
         return None
-
-
-_CODES: dict[str, str] = {
-    "AccessDenied": "access is denied",
-    "AllAccessDisabled": "access is disabled",
-    "AuthorizationHeaderMalformed": "the request was signed for another region; set AWS_REGION to the bucket's",
-    "ExpiredToken": "the credentials have expired; renew them",
-    "InvalidObjectState": "the object is archived; restore it, or leave it out",
-    "InvalidAccessKeyId": "the access key is unknown there; check AWS_ACCESS_KEY_ID",
-    "InvalidToken": "the session token is not valid; check AWS_SESSION_TOKEN",
-    "PermanentRedirect": "the bucket is in another region; set AWS_REGION to it",
-    "RequestTimeTooSkewed": "the clock of this machine is wrong; set it",
-    "SignatureDoesNotMatch": "the secret key does not fit the access key; check AWS_SECRET_ACCESS_KEY",
-}
-
-_NO_CREDENTIALS = r"performing \w+ https?://(169\.254\.|\[?fd00:ec2|metadata\.google)|AssumeRoleWith|: Missing \w+"
-
-
-def _explained(error: Exception, uri: str) -> MillraceError:
-    """The error in our terms. The store's own text is never passed on: it may quote keys and signatures."""
-    from obstore import exceptions
-
-    if isinstance(error, MillraceError):
-        return error
-    text = str(error)
-    found = re.search(r"<Code>(\w+)</Code>", text)
-    code = found[1] if found else ""
-    scheme, _, place = uri.partition("://")
-    bucket = place.partition("/")[0]
-    if code == "NoSuchBucket":
-        return DataError(f"{uri}: there is no bucket {bucket!r} at this endpoint")
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{uri}: there is no such object")
-    if isinstance(error, exceptions.PreconditionError):
-        return ChangedError(f"{uri} was changed after it was listed; run again when nothing writes to it")
-    if isinstance(error, exceptions.InvalidPathError | ValueError):
-        return DataError(f"{uri}: {ODD_KEYS}")
-    if code in _CODES:
-        return UserError(f"{uri}: {_CODES[code]}{_rights(scheme, bucket, code)}")
-    if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
-        return UserError(f"{uri}: access is denied{_rights(scheme, bucket, 'AccessDenied')}")
-    return _unexplained(text, code, uri, scheme)
-
-
-def _rights(scheme: str, bucket: str, code: str) -> str:
-    if not code.startswith(("AccessDenied", "AllAccess")):
-        return ""
-    if scheme == "gs":
-        return f"; the account needs the role Storage Object Viewer on {bucket}, to write Storage Object User"
-    return (
-        f"; the role needs s3:ListBucket on arn:aws:s3:::{bucket} and s3:GetObject on arn:aws:s3:::{bucket}/*, "
-        "and s3:PutObject and s3:DeleteObject there to write"
-    )
-
-
-def _unexplained(text: str, code: str, uri: str, scheme: str) -> MillraceError:
-    if re.search(_NO_CREDENTIALS, text):
-        needed = {
-            "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give this host a role "
-            "(AWS_SKIP_SIGNATURE=true reads public buckets)",
-            "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or give this host a service account "
-            "(GOOGLE_SKIP_SIGNATURE=true reads public buckets)",
-        }[scheme]
-        return UserError(f"{uri}: no credentials were found: {needed}")
-    if "Received redirect" in text:
-        return UserError(f"{uri}: {_CODES['PermanentRedirect']}")
-    status = re.search(r"status code: (\d{3})", text)
-    number = int(status[1]) if status else 0
-    if 400 <= number < 500 and number not in (408, 429) and code not in ("RequestTimeout", "SlowDown"):
-        return UserError(f"{uri}: the store refused the request: {number} {code}".rstrip())
-    retries = re.search(r"after (\d+) retries", text)
-    tried = f" after {retries[1]} retries" if retries else ""
-    if number:
-        return TransientError(f"{uri} is out of reach: {number} {code}".rstrip() + tried)
-    kind = re.search(r"kind: (\w+)", text)
-    reason = f"{uri} is out of reach: {kind[1] if kind else 'no answer'}{tried}"
-    return TransientError(reason) if retries else _BrokenOffError(reason)

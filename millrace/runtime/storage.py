@@ -114,7 +114,7 @@ def read(item: str | Listed, *, patience: Patience = Patience()) -> bytes:
     uri = item.uri if isinstance(item, Listed) else item
     scheme, place = parse_source(uri)
     if scheme == "file":
-        return _read_file(Path(place), listed)
+        return _read_file(place, listed)
     bucket, _, key = place.partition("/")
     etag, size = (listed.etag, listed.size) if listed else (None, None)
     return read_from_bucket(scheme, bucket, key, patience, etag=etag, size=size)
@@ -197,8 +197,8 @@ def _of_size(pages: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
     held: list[pl.DataFrame] = []
     rows = 0
-    for page in pages:
-        if rows + page.height > _BATCH:
+    for page in (part for whole in pages for part in whole.iter_slices(_BATCH)):
+        if held and rows + page.height > _BATCH:
             yield pl.concat(held)
             held, rows = [], 0
         held.append(page)
@@ -213,24 +213,28 @@ def _without_markers(batches: Iterable[pl.DataFrame], prefix: str) -> Iterator[p
     obstore drops their last slash, so that they may stand behind keys that are greater.
     """
 
-    following: pl.DataFrame | None = None
+    before = ""
+    waiting: pl.DataFrame | None = None
     for batch in batches:
-        if following is not None:
-            yield _marked(following, batch["path"][0], prefix)
-        following = batch
-    if following is not None:
-        yield _marked(following, "", prefix)
+        if waiting is not None:
+            yield _unmarked(waiting, before, batch["path"][0], prefix)
+            before = waiting["path"][-1]
+        waiting = batch
+    if waiting is not None:
+        yield _unmarked(waiting, before, "", prefix)
 
 
-def _marked(batch: pl.DataFrame, following: str, prefix: str) -> pl.DataFrame:
+def _unmarked(batch: pl.DataFrame, before: str, following: str, prefix: str) -> pl.DataFrame:
+    """Without markers; `before` and `following` are the paths around this batch."""
     import polars as pl
 
     if not (batch["size"] == 0).any():
         return batch
     path = pl.col("path")
     behind = path.shift(-1, fill_value=following)
-    marker = (path == prefix) | (path == behind) | behind.str.starts_with(path + "/") | (path < path.shift(1))
-    return batch.filter(~((pl.col("size") == 0) & marker.fill_null(False)))
+    late = path < path.shift(1, fill_value=before)
+    marker = (path == prefix) | (path == behind) | behind.str.starts_with(path + "/") | late
+    return batch.filter(~((pl.col("size") == 0) & marker))
 
 
 def _ordered(batches: Iterable[pl.DataFrame], source: str) -> Iterator[pl.DataFrame]:
@@ -318,10 +322,10 @@ def _entries(scan: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, int, int]]
             yield entry.name, status.st_size, status.st_mtime_ns
 
 
-def _read_file(path: Path, listed: Listed | None) -> bytes:
+def _read_file(path: str, listed: Listed | None) -> bytes:
     try:
-        with path.open("rb") as stream:
-            modified = os.fstat(stream.fileno()).st_mtime_ns
+        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123  a path costs more than the reading
+            modified = os.fstat(stream.fileno()).st_mtime_ns if listed else 0
             data = stream.read()
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file" + (" any more" if listed else "")) from error
@@ -332,7 +336,7 @@ def _read_file(path: Path, listed: Listed | None) -> bytes:
     return data
 
 
-def _denied(path: Path, error: OSError) -> MillraceError:
+def _denied(path: Path | str, error: OSError) -> MillraceError:
     if isinstance(error, PermissionError):
         return UserError(f"{path} may not be read by this user; allow it with chmod, or run as its owner")
     if isinstance(error, IsADirectoryError | NotADirectoryError):

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from millrace.errors import DataError, TransientError, UserError, is_disk_full
-from millrace.runtime import buckets, listing
+from millrace.runtime import buckets, listing, storage
 from millrace.runtime.storage import Listed, Patience, list_batches, process_many, read
 from tests.conftest import SECRET_KEY, Bucket
 from tests.faults import SLOW_DOWN, Fault, Refusal, faulty_proxy
@@ -57,6 +57,52 @@ class TestOrder:
                 assert found["key"].to_list() == wanted
                 assert found["uri"].to_list() == [s3.uri(f"p/{key}") for key in wanted]
                 assert found["size"].to_list() == [len(key.encode()) for key in wanted]
+
+    @pytest.mark.parametrize("batch", [1, 2, 7, 50_000])
+    def test_batches_have_no_more_rows_than_said_even_of_empty_objects(
+        self, s3: Bucket, batch: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(storage, "_BATCH", batch)
+        wanted = [f"{number:02}" for number in range(23)]
+        for key in wanted:
+            s3.put(f"p/{key}", b"" if key < "15" else b"x")
+        with faulty_proxy(s3.endpoint, lambda number, path: None, page=PAGE) as proxy:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+            batches = list(list_batches(s3.uri("p"), patience=QUICK))
+        assert max(one.height for one in batches) <= batch
+        assert pl.concat(batches)["key"].to_list() == wanted
+
+    @pytest.mark.parametrize("batch", [1, 2, 3, 4, 5])
+    def test_a_marker_of_an_empty_folder_may_begin_a_batch(
+        self, s3: Bucket, batch: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(storage, "_BATCH", batch)
+        for key in ("a-", "a-b-c", "a-b/", "a/", "b-", "b/", "b0"):
+            s3.put(f"p/{key}", b"" if key.endswith("/") else b"x")
+        with faulty_proxy(s3.endpoint, lambda number, path: None, page=PAGE) as proxy:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+            assert rows(s3.uri("p"))["key"].to_list() == ["a-", "a-b-c", "b-", "b0"]
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_empty_objects_and_markers_with_requests_that_fail(
+        self, s3: Bucket, seed: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(storage, "_BATCH", 3 + seed)
+        wanted = fill(s3, seed, 50)
+        chosen = random.Random(seed)
+        for key in chosen.sample(wanted, 35):
+            s3.put(f"p/{key}", b"")
+        tops = {key.partition("/")[0] for key in wanted if "/" in key}
+        for top in tops:
+            s3.put(f"p/{top}-/", b"")  # behind the next one, and without its slash before it
+            s3.put(f"p/{top}-,", b"x")
+        wanted = sorted({*wanted, *(f"{top}-," for top in tops)})
+        with faulty_proxy(
+            s3.endpoint, lambda number, path: "break_off" if number % 3 == 1 else None, page=PAGE
+        ) as proxy:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+            found = rows(s3.uri("p"))["key"].to_list()
+        assert found == wanted
 
     def test_nothing_below_a_prefix(self, s3: Bucket) -> None:
         assert list(list_batches(s3.uri("nothing"))) == []
