@@ -12,7 +12,7 @@ import polars
 from millrace.components.preprocess.rejects import Reject
 from millrace.components.preprocess.spec import ImageData, PreprocessInputs, PreprocessParameters
 from millrace.errors import ConfigError, DataError
-from millrace.runtime.buckets import ChangedError
+from millrace.runtime.bucket_errors import ChangedError
 from millrace.runtime.context import Context
 from millrace.runtime.images import ImageRejected, convert_image
 from millrace.runtime.records import ImageRecord, pack
