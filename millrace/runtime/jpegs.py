@@ -12,7 +12,7 @@ from typing import cast
 
 import numpy as np
 import simplejpeg
-from cykooz_resizer import CropBox, FilterType, ResizeAlg, ResizeOptions, Resizer
+from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
@@ -30,7 +30,7 @@ _IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _COLOURS = ("Gray", "YCbCr", "RGB")
 _SHRINKS = (8, 4, 2)  # of the eighths that libjpeg can decode to, those that it is fast at
 _GAP = 1.5  # decode to this much more than is needed: what is smaller differs visibly in fine patterns
-_FILTER = ResizeAlg.convolution(FilterType.catmull_rom)  # Pillow's bicubic
+_OPTIONS = ResizeOptions(ResizeAlg.convolution(FilterType.catmull_rom), use_alpha=False)  # Pillow's bicubic
 _AROUND = 0
 
 _mine = threading.local()
@@ -94,19 +94,43 @@ def _resized(pixels: NDArray[np.uint8], wanted: tuple[int, int], schema: ImageRe
     if (width, height) == wanted:
         return pixels
     fitted = fit((width, height), wanted, schema.resize)
-    left, top, right, bottom = fitted.box
-    mode = "L" if channels == 1 else "CMYK"  # the resampler takes any four bytes under this name
-    source = Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
-    target = Image.new(mode, fitted.inner)
-    options = ResizeOptions(_FILTER, use_alpha=False, crop_box=CropBox(left, top, right - left, bottom - top))
-    _resizer().resize_pil(source, target, options)
-    resized = np.asarray(target).reshape(fitted.inner[1], fitted.inner[0], channels)
+    resized = _fractional(pixels, fitted) if _is_fractional(fitted) else _vectorised(_cut(pixels, fitted), fitted.inner)
     if fitted.inner == wanted:
         return resized
     padded = np.full((wanted[1], wanted[0], channels), _AROUND, np.uint8)
     left, top = (wanted[0] - fitted.inner[0]) // 2, (wanted[1] - fitted.inner[1]) // 2
     padded[top : top + fitted.inner[1], left : left + fitted.inner[0]] = resized
     return padded
+
+
+def _is_fractional(fitted: Fit) -> bool:
+    """Whether the part that is kept begins between two pixels, and a pixel of it covers more than one of the result."""
+    return fitted.scale[0] > 1 and any(edge != int(edge) for edge in fitted.box)
+
+
+def _fractional(pixels: NDArray[np.uint8], fitted: Fit) -> NDArray[np.uint8]:
+    """Exactly the part that is kept, by Pillow, which is slow at it."""
+    height, width, channels = pixels.shape
+    mode = "L" if channels == 1 else "CMYK"  # any four bytes are resized alike under this name
+    picture = Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
+    resized = np.asarray(picture.resize(fitted.inner, Image.Resampling.BICUBIC, box=fitted.box))
+    return resized.reshape(fitted.inner[1], fitted.inner[0], channels)
+
+
+def _cut(pixels: NDArray[np.uint8], fitted: Fit) -> NDArray[np.uint8]:
+    """The part that is kept, in whole pixels: its middle stays, its edges move by half a pixel at most."""
+    height, width, _ = pixels.shape
+    left, top = (ceil(edge - 0.5) for edge in fitted.box[:2])
+    return pixels[top : height - top, left : width - left]
+
+
+def _vectorised(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    # its crop_box reads beyond the picture at times, and resize_pil relies on how Pillow keeps pictures in memory
+    height, width, channels = pixels.shape
+    form = PixelType.U8 if channels == 1 else PixelType.U8x4
+    target = ImageData(*size, form)
+    _resizer().resize(ImageData(width, height, form, pixels.tobytes()), target, _OPTIONS)
+    return np.frombuffer(target.get_buffer(), np.uint8).reshape(size[1], size[0], channels)
 
 
 def _resizer() -> Resizer:

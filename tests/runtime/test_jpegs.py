@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import random
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -56,6 +59,34 @@ def by_pillow(data: bytes, form: ImageRecords) -> Any:
     picture = Image.open(io.BytesIO(data))
     exif = picture.getexif()
     return decode_image(saved(picture, "PNG", exif=exif), form)
+
+
+ONE = """
+import sys
+from millrace.runtime.jpegs import decode_jpeg
+from millrace.runtime.schemas import ImageRecords
+width, height = map(int, sys.argv[1:])
+form = ImageRecords(height=height, width=width, channels=3, encoding="jpeg", resize="crop", classes=("a",))
+sys.stdout.buffer.write(decode_jpeg(sys.stdin.buffer.read(), form, 10**8).tobytes())
+"""
+
+MANY_SIZES = """
+import random, sys
+import numpy as np
+from millrace.runtime.jpegs import decode_jpeg, encode_jpeg
+from millrace.runtime.schemas import ImageRecords
+draw = random.Random(int(sys.argv[1]))
+side = lambda: draw.randint(1, draw.choice([8, 64, 300]))
+for _ in range(int(sys.argv[2])):
+    channels = draw.choice([1, 3])
+    grey = draw.random() < 0.2
+    given = np.random.default_rng(0).integers(0, 256, (side(), side(), 1 if grey else 3), dtype=np.uint8)
+    form = ImageRecords(height=side(), width=side(), channels=channels, encoding="jpeg",
+                        resize=draw.choice(["crop", "crop", "pad", "stretch"]), classes=("a",))
+    print(given.shape, form.shape, form.resize, flush=True)
+    pixels = decode_jpeg(encode_jpeg(given, 90), form, 10**8)
+    assert pixels.shape == (form.height, form.width, 4 if channels == 3 else 1)
+"""
 
 
 class TestDecode:
@@ -137,6 +168,42 @@ class TestDecode:
         with ThreadPoolExecutor(8) as pool:
             for _ in range(5):
                 assert list(pool.map(lambda data: convert_image(data, form), pictures)) == expected
+
+    @pytest.mark.parametrize(
+        ("given_size", "wanted"),
+        [
+            ((9, 16), (5, 32)),
+            ((96, 54), (81, 96)),
+            ((81, 49), (65, 98)),
+            ((256, 131), (279, 262)),
+            ((525, 270), (236, 675)),
+        ],
+    )
+    def test_enlarges_the_middle(self, given_size: tuple[int, int], wanted: tuple[int, int]) -> None:
+        """A part of the picture that begins between two pixels; the resampler's own cropping died of these."""
+        data = saved(scene(*given_size).filter(ImageFilter.GaussianBlur(1)), quality=95, subsampling=0)
+        form = schema(wanted[1], wanted[0])
+        done = subprocess.run([sys.executable, "-c", ONE, *map(str, wanted)], input=data, capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        pixels = np.frombuffer(done.stdout, np.uint8).reshape(wanted[1], wanted[0], 4)
+        assert likeness(pixels[..., :3], by_pillow(data, form)) > 38
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_no_size_kills_the_process(self, seed: int) -> None:
+        done = subprocess.run([sys.executable, "-c", MANY_SIZES, str(seed), "1500"], capture_output=True, text=True)
+        assert done.returncode == 0, f"{done.returncode} after {done.stdout[-200:]}\n{done.stderr}"
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_cutting_to_whole_pixels_keeps_the_middle(self, channels: Literal[1, 3]) -> None:
+        draw = random.Random(channels)
+        for _ in range(60):
+            width, height = draw.randint(100, 400), draw.randint(100, 400)
+            form = schema(draw.randint(40, height), draw.randint(40, width), channels)
+            data = saved(scene(width, height).filter(ImageFilter.GaussianBlur(1.5)), quality=95)
+            pixels = decode_jpeg(data, form, MANY)
+            assert pixels is not None
+            like = likeness(pixels[..., :channels], by_pillow(data, form))
+            assert like > 40, (width, height, form.width, form.height, like)
 
 
 class TestEncode:
