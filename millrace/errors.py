@@ -92,13 +92,22 @@ def report(error: MillraceError) -> int:
     return error.exit_code
 
 
+_MOST_NAMES = 100
+_NEAREST = 5
+_MOST_CHARACTERS = 200
+
+
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest one, and what is allowed."""
+    """The end of a sentence about an unknown name: the nearest one, and what is allowed, of many the nearest."""
     names = sorted(allowed)
     if not names:
         return "none is allowed here"
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    listed = f"allowed: {', '.join(names)}"
+    close = difflib.get_close_matches(name[:_MOST_CHARACTERS], names, n=_NEAREST, cutoff=0.5)
+    if len(names) <= _MOST_NAMES:
+        listed = f"allowed: {', '.join(names)}"
+    else:
+        near = f"the nearest are {', '.join(close)}" if len(close) > 1 else f"{', '.join(names[:_NEAREST])} for some"
+        listed = f"{len(names)} are allowed, {near}"
     return f"did you mean {close[0]!r}? {listed}" if close else listed
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from millrace.errors import explain_validation
+from millrace.errors import did_you_mean, explain_validation
 from millrace.pipelines.image_classification import ImageClassification
 
 
@@ -15,6 +15,21 @@ def explained(values: dict[str, Any]) -> str:
     with pytest.raises(ValidationError) as caught:
         ImageClassification.model_validate(values)
     return explain_validation(caught.value, model=ImageClassification)
+
+
+class TestDidYouMean:
+    def test_of_few_names_all_are_told(self) -> None:
+        assert did_you_mean("batch", ["bathc", "epochs"]) == "did you mean 'bathc'? allowed: bathc, epochs"
+        assert did_you_mean("x", ["b", "a"]) == "allowed: a, b"
+
+    def test_of_very_many_the_nearest_few(self) -> None:
+        names = [f"column{number}" for number in range(2000)]
+        told = did_you_mean("colum1234", names)
+        assert told.startswith("did you mean 'column1234'? 2000 are allowed, the nearest are column1234, ")
+        assert len(told) < 200
+        assert (
+            did_you_mean("?", names) == "2000 are allowed, column0, column1, column10, column100, column1000 for some"
+        )
 
 
 class TestExplainValidation:

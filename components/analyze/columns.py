@@ -95,6 +95,12 @@ def _log(fitted: Sequence[Fitted], rows: int, context: Context) -> None:
             )  # fmt: skip
         elif one.column is None:
             context.log.info("column %r is %s", one.name, one.learnt)
+        if one.nearly:
+            context.log.warning(
+                "column %r is taken as %s, yet it holds %s: to take it as such, which rejects the others, name it in "
+                "data.columns",
+                one.name, _kind(one) if one.column is not None else "nothing", one.nearly,
+            )  # fmt: skip
         if one.unusable:
             context.log.warning("column %r: %d of %d rows have no %s", one.name, one.unusable, rows, _kind(one))
 
@@ -130,7 +136,7 @@ def _table(fitted: Sequence[Fitted]) -> Table:
                 f"{one.missing:.1%}",
                 str(one.distinct),
                 str(one.column.width if one.column is not None else 0),
-                one.learnt,
+                f"{one.learnt}; {one.nearly}" if one.nearly else one.learnt,
             )
             for one in fitted
         ),

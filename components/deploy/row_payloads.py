@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,8 +78,15 @@ def from_csv(body: bytes, expected: ExpectedRows) -> Features:
     except csv.Error as error:
         raise PayloadError(f"not CSV: {error}") from error
     header, *lines = rows or [[]]
-    if twice := next((name for name in header if header.count(name) > 1), None):
+    if twice := next((name for name, count in Counter(header).items() if count > 1), None):
         raise PayloadError(f"the header names column {twice!r} twice")
+    known = {column.name for column in expected.schema.columns}
+    if len(header) > len(known):
+        unknown = next(name for name in header if name not in known)
+        raise PayloadError(
+            f"the header names {len(header)} columns, the model has {len(known)}; unknown column {unknown!r}: "
+            f"{did_you_mean(unknown, known)}"
+        )
     for index, line in enumerate(lines):
         if len(line) != len(header):
             raise PayloadError(f"row {index} has {len(line)} values, the header names {len(header)} columns")

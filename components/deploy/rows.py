@@ -100,8 +100,8 @@ def _of_buckets(part: NDArray[np.float64], column: HashedColumn) -> list[Value]:
 
 def _dates(part: NDArray[np.float64], column: DateColumn) -> list[Value]:
     there = part[:, -1] < 0.5
-    moments = iter(_moments(part[there], column))
-    return [_written(next(moments), column) if one else None for one in there]
+    written = iter(_written(_moments(part[there], column), column))
+    return [next(written) if one else None for one in there]
 
 
 _TIMES = ("hour", "minute")
@@ -152,12 +152,15 @@ def _nearest(
         return [moments[0]] * len(part)
     slots = _slots(column)
     chosen = [place for name in names for place in slots[name]]
-    texts = [_written(moment, column) for moment in moments]
-    made = features(pl.DataFrame({column.name: texts}), [column])[:, chosen].astype(np.float64)
+    made = features(pl.DataFrame({column.name: _written(moments, column)}), [column])[:, chosen].astype(np.float64)
     return [moments[int(np.square(made - row).sum(axis=1).argmin())] for row in part[:, chosen]]
 
 
-def _written(moment: datetime.datetime, column: DateColumn) -> str:
+def _written(moments: Sequence[datetime.datetime], column: DateColumn) -> list[str]:
+    """By what reads the format: Python's own writes no zone of a moment without one, and years below 1000 short."""
     if column.format is not None:
-        return moment.strftime(column.format)
-    return moment.isoformat() if moment.time() != datetime.time.min else moment.date().isoformat()
+        in_utc = pl.Series(moments, dtype=pl.Datetime("us", "UTC"))
+        return in_utc.dt.to_string(column.format).to_list()
+    return [
+        moment.isoformat() if moment.time() != datetime.time.min else moment.date().isoformat() for moment in moments
+    ]

@@ -28,7 +28,11 @@ from millrace.runtime.tabular import as_dates, as_numbers, as_texts, date_parts
 __all__ = ["Fitted", "fit_column"]
 
 _ALMOST = 0.9
+_NEARLY = 0.99
+"""Part of the values that must be numbers, or dates, for the others to be told as mistakes."""
 _FEW = 10
+_ROUNDING = 4 * np.finfo(np.float64).eps
+"""Of the largest number: a deviation below it is the rounding of the mean."""
 _SHOWN = 5
 
 _WHAT = {"numeric": "number", "bins": "number", "date": "date"}
@@ -52,6 +56,8 @@ class Fitted(NamedTuple):
     """Training rows with a value that can't be taken."""
     doubtful: bool = False
     """Whether it is left out although it holds something."""
+    nearly: str = ""
+    """What nearly all of its values are, so that it may be meant as such."""
 
 
 def fit_column(name: str, parts: Parts, option: Column | None, data: TabularData) -> Fitted:
@@ -74,14 +80,15 @@ def fit_column(name: str, parts: Parts, option: Column | None, data: TabularData
     if option is None and distinct < 2:
         why = "left out: one value" if distinct else "left out: no values"
         return Fitted(name, None, share, distinct, why)
+    nearly = ""
     if option is None:
-        option = _automatic(parts, data)
+        option, nearly = _automatic(parts, data, len(given))
         if isinstance(option, Category) and distinct > max(_FEW, _ALMOST * len(given)):
             why = "left out: nearly every row has its own value"
-            return Fitted(name, None, share, distinct, why, doubtful=True)
+            return Fitted(name, None, share, distinct, why, doubtful=True, nearly=nearly)
     if isinstance(option, Category | Hashed):
         column, learnt = _fit_texts(name, given, option)
-        return Fitted(name, column, share, distinct, learnt)
+        return Fitted(name, column, share, distinct, learnt, nearly=nearly)
     found, wrong = _values(parts, option)
     if not len(found):
         some = f"; {given.min()!r:.60} for one" if len(given) else ""
@@ -93,21 +100,40 @@ def fit_column(name: str, parts: Parts, option: Column | None, data: TabularData
     return Fitted(name, column, share, distinct, learnt, unusable=wrong)
 
 
-def _automatic(parts: Parts, data: TabularData) -> Column:
-    """By the values, or the type where the table has types."""
+def _automatic(parts: Parts, data: TabularData, given: int) -> tuple[Column, str]:
+    """By the values, or the type where the table has types; and what nearly all values are, if they are not all."""
     kinds = {part.dtype for part in parts()}
+    nearly = ""
     if pl.Boolean not in kinds:
-        if not any(as_numbers(part)[1].any() for part in parts()):
-            return data.numeric
-        if not any(as_dates(part, data.date.format)[1].any() for part in parts()):
-            return data.date
-    return data.category
+        for option in (data.numeric, data.date):
+            others, first = _unlike(parts, option, int((1 - _NEARLY) * given))
+            if not others:
+                return option, ""
+            if first is not None:
+                nearly = f"{_WHAT[option.kind]}s but for {others} of {given} values, {first!r:.60} for one"
+    return data.category, nearly
+
+
+def _unlike(parts: Parts, option: Numeric | Date, most: int) -> tuple[int, str | None]:
+    """How many values are no numbers or dates, and the first of them by its text; None when they are too many."""
+    others = 0
+    texts: list[str] = []
+    for part in parts():
+        wrong = _read(part, option)[1]
+        others += int(wrong.sum())
+        if others > most:
+            return others, None
+        texts.extend(as_texts(part.filter(pl.Series(wrong))).to_list())
+    return others, min(texts, default=None)
+
+
+def _read(part: pl.Series, option: Numeric | Bins | Date) -> tuple[pl.Series, NDArray[np.bool_]]:
+    return as_dates(part, option.format) if isinstance(option, Date) else as_numbers(part)
 
 
 def _values(parts: Parts, option: Numeric | Bins | Date) -> tuple[pl.Series, int]:
     """Numbers or dates without missing ones, rising, and how many values are neither."""
-    read = (as_dates(part, option.format) if isinstance(option, Date) else as_numbers(part) for part in parts())
-    found, wrong = zip(*read, strict=True)
+    found, wrong = zip(*(_read(part, option) for part in parts()), strict=True)
     return pl.concat(found).drop_nulls().sort(), sum(int(one.sum()) for one in wrong)
 
 
@@ -125,7 +151,7 @@ def _fit_number(name: str, numbers: NDArray[np.float64], option: Numeric, lacks:
     if option.scaling == "standard":
         shift, scale = mean, deviation or 1.0
     else:
-        shift, scale = (low, high - low or 1.0) if option.scaling == "min_max" else (0.0, 1.0)
+        shift, scale = (low, _of_weight(high - low, numbers) or 1.0) if option.scaling == "min_max" else (0.0, 1.0)
     stands = {"mean": mean, "median": middle, "zero": 0.0}[option.missing]
     _check_finite(name, shift, scale, stands, (high - shift) / scale)
     column = NumericColumn(name=name, shift=shift, scale=scale, missing=stands, indicator=option.indicator and lacks)
@@ -176,7 +202,12 @@ def _moments(name: str, numbers: NDArray[np.float64]) -> tuple[float, float]:
     except OverflowError:
         mean = deviation = math.inf
     _check_finite(name, mean, deviation)
-    return mean, deviation
+    return mean, _of_weight(deviation, numbers)
+
+
+def _of_weight(spread: float, numbers: NDArray[np.float64]) -> float:
+    """A spread of numbers, 0 where there is none but that of rounding."""
+    return spread if spread > _ROUNDING * float(np.abs(numbers).max()) else 0.0
 
 
 def _check_finite(name: str, *figures: float) -> None:

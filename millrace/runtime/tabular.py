@@ -6,7 +6,8 @@ What a value is depends on nothing but itself and what was learnt of its column:
 - a number is as in `1.5`, `-2` or `1e3`; infinite ones are refused;
 - a date is as in `2024-01-31`, with `T` or a space and `12:30`, `12:30:59` or `12:30:59.5` after it, and `Z` or
   `+02:00` after that (then it is brought to UTC); or as the column's format says; or of a date type;
-- a category is the text; of numbers 1 and 1.0 are the same, and `true` and `false` are in lower case;
+- a category is the text; numbers are the same however they are written (1 and 1.0, 1.5 and 1.50, 1e-7 and 0.0000001),
+  but for leading zeros and plus signs, which make other texts; `true` and `false` are in lower case;
 - a hashed value goes to the feature `blake2b(text, 8 bytes, little-endian) % buckets`.
 """
 
@@ -50,8 +51,10 @@ _ISO = (
     r"^(?<day>\d{4}-\d{2}-\d{2})(?:[T ](?<minute>\d{2}:\d{2})(?:(?<second>:\d{2})(?<part>\.\d{1,9})?)?"
     r"(?:Z|(?<sign>[+-])(?<hours>\d{2}):?(?<minutes>\d{2}))?)?$"
 )
+_NUMBER = r"^-?(?:0|[1-9]\d*)(?:\.\d+(?:[eE][+-]?\d+)?|[eE][+-]?\d+)$|^-0$"
+"""Numbers that could be written otherwise; whole ones without an exponent could not, and may have any length."""
 _SHOWN = 60  # characters of a value in a message
-_WHOLE = 2.0**53  # below it every whole number has a float of its own
+_WHOLE = 2.0**63  # below it whole numbers are written as such
 _CYCLES: Mapping[str, tuple[int, int]] = {
     "month": (1, 12), "day": (1, 31), "weekday": (1, 7), "hour": (0, 24), "minute": (0, 60)
 }  # fmt: skip
@@ -100,9 +103,9 @@ def transform(frame: pl.DataFrame, columns: Sequence[FittedColumn]) -> tuple[NDA
             raise DataError(f"there is no column {column.name!r}: {did_you_mean(column.name, frame.columns)}")
         end = start + column.width
         values = frame[column.name]
-        wrong, allowed = _fill(found[:, start:end], values, column)
-        for row in np.flatnonzero(wrong).tolist():
-            flaws.append(Flaw(row, column.name, f"{_shown(values[row])} {allowed}"))
+        for wrong, problem in _fill(found[:, start:end], values, column):
+            for row in np.flatnonzero(wrong).tolist():
+                flaws.append(Flaw(row, column.name, f"{_shown(values[row])} {problem}"))
         start = end
     return found, flaws
 
@@ -129,17 +132,30 @@ def as_texts(values: pl.Series) -> pl.Series:
     Raises:
         DataError: When they are lists, structures or bytes.
     """
+    texts = _stripped(values)
+    if values.dtype.is_float() or values.dtype.is_integer():
+        return texts
+    several = texts.str.contains(_NUMBER).fill_null(False)
+    if not several.any():
+        return texts
+    numbers = texts.set(~several, None).cast(pl.Float64, strict=False)
+    return _numbers_written(numbers).zip_with(numbers.is_finite().fill_null(False), texts)
+
+
+def _numbers_written(values: pl.Series) -> pl.Series:
+    """Floats as text, each in one way; null where they are not a number."""
+    whole = values.is_finite() & (values == values.round()) & (values.abs() < _WHOLE)
+    numbers = values.fill_nan(None)
+    digits = numbers.set(~whole, None).cast(pl.Int64).cast(pl.String)
+    return digits.zip_with(whole.fill_null(False), numbers.cast(pl.String))
+
+
+def _stripped(values: pl.Series) -> pl.Series:
+    """Values as text as it is written, null where they are missing."""
     kind = values.dtype
     if kind.is_float():
-        whole = values.is_finite() & (values == values.round()) & (values.abs() < _WHOLE)
-        numbers = values.fill_nan(None)
-        return (
-            numbers.set(~whole, None)
-            .cast(pl.Int64)
-            .cast(pl.String)
-            .zip_with(whole.fill_null(False), numbers.cast(pl.String))
-        )
-    if kind.is_integer() or kind.is_decimal() or kind.is_temporal() or kind == pl.Boolean:
+        return _numbers_written(values)
+    if kind.is_numeric() or kind.is_temporal() or kind == pl.Boolean:
         return values.cast(pl.String)
     if not isinstance(kind, pl.String | pl.Categorical | pl.Enum | pl.Null):
         raise DataError(
@@ -162,7 +178,7 @@ def as_numbers(values: pl.Series) -> tuple[pl.Series, NDArray[np.bool_]]:
         numbers = values.cast(pl.Float64)
         given = numbers.is_not_null()
     else:
-        texts = as_texts(values)
+        texts = _stripped(values)
         given = texts.is_not_null()
         numbers = texts.cast(pl.Float64, strict=False)
     given &= ~numbers.is_nan().fill_null(False)
@@ -182,7 +198,7 @@ def as_dates(values: pl.Series, form: str | None) -> tuple[pl.Series, NDArray[np
             values = values.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
         dates = values.cast(pl.Datetime("us"))
         return dates, np.zeros(len(values), np.bool_)
-    texts = as_texts(values)
+    texts = _stripped(values)
     if form is None:
         dates = _iso(texts)
     else:
@@ -201,15 +217,19 @@ def date_parts(dates: pl.Series, part: str) -> NDArray[np.float64]:
     return number.cast(pl.Float64).fill_null(float("nan")).to_numpy()
 
 
-def _fill(part: NDArray[np.float32], values: pl.Series, column: FittedColumn) -> tuple[NDArray[np.bool_], str]:
-    """Write the features of a column into zeros, [rows, width]; which values can't be taken and what is allowed."""
+_Wrong = list[tuple[NDArray[np.bool_], str]]
+"""Which values can't be taken, and why."""
+
+
+def _fill(part: NDArray[np.float32], values: pl.Series, column: FittedColumn) -> _Wrong:
+    """Write the features of a column into zeros, [rows, width]."""
     if isinstance(column, NumericColumn):
         return _fill_number(part, values, column)
     if isinstance(column, BinnedColumn):
         numbers, wrong = as_numbers(values)
         places = np.searchsorted(np.array(column.edges), numbers.fill_null(0.0).to_numpy(), side="right")
         _mark(part, places, numbers.is_null())
-        return wrong, _NO_NUMBER
+        return [(wrong, _NO_NUMBER)]
     if isinstance(column, DateColumn):
         return _fill_date(part, values, column)
     texts = as_texts(values)
@@ -219,24 +239,24 @@ def _fill(part: NDArray[np.float32], values: pl.Series, column: FittedColumn) ->
     else:
         places = _places(texts, lambda text: _hash(text) % column.buckets)
     _mark(part, places, texts.is_null())
-    return np.zeros(len(values), np.bool_), ""
+    return []
 
 
 _NO_NUMBER = "is no number: write it as 1.5, -2 or 1e3, and nothing, NA or null for a missing one"
+_TOO_LARGE = "is too large: beside the training values it is more than a 32-bit float can hold, 3.4e38"
 _NO_DATE = "is no date"
 
 
-def _fill_number(part: NDArray[np.float32], values: pl.Series, column: NumericColumn) -> tuple[NDArray[np.bool_], str]:
+def _fill_number(part: NDArray[np.float32], values: pl.Series, column: NumericColumn) -> _Wrong:
     numbers, wrong = as_numbers(values)
     with np.errstate(over="ignore"):  # which is found below
         part[:, 0] = (numbers.fill_null(column.missing).to_numpy() - column.shift) / column.scale
     if column.indicator:
         part[:, 1] = numbers.is_null().to_numpy()
-    wrong |= ~np.isfinite(part[:, 0])
-    return wrong, _NO_NUMBER
+    return [(wrong, _NO_NUMBER), (~np.isfinite(part[:, 0]) & ~wrong, _TOO_LARGE)]
 
 
-def _fill_date(part: NDArray[np.float32], values: pl.Series, column: DateColumn) -> tuple[NDArray[np.bool_], str]:
+def _fill_date(part: NDArray[np.float32], values: pl.Series, column: DateColumn) -> _Wrong:
     dates, wrong = as_dates(values, column.format)
     missing = dates.is_null().to_numpy()
     at = 0
@@ -253,7 +273,7 @@ def _fill_date(part: NDArray[np.float32], values: pl.Series, column: DateColumn)
     part[missing] = 0
     part[:, at] = missing
     wanted = "2024-01-31 or 2024-01-31T12:30:59" if column.format is None else column.format
-    return wrong, f"{_NO_DATE}: write it as {wanted}, and nothing, NA or null for a missing one"
+    return [(wrong, f"{_NO_DATE}: write it as {wanted}, and nothing, NA or null for a missing one")]
 
 
 def _mark(part: NDArray[np.float32], places: NDArray[np.intp], missing: pl.Series) -> None:

@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from millrace.components.analyze.spec import AnalyzeParameters, analyze
-from millrace.data.fit import fit_column
+from millrace.data.fit import Fitted, fit_column
 from millrace.data.options import TabularData
+from millrace.data.options.tables import Category, Column, Numeric
 from millrace.errors import ConfigError, DataError
 from millrace.runtime.columns import BinnedColumn, CategoryColumn, DateColumn, FittedColumn, HashedColumn, NumericColumn
 from millrace.runtime.schemas import TabularRecords, read_records_schema
@@ -203,6 +204,47 @@ class TestOptions:
         assert rows["kind"] == ("category", "0.0%", "3", "5", "'red' (20), 'blue' (10), 'green' (10)")
         assert rows["age"][:4] == ("numeric", "12.5%", "28", "2")
         assert rows["never"] == ("-", "100.0%", "0", "0", "left out: no values")
+
+
+class TestFit:
+    @staticmethod
+    def fitted(values: list[str], option: Column | None = None) -> Fitted:
+        return fit_column("c", lambda: iter((pl.Series("c", values),)), option, TabularData())
+
+    @pytest.mark.parametrize("scaling", ["standard", "min_max", "none"])
+    @pytest.mark.parametrize("values", [["0.1", "0.1", "0.10"], ["0.1", "0.10000000000000002"] * 5, ["1e-300"] * 3])
+    def test_numbers_that_do_not_vary_are_not_blown_up(self, values: list[str], scaling: Any) -> None:
+        column = self.fitted(values, Numeric(scaling=scaling)).column
+        assert isinstance(column, NumericColumn)
+        assert column.scale == 1
+
+    def test_numbers_that_vary_little_are_scaled(self) -> None:
+        column = self.fitted([str(10**18 + 10**6 * n) for n in range(100)], Numeric()).column
+        assert isinstance(column, NumericColumn)
+        assert column.scale == pytest.approx(28.866e6, rel=1e-3)
+
+    @pytest.mark.parametrize(
+        ("good", "what"), [([str(20 + n % 60) for n in range(199)], "numbers"), (["2024-01-31"] * 199, "dates")]
+    )
+    def test_one_mistake_among_numbers_or_dates_is_told(self, good: list[str], what: str) -> None:
+        told = f"{what} but for 1 of 200 values, 'unknown' for one"
+        assert (self.fitted([*good, "unknown"]).nearly, self.fitted(good).nearly) == (told, "")
+        assert self.fitted([*good[:50], "unknown"]).nearly == ""
+
+    def test_a_mistake_is_told_in_the_log_and_the_report(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        rows = table(200).with_columns(size=pl.Series(["?", "big", *(str(n) for n in range(198))]))
+        run(make_shards(tmp_path, files(rows)), tmp_path / "task")
+        told = "numbers but for 1 of 199 values, 'big' for one"
+        assert f"column 'size' is taken as nothing, yet it holds {told}: to take it as such" in caplog.text
+        (chart,) = charts_adapter.validate_json(next((tmp_path / "task").rglob("charts.json")).read_bytes())
+        assert chart.kind == "table"
+        assert {row[0]: row[-1] for row in chart.rows}["size"].endswith(told)
+
+    def test_values_of_categories_are_counted_however_numbers_are_written(self) -> None:
+        column = self.fitted(["1.0", "1", "1.00", "2", "x", "x"], Category(minimum=2)).column
+        assert column == CategoryColumn(name="c", values=("1", "x"))
 
 
 class TestShards:

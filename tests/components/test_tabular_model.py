@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import polars as pl
 import pytest
 from numpy.typing import NDArray
 
@@ -213,6 +215,9 @@ class TestEndpoint:
             (ASK, "text/csv", b"bill\n\xff\n", 400, "not UTF-8"),
             (ASK, "text/csv", b"", 400, "no instances given"),
             (ASK, "text/plain", b"1", 415, "allowed: application/json, text/csv"),
+            (ASK, "text/csv", ",".join(map(str, range(20_000))).encode() + b"\n", 400,
+             "the header names 20000 columns, the model has 5; unknown column '0'"),
+            (ASK, "text/csv", b"bill,mass,bill\n1,2,3\n", 400, "the header names column 'bill' twice"),
             (INFER, JSON,
              b'{"inputs": [{"name": "bill", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}', 400, "a value a"),
             (INFER, JSON,
@@ -243,6 +248,8 @@ class TestDeploy:
             (("year", "month", "day", "weekday", "hour", "minute"), "%d.%m.%Y %H:%M"),
             (("days", "hour"), None),
             (("hour",), None),
+            (("days", "hour"), "%Y-%m-%d %H:%M%z"),
+            (("year", "month"), "%d %b %Y %T"),
         ],
     )
     def test_dates_of_features_have_these_features(self, parts: Any, form: str | None) -> None:
@@ -256,10 +263,17 @@ class TestDeploy:
         )
         schema = SCHEMA.model_copy(update={"columns": (column,)})
         written = ["2007-03-05T13:45:00", "2009-02-28T00:00:00", "2024-12-31T23:59:00"]
-        texts = [f"{t[8:10]}.{t[5:7]}.{t[:4]} {t[11:16]}" for t in written] if form else written
+        moments = [datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC) for text in written]
+        texts = [moment.strftime(form) for moment in moments] if form else written
         vectors = features(rows_to_frame([*({"when": text} for text in texts), {}], schema), [column])
         again = features(rows_to_frame(rows_of(vectors, [column]), schema), [column])
         np.testing.assert_allclose(again, vectors, atol=1e-4)
+
+    def test_dates_of_years_below_1000_are_written_in_four_digits(self) -> None:
+        shifts = {"days": -354_000.0}
+        column = DateColumn(name="when", format="%Y-%m-%d", parts=("days",), shifts=shifts, scales={"days": 1.0})
+        vectors = features(pl.DataFrame({"when": ["0999-03-05"]}), [column])
+        assert rows_of(vectors, [column]) == [{"when": "0999-03-05"}]
 
     @pytest.mark.slow
     def test_starts_an_endpoint_that_agrees_with_the_model(self, model: Path, records: Path, tmp_path: Path) -> None:
