@@ -62,4 +62,5 @@ analyze = component(
     main="millrace.components.analyze.main:main",
     image="data",
     resources=Resources(cpus=2, memory_gib=4),
+    uncached_when=("data.vocabulary",),
 )

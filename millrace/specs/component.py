@@ -142,8 +142,9 @@ class ComponentSpec(Frozen):
     """`module:function` that refuses, while a document is compiled, what the target's service can't do: called with
     the parameters, the names of the connected inputs and the work that is handed over. It imports nothing heavy."""
     uncached_when: tuple[str, ...] = ()
-    """Parameters which, when set, make a task read or change the world outside the pipeline: such a
-    task runs each time, and the contents of its outputs decide whether later tasks run."""
+    """Parameters, dotted where they are in another, which make a task read or change the world outside the pipeline
+    when they are set and no `sha256` beside them says what is there: such a task runs each time, and the contents of
+    its outputs decide whether later tasks run."""
 
     def input(self, name: str) -> Port | None:
         """The input called `name`, if there is one."""

@@ -66,7 +66,8 @@ def component(
         charts: Charts it always reports that a target's UI may have a form of its own for.
         delegates: Kinds of work that it can hand to a service of the target.
         refuses: `module:function` that refuses what such a service can't do, while compiling.
-        uncached_when: Parameters that reach outside the pipeline when set.
+        uncached_when: Parameters that reach outside the pipeline when set, dotted where they are in another. A
+            `sha256` beside one says what is found there: it reaches out no more.
         module: `__name__` of the calling module, when its parameters are another one's.
 
     Raises:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import NoneType, UnionType
 from typing import Union, get_args, get_origin
 
-from pydantic import JsonValue, PydanticUserError
+from pydantic import BaseModel, JsonValue, PydanticUserError
 
 from millrace.errors import CompositionError
 from millrace.specs.artifacts import Artifact, Metrics
@@ -99,7 +99,7 @@ def parameters_schema(parameters: object, uncached_when: tuple[str, ...]) -> dic
     """
     if not (isinstance(parameters, type) and issubclass(parameters, Parameters)):
         raise CompositionError(f"parameters must be a subclass of Parameters, given {parameters!r}")
-    unknown = [item for item in uncached_when if item not in parameters.model_fields]
+    unknown = [item for item in uncached_when if not _is_field([parameters], item)]
     if unknown:
         raise CompositionError(f"uncached_when names unknown parameters {unknown}")
     try:
@@ -115,6 +115,23 @@ def parameters_schema(parameters: object, uncached_when: tuple[str, ...]) -> dic
         if item.get("uniqueItems"):
             raise CompositionError(f"parameter {name} is a set, which has no order to be recorded in: use a tuple")
     return schema
+
+
+def _is_field(models: Sequence[object], dotted: str) -> bool:
+    """Whether a dotted name is a field of one of some models."""
+    head, _, rest = dotted.partition(".")
+    fields = [
+        found
+        for model in models
+        if isinstance(model, type) and issubclass(model, BaseModel) and (found := model.model_fields.get(head))
+    ]
+    return bool(fields) and (not rest or any(_is_field(_parts(field.annotation), rest) for field in fields))
+
+
+def _parts(annotation: object) -> list[object]:
+    """The members of a union, or what is none."""
+    members = get_args(annotation)
+    return [part for member in members for part in _parts(member)] if members else [annotation]
 
 
 def _fields(schema: JsonValue, name: str) -> Iterator[tuple[str, dict[str, JsonValue]]]:

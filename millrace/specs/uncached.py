@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+from pydantic import JsonValue
 
 from millrace.specs.component import ComponentSpec
 from millrace.specs.pipeline import Task
@@ -18,5 +20,22 @@ def is_uncached(task: Task, component: ComponentSpec, opened: Iterable[str] = ()
         component: Its component.
         opened: Dotted parameters that runtime parameters fill: their values are not known yet.
     """
-    heads = {path.partition(".")[0] for path in opened}
-    return any(task.parameters.get(name) or name in heads for name in component.uncached_when)
+    unknown = tuple(opened)
+    return any(
+        _reaches_out(task.parameters, name) or any(_overlap(name, path) for path in unknown)
+        for name in component.uncached_when
+    )
+
+
+def _reaches_out(parameters: Mapping[str, JsonValue], name: str) -> bool:
+    """Whether a parameter is set, and no `sha256` beside it says what is found there."""
+    head, _, rest = name.partition(".")
+    value = parameters.get(head)
+    if rest:
+        return isinstance(value, dict) and _reaches_out(value, rest)
+    return bool(value) and not parameters.get("sha256")
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one of two dotted names is in the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
