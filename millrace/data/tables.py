@@ -139,6 +139,11 @@ def _scan(path: Path, form: TableFormat) -> pl.LazyFrame:
     head = _head(path, form)
     if form == "jsonl":
         return _scan_lines(path, head)
+    if len(head) == _HEAD and b"\n" not in head and b"\r" not in head:
+        raise _FlawError(
+            f"has a first line of more than {_HEAD} bytes, the limit for the names of columns: shorten or remove some, "
+            "or look for a file that is no table"
+        )
     header, separator = _header(head, "\t" if form == "tsv" else ",")
     frame = pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)
     found = frame.collect_schema().names()

@@ -134,7 +134,7 @@ class TestDamage:
             ("a.csv", b"a,b\n1\0,2\n", "has a zero byte in column 'a'"),
             ("a.csv", "a,b\n".encode("utf-16"), "is UTF-16, UTF-8 is needed: .*iconv"),
             ("a.csv", "a,b\n".encode("utf-16-be"), "is UTF-16, UTF-8 is needed: .*iconv"),
-            ("a.csv", b"a" * (1 << 21), "can't be read as csv in UTF-8: field larger than field limit"),
+            ("a.csv", b"a" * (1 << 21), "has a first line of more than 1048576 bytes"),
             ("a.csv", b'a,b\n1,"' + b"x" * (MAX_CELL + 1) + b"\"\n", r"a value of \d+ bytes in column .b., the limit"),
             ("a.csv", ",".join(map(str, range(MAX_COLUMNS + 1))).encode(), "has 10001 columns, the limit is 10000"),
             ("a.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 1000)[:-12], "can't be read as csv in UTF-8"),
@@ -156,6 +156,12 @@ class TestDamage:
             rows(path)
         assert str(caught.value).startswith(str(path))
         assert "\n" not in str(caught.value)
+
+    def test_a_first_line_without_an_end_is_told_as_such(self, tmp_path: Path) -> None:
+        wide = ",".join(f"column{number:090}" for number in range(12_000))
+        path = put(tmp_path, "a.csv", f"{wide}\n".encode())
+        with pytest.raises(DataError, match=r"a\.csv has a first line of more than 1048576 bytes, the limit"):
+            rows(path)
 
     def test_is_found_whatever_columns_are_wanted(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="found more fields"):
