@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import polars
 
@@ -22,6 +22,17 @@ from millrace.runtime.storage import Listed, process_many
 __all__ = ["open_pictures"]
 
 _STORES = ("s3://", "gs://")
+
+
+class _Row(NamedTuple):
+    uri: str
+    key: str | None
+    label: int
+    content: str | None
+    size: int | None
+    etag: str | None
+    version: str | None
+    place: str
 
 
 class _Converted(NamedTuple):
@@ -57,51 +68,52 @@ class _Pictures:
 
     def convert(self, rows: polars.DataFrame) -> Iterator[bytes | Reject]:
         # many threads read, few decode: decoded pictures are large, and so is what malloc keeps for each thread
+        table = rows.select(_Row._fields)
         with ThreadPoolExecutor(self._cores, thread_name_prefix="decode") as decoders:
 
-            def process(data: bytes) -> _Converted:
-                return decoders.submit(self._convert, data).result()
+            def process(data: bytes) -> Future[_Converted]:
+                return decoders.submit(self._convert, data)  # not waited for: the thread is free for the next object
 
-            items = map(_item, rows.iter_rows(named=True))
+            items = (_item(_Row._make(row)) for row in table.iter_rows())
             results = process_many(items, process, concurrency=self._concurrency)
-            for row, (_, result) in zip(rows.iter_rows(named=True), results, strict=True):
-                yield _record(row, result)
+            for row, (_, result) in zip(table.iter_rows(), results, strict=True):
+                converted = result if isinstance(result, Exception) else result.result()
+                yield _record(_Row._make(row), converted)
 
     def _convert(self, data: bytes) -> _Converted:
         content = hashlib.sha256(data).hexdigest()
+        form = self._form
         try:
-            form = self._form
-            return _Converted(
-                content, convert_image(data, self.schema, max_pixels=form.max_pixels, quality=form.quality)
-            )
+            image = convert_image(data, self.schema, max_pixels=form.max_pixels, quality=form.quality)
         except ImageRejected as error:
             return _Converted(content, error)
+        return _Converted(content, image)
 
 
-def _item(row: dict[str, Any]) -> str | Listed:
+def _item(row: _Row) -> str | Listed:
     """What is read; a store is asked for the object that was listed where only its etag can tell another."""
-    place: str = row["place"]
-    if row["content"] or not row["etag"] or row["size"] is None or not place.startswith(_STORES):
+    place = row.place
+    if row.content or not row.etag or row.size is None or not place.startswith(_STORES):
         return place
-    return Listed(place, row["key"] or "", row["size"], 0, row["etag"], row["version"])
+    return Listed(place, row.key or "", row.size, 0, row.etag, row.version)
 
 
-def _record(row: dict[str, Any], result: _Converted | Exception) -> bytes | Reject:
+def _record(row: _Row, result: _Converted | Exception) -> bytes | Reject:
     """The record of a picture, or why there is none.
 
     Raises:
         Exception: What is no fault of the object's.
     """
-    uri: str = row["uri"]
+    uri = row.uri
     if isinstance(result, ChangedError):
         return Reject(uri, "changed", str(result))
     if isinstance(result, DataError):
         return Reject(uri, "missing", str(result))
     if isinstance(result, Exception):
         raise result
-    if row["content"] and result.content != row["content"]:
-        detail = f"its SHA-256 was {row['content'][:12]}... when it was listed and is {result.content[:12]}... now"
+    if row.content and result.content != row.content:
+        detail = f"its SHA-256 was {row.content[:12]}... when it was listed and is {result.content[:12]}... now"
         return Reject(uri, "changed", detail)
     if isinstance(result.image, ImageRejected):
         return Reject(uri, result.image.reason, result.image.detail)
-    return pack(ImageRecord(image=result.image, label=row["label"], uri=uri))
+    return pack(ImageRecord(image=result.image, label=row.label, uri=uri))

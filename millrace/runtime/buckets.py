@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 
+_SETTINGS = ("AWS_", "GOOGLE_")
 _PIECE = 8 << 20
 _PAGE = 1000
 _PAGE_AFTER_FAILURE = 50
@@ -256,7 +257,7 @@ def delete_from_bucket(scheme: str, bucket: str, keys: Sequence[str], patience: 
 
 def _store(scheme: str, bucket: str, patience: Patience) -> S3Store | GCSStore:
     """A store for the environment as it is now."""
-    settings = frozenset(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_")))
+    settings = frozenset((name, os.environ.get(name)) for name in os.environ if name.startswith(_SETTINGS))
     try:
         return _opened(scheme, bucket, patience, hash(settings))
     except Exception as error:
