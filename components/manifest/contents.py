@@ -109,7 +109,7 @@ def _take(
         told = rows[bad["at"].to_numpy()].with_columns(bad["content", "reason", "detail"])
         rejected.add(told)
         told = told.filter(pl.col("content").is_not_null()).with_columns(
-            class_label=pl.lit(None, pl.String), row=pl.lit(None, pl.Int64)
+            pl.lit(None, kind).alias(name) for name, kind in ASIDE.items() if name not in told.columns
         )
         if told.height:
             aside.add(told.select(*ASIDE))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from millrace.components.manifest.hashes import hash_digests, hash_listed, hash_texts
+from millrace.components.manifest.listing import Source
 from millrace.components.manifest.objects import NOWHERE, Objects
 from millrace.components.manifest.parts import ROWS, Parts
 from millrace.components.manifest.spec import ColumnLabels, ManifestParameters
@@ -48,6 +49,7 @@ ASIDE = {
     "class_label": pl.String(),
     "group": pl.String(),
     "row": pl.Int64(),
+    "row_digest": pl.String(),
     "reason": pl.String(),
     "detail": pl.String(),
 }
@@ -65,6 +67,8 @@ class Settings(BaseModel):
     formats: tuple[str, ...]
     contents: str
     columns: tuple[str, ...] | None = None
+    whole_rows: bool = False
+    """Whether rows have a `row_digest`."""
     label_column: str | None = None
     group_column: str | None = None
     classes: tuple[str, ...] | None = None
@@ -79,6 +83,7 @@ class Settings(BaseModel):
             formats=formats,
             contents=parameters.contents,
             columns=None if parameters.columns is None else tuple(sorted(parameters.columns)),
+            whole_rows=parameters.columns is not None,
             label_column=parameters.labels.column if isinstance(parameters.labels, ColumnLabels) else None,
             group_column=parameters.split.group_column,
             classes=parameters.classes,
@@ -99,7 +104,9 @@ class Table:
     fingerprint: int = 0
     """Of the file; 0 when it is not known."""
     spans: list[tuple[int, int]] = field(default_factory=list)
-    """First position and number of rows that follow each other."""
+    """First position and number of rows that follow each other and rise."""
+    last: int = -1
+    """The last row of the last span."""
 
 
 @dataclass
@@ -114,6 +121,7 @@ class Earlier:
     """Whether it told contents as this task does, so that they need not be read again."""
     channel: NDArray[np.int8]
     content: NDArray[np.uint64]
+    row_digest: NDArray[np.uint64] | None
     contents: Pins
     groups: Pins
     tables: dict[str, Table]
@@ -143,27 +151,22 @@ class Earlier:
 
     def rows(self, table: Table) -> Iterator[pl.DataFrame]:
         """What is known of a table's rows, in their order: those taken and those set aside are stored apart."""
-        aside = self._chunks(span for span in table.spans if span[0] >= self.taken)
-        waiting = next(aside, None)
-        for rows in self._chunks(span for span in table.spans if span[0] < self.taken):
-            last, held = rows["row"][-1], [rows]
-            while waiting is not None and waiting["row"][0] <= last:
-                held.append(waiting.filter(pl.col("row") <= last))
-                waiting = waiting.filter(pl.col("row") > last)
-                waiting = waiting if waiting.height else next(aside, None)
-            yield pl.concat(held).sort("row")
-        while waiting is not None:
-            yield waiting
-            waiting = next(aside, None)
+        spans = [self._chunks(*span) for span in table.spans]
+        heads = [(next(chunks), chunks) for chunks in spans]
+        while heads:
+            last = min(rows["row"][-1] for rows, _ in heads)
+            yield pl.concat(rows.filter(pl.col("row") <= last) for rows, _ in heads).sort("row")
+            rest = ((rows.filter(pl.col("row") > last), chunks) for rows, chunks in heads)
+            left = ((rows if rows.height else next(chunks, None), chunks) for rows, chunks in rest)
+            heads = [(rows, chunks) for rows, chunks in left if rows is not None]
 
-    def _chunks(self, spans: Iterable[tuple[int, int]]) -> Iterator[pl.DataFrame]:
-        for start, number in spans:
-            for first in range(start, start + number, ROWS):
-                yield self.parts.pick(np.arange(first, min(first + ROWS, start + number)), tuple(ASIDE))
+    def _chunks(self, start: int, number: int) -> Iterator[pl.DataFrame]:
+        for first in range(start, start + number, ROWS):
+            yield self.parts.pick(np.arange(first, min(first + ROWS, start + number)), tuple(ASIDE))
 
 
-def open_earlier(parameters: ManifestParameters, context: Context) -> Earlier | None:
-    """The earlier manifest, if one is given.
+def open_earlier(parameters: ManifestParameters, source: Source, context: Context) -> Earlier | None:
+    """The earlier manifest, if one is given; of another source than this one, that is told.
 
     Raises:
         DataError: When it is none, or has a content or group in two channels.
@@ -181,12 +184,26 @@ def open_earlier(parameters: ManifestParameters, context: Context) -> Earlier | 
             parameters.previous,
         )
     try:
+        _compare_sources(folder, parameters, source, context)
         return _read(folder, parameters, context, comparable=comparable)
     except (OSError, pl.exceptions.PolarsError) as error:
         if isinstance(error, OSError) and is_disk_full(error):
             raise
         first = str(error).partition("\n")[0]
         raise DataError(f"manifest.previous={parameters.previous!r} is not a manifest: {first}") from error
+
+
+def _compare_sources(folder: Path, parameters: ManifestParameters, source: Source, context: Context) -> None:
+    if source.dataset:  # an earlier task's: each run has it elsewhere
+        return
+    prefixes = pl.scan_parquet(folder / "index.parquet", glob=False).select("prefix").head(1).collect()["prefix"]
+    if len(prefixes) and prefixes[0] != source.prefix:
+        context.log.warning(
+            "manifest.previous=%s is of %s, this is %s: objects with the same keys are taken for the same ones",
+            parameters.previous,
+            prefixes[0],
+            source.prefix,
+        )
 
 
 def fingerprints(rows: pl.DataFrame) -> NDArray[np.uint64]:
@@ -212,10 +229,10 @@ def look_up(pins: Pins, hashes: NDArray[np.uint64]) -> NDArray[np.int8]:
 def _read(folder: Path, parameters: ManifestParameters, context: Context, *, comparable: bool) -> Earlier:
     parts = Parts(context.scratch / "earlier")
     numbers: list[pl.DataFrame] = []
-    tables = _tables(folder) if parameters.of_tables else {}
+    tables = _tables(folder) if parameters.of_tables and comparable else {}
     taken = 0
     for rows in _stored(folder, ("index.parquet", "aside.parquet")):
-        if parameters.of_tables:
+        if parameters.of_tables and comparable:
             _add_tables(tables, rows, parts.rows)
         parts.add(rows.select(*ASIDE))
         taken += int(rows["channel"].is_not_null().sum())
@@ -223,6 +240,8 @@ def _read(folder: Path, parameters: ManifestParameters, context: Context, *, com
         channel = rows["channel"].replace_strict(_CODES, default=NOWHERE, return_dtype=pl.Int8)
         group = hash_texts(rows["group"])
         fields = {"key": rows["key"].hash(), "fingerprint": fingerprints(rows)}
+        if parameters.columns is not None:
+            fields["row_digest"] = hash_digests(rows["row_digest"])
         numbers.append(pl.DataFrame({**fields, "channel": channel, "content": content, "group": group}))
         context.progress(parts.rows, None, "objects of the earlier manifest read")
     whole = pl.concat(numbers)
@@ -234,6 +253,7 @@ def _read(folder: Path, parameters: ManifestParameters, context: Context, *, com
         comparable=comparable,
         channel=channels,
         content=contents,
+        row_digest=whole["row_digest"].to_numpy() if "row_digest" in whole.columns else None,
         contents=_pins(contents, channels, "content", parameters.previous),
         groups=_pins(whole["group"].to_numpy(), channels, "group", parameters.previous),
         tables=tables,
@@ -264,13 +284,19 @@ def _tables(folder: Path) -> dict[str, Table]:
 
 def _add_tables(tables: dict[str, Table], rows: pl.DataFrame, start: int) -> None:
     """Note where the rows of each table are."""
-    for file, number in rows.group_by(FILE_KEY.alias("file"), maintain_order=True).len().iter_rows():
+    told = rows.select("row", file=FILE_KEY)
+    begins = (pl.col("file") != pl.col("file").shift()) | (pl.col("row") < pl.col("row").shift())
+    spans = told.group_by(begins.fill_null(False).cum_sum().alias("span"), maintain_order=True).agg(
+        pl.col("file").first(), pl.len(), pl.col("row").first().alias("low"), pl.col("row").last().alias("high")
+    )
+    for file, number, low, high in spans.select("file", "len", "low", "high").iter_rows():
         table = tables.setdefault(file, Table())
-        if table.spans and sum(table.spans[-1]) == start:
+        if table.spans and sum(table.spans[-1]) == start and table.last < low:
             first, before = table.spans.pop()
             table.spans.append((first, before + number))
         else:
             table.spans.append((start, number))
+        table.last = high
         start += number
 
 

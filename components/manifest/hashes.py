@@ -51,7 +51,8 @@ def hash_listed(rows: pl.DataFrame) -> Hashes:
     """
     usual = rows["etag"].str.contains(_MD5).fill_null(False)
     digests = rows["etag"].str.strip_chars('"').set(~usual, None)
-    hashes = mix(hash_digests(digests)) ^ hash_digests(digests.str.slice(16, 16))  # ETags need not be digests: all of it
+    # All of it counts: ETags that look like digests need not be any.
+    hashes = mix(hash_digests(digests)) ^ hash_digests(digests.str.slice(16, 16))
     sizes = rows["size"].fill_null(0).cast(pl.Int64).to_numpy().astype(np.uint64)
     hashes = mix(hashes ^ mix(sizes))
     others = np.flatnonzero(~usual.to_numpy())

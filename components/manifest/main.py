@@ -45,7 +45,7 @@ def main(parameters: ManifestParameters, inputs: ManifestInputs, outputs: Manife
         DataError: When there is nothing to use in it, or it contradicts itself.
     """
     source = find_source(parameters, inputs)
-    earlier = open_earlier(parameters, context)
+    earlier = open_earlier(parameters, source, context)
     rejected, aside, names = (
         Rejected(context.scratch / "rejected"),
         Parts(context.scratch / "aside"),
@@ -70,7 +70,10 @@ def main(parameters: ManifestParameters, inputs: ManifestInputs, outputs: Manife
     channels, repaired = divide(objects, before, parameters.split, names.all(), classes)
     _write(outputs, objects, channels, (names.all(), classes), parameters, source, rejected, aside, context)
     numbers: dict[str, int] = {name: int((channels == code).sum()) for code, name in enumerate(CHANNELS)}
-    changes = write_changes(outputs.manifest.path / "changes.parquet", objects, known) if known is not None else {}
+    changes: dict[str, int] = {}
+    if known is not None:
+        path = outputs.manifest.path / "changes.parquet"
+        changes = write_changes(path, objects, known, read=parameters.contents == "read")
     return _result(objects, numbers, len(classes), duplicates, repaired, changes, rejected, context)
 
 

@@ -19,7 +19,7 @@ NOWHERE = -1
 
 @dataclass
 class Objects:
-    """Objects in the order of the listing: 14 bytes of memory each, 22 with groups."""
+    """Objects in the order of the listing: 14 bytes of memory each, 8 more with groups, and with chosen columns."""
 
     parts: Parts
     """What else is known of them, in the same order."""
@@ -31,6 +31,8 @@ class Objects:
     """Hash of the content."""
     group: NDArray[np.uint64] | None
     """Hash of the group, 0 for none; None when there are no groups."""
+    row_digest: NDArray[np.uint64] | None
+    """Hash of the whole row, when `content` is of some columns only."""
     inside: NDArray[np.bool_]
     """Whether it is taken: not set aside."""
 

@@ -187,7 +187,8 @@ class ManifestParameters(Parameters):
     is read; equal contents are those of the same ETag and size, and formats are told when records are made. For many
     millions of objects."""
     columns: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Columns of tables by which equal rows are found; None takes all but those of label and group."""
+    """Columns of tables by which equal rows are found; None takes all but those of label and group. A change of any
+    other column is still seen by `previous` and by the tasks that read the rows."""
     classes: tuple[str, ...] | None = Field(default=None, min_length=2)
     """The classes in their order; objects with another label are rejected. None takes all labels, sorted."""
     listing: Listing = Field(default=StoreListing())

@@ -54,7 +54,7 @@ def survey(
 
 
 def gathered(parts: Parts, numbers: Sequence[pl.DataFrame]) -> Objects:
-    """Objects of whose numbers (`label`, `folder`, `content`, perhaps `group`) there are tables, part by part."""
+    """Objects of whose numbers there are tables, part by part: label, folder, content, perhaps group and row_digest."""
     schema = {"label": pl.Int32, "folder": pl.Int8, "content": pl.UInt64}
     whole = pl.concat(numbers) if numbers else pl.DataFrame(schema=schema)
     return Objects(
@@ -63,6 +63,7 @@ def gathered(parts: Parts, numbers: Sequence[pl.DataFrame]) -> Objects:
         folder=whole["folder"].to_numpy(writable=True),
         content=whole["content"].to_numpy(writable=True),
         group=whole["group"].to_numpy(writable=True) if "group" in whole.columns else None,
+        row_digest=whole["row_digest"].to_numpy() if "row_digest" in whole.columns else None,
         inside=np.ones(whole.height, np.bool_),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from millrace.components.manifest.parts import ROWS, Parts
 from millrace.components.manifest.rejected import Rejected
 from millrace.components.manifest.spec import ColumnLabels, ManifestParameters
 from millrace.components.manifest.survey import gathered
-from millrace.data.contents import as_written, row_contents
+from millrace.data.contents import as_written, is_written, row_contents, whole_row
 from millrace.data.tables import local_copy, read_batches, scan, table_format
 from millrace.errors import DataError, did_you_mean
 from millrace.runtime.context import Context
@@ -35,6 +35,7 @@ _FILE = {
 _TOLD = {
     "row": pl.Int64(),
     "content": pl.String(),
+    "row_digest": pl.String(),
     "size": pl.Int64(),
     "class_label": pl.String(),
     "group": pl.String(),
@@ -86,9 +87,9 @@ def read_rows(
         DataError: When a table can't be read or lacks a column.
     """
     earlier = earlier if earlier is not None and earlier.comparable else None
-    rows = _Rows(names, rejected, aside, context, grouped=_grouped(parameters))
+    rows = _Rows(parameters, names, rejected, aside, context)
     done, total = 0, _bytes(files)
-    for table in _tables(files, earlier, names):
+    for table in _tables(files, earlier, parameters, names):
         seen = 0
         for batch in table.before if table.before is not None else _read(table, parameters, context.scratch):
             rows.add(table, batch)
@@ -101,12 +102,15 @@ def read_rows(
 class _Rows:
     """Gathers rows in parts of even height: there may be many small tables."""
 
-    def __init__(self, names: Names, rejected: Rejected, aside: Parts, context: Context, *, grouped: bool) -> None:
+    def __init__(
+        self, parameters: ManifestParameters, names: Names, rejected: Rejected, aside: Parts, context: Context
+    ) -> None:
         self._parts = Parts(context.scratch / "rows")
         self._names = names
         self._rejected = rejected
         self._aside = aside
-        self._grouped = grouped
+        self._grouped = parameters.split.group is not None or parameters.split.group_column is not None
+        self._whole = parameters.columns is not None
         self._waiting: list[pl.DataFrame] = []
         self._aside_waiting: list[pl.DataFrame] = []
         self._numbers: list[pl.DataFrame] = []
@@ -123,10 +127,12 @@ class _Rows:
             self._aside_waiting.append(rows.filter(bad).select(*ASIDE))
             rows = rows.filter(~bad)
         label = self._names.numbers(rows["class_label"])
-        group = {"group": hash_texts(rows["group"])} if self._grouped else {}
+        others = {"group": hash_texts(rows["group"])} if self._grouped else {}
+        if self._whole:
+            others["row_digest"] = hash_digests(rows["row_digest"])
         content = hash_digests(rows["content"])
-        self._numbers.append(pl.DataFrame({"label": label, "folder": rows["folder"], "content": content, **group}))
-        self._waiting.append(rows.select(*_FILE, "size", "row", "content", "group"))
+        self._numbers.append(pl.DataFrame({"label": label, "folder": rows["folder"], "content": content, **others}))
+        self._waiting.append(rows.select(*_FILE, "size", "row", "content", "row_digest", "group"))
         if sum(part.height for part in self._waiting) >= ROWS:
             self._flush()
 
@@ -143,10 +149,6 @@ class _Rows:
         self._waiting, self._aside_waiting = [], []
 
 
-def _grouped(parameters: ManifestParameters) -> bool:
-    return parameters.split.group is not None or parameters.split.group_column is not None
-
-
 def _bytes(files: Objects) -> int:
     return sum(
         int(rows["size"].filter(pl.Series(files.inside[start : start + rows.height])).sum())
@@ -154,8 +156,8 @@ def _bytes(files: Objects) -> int:
     )
 
 
-def _tables(files: Objects, earlier: Earlier | None, names: Names) -> Iterator[_Table]:
-    labels = names.all()
+def _tables(files: Objects, earlier: Earlier | None, parameters: ManifestParameters, names: Names) -> Iterator[_Table]:
+    labels, own = names.all(), _own_columns(parameters)
     for start, rows in files.parts.frames():
         told = fingerprints(rows)
         for at, row in enumerate(rows.iter_rows(named=True)):
@@ -164,18 +166,29 @@ def _tables(files: Objects, earlier: Earlier | None, names: Names) -> Iterator[_
             label = files.label[start + at]
             before = earlier.tables.get(row["key"]) if earlier is not None else None
             same = before is not None and told[at] != 0 and before.fingerprint == told[at]
-            yield _Table(
+            table = _Table(
                 **row,
                 label=labels[label] if label >= 0 else None,
                 folder=int(files.folder[start + at]),
-                before=_remembered(earlier, before) if same and earlier is not None and before is not None else None,
+                before=None,
             )
+            if same and earlier is not None and before is not None:
+                table = table._replace(before=_remembered(earlier, before, table, own))
+            yield table
 
 
-def _remembered(earlier: Earlier, table: Table) -> Iterator[pl.DataFrame]:
-    """Rows as an earlier manifest knows them; a class that only others contradicted is judged anew."""
-    for rows in earlier.rows(table):
-        yield rows.select(*_TOLD)
+def _remembered(earlier: Earlier, known: Table, table: _Table, own: Collection[str]) -> Iterator[pl.DataFrame]:
+    """Rows as an earlier manifest knows them; a class that only others contradicted is judged anew.
+
+    Classes and groups that are those of the table, not of a column, are told by parameters that may have changed.
+    """
+    of_table: dict[str, str | None] = {}
+    if "labels.column" not in own:
+        of_table["class_label"] = table.label
+    if "split.group_column" not in own:
+        of_table["group"] = table.group
+    for rows in earlier.rows(known):
+        yield rows.with_columns(pl.lit(told, pl.String).alias(name) for name, told in of_table.items()).select(*_TOLD)
 
 
 def _read(table: _Table, parameters: ManifestParameters, scratch: Path) -> Iterator[pl.DataFrame]:
@@ -199,13 +212,12 @@ def _read(table: _Table, parameters: ManifestParameters, scratch: Path) -> Itera
 def _batches(table: _Table, path: Path, parameters: ManifestParameters) -> Iterator[pl.DataFrame]:
     """The columns that are needed, with messages that name the object and the parameter."""
     own = _own_columns(parameters)
-    columns = None if parameters.columns is None else list(dict.fromkeys((*parameters.columns, *own.values())))
     kind = table_format(table.key) or "csv"  # the listing has left out what is no table
     there = scan(path, kind, name=table.uri).collect_schema().names()
     for name, column in (*own.items(), *(("columns", one) for one in parameters.columns or ())):
         if column not in there:
             raise DataError(f"{table.uri} has no column {column!r}: set manifest.{name}: {did_you_mean(column, there)}")
-    yield from read_batches(path, kind, columns, name=table.uri)
+    yield from read_batches(path, kind, name=table.uri)
 
 
 def _own_columns(parameters: ManifestParameters) -> dict[str, str]:
@@ -224,11 +236,19 @@ def _judged(batch: pl.DataFrame, first: int, table: _Table, parameters: Manifest
     names = parameters.columns or [name for name in batch.columns if name not in own.values()]
     if not names:
         raise DataError(f"{table.uri} has no columns but those of classes and groups")
+    unwritten = [name for name in (*names, *own.values()) if not is_written(batch.schema[name])]
+    if unwritten:
+        raise DataError(
+            f"{table.uri}: values of column {unwritten[0]!r}, of type {batch.schema[unwritten[0]]}, can't be compared: "
+            "name other columns in manifest.columns"
+        )
     told = row_contents(batch, names)
+    whole = [] if parameters.columns is None else whole_row(batch.schema, own.values())
     rows = told.select(
         "empty",
         "size",
         "content",
+        row_digest=row_contents(batch, whole)["content"] if whole else pl.lit(None, pl.String),
         row=pl.int_range(first, first + batch.height, dtype=pl.Int64),
         class_label=_column(batch, own.get("labels.column"), table.label),
         group=_column(batch, own.get("split.group_column"), table.group),

@@ -17,7 +17,7 @@ from millrace.components.manifest.parts import Parts, write_stream
 from millrace.runtime.context import Context
 from millrace.runtime.schemas import CHANNELS
 
-__all__ = ["write_aside", "write_changes", "write_index", "write_tables"]
+__all__ = ["numbered", "write_aside", "write_changes", "write_index", "write_tables"]
 
 _INDEX = {
     "uri": pl.String(),
@@ -34,6 +34,7 @@ _INDEX = {
     "group": pl.String(),
     "dataset_path": pl.String(),
     "row": pl.Int64(),
+    "row_digest": pl.String(),
 }
 _TABLES = {name: _INDEX[name] for name in ("uri", "key", "size", "modified", "etag", "version")}
 _CHANGES = {"uri": pl.String(), "change": pl.String()}
@@ -61,7 +62,7 @@ def write_index(
     """
     names, ordered = classes
     name = pl.Series("class_label", names, dtype=pl.String)
-    label = np.array([ordered.index(one) if one in ordered else -1 for one in names], np.int64)
+    label = numbered(names, ordered)
     channel = pl.Series("channel", CHANNELS, dtype=pl.String)
     total = int((channels != NOWHERE).sum())
 
@@ -74,7 +75,7 @@ def write_index(
             rows = rows[kept].with_columns(
                 name[labels], channel[codes], pl.lit(prefix).alias("prefix"), pl.Series("label", label[labels])
             )
-            missing = (pl.lit(None, _INDEX[one]).alias(one) for one in ("content", "row") if one not in rows.columns)
+            missing = (pl.lit(None, kind).alias(one) for one, kind in _INDEX.items() if one not in rows.columns)
             rows = rows.with_columns(missing).select(*_INDEX)
             for code, manifest in enumerate(manifests):
                 manifest.add(rows.filter(codes == code))
@@ -88,6 +89,12 @@ def write_index(
         _S3Manifest(folder, "test", prefix, entries) as test,
     ):
         write_stream(folder / "index.parquet", parts((train, validation, test)), _INDEX)
+
+
+def numbered(names: Sequence[str], ordered: Sequence[str]) -> NDArray[np.int64]:
+    """The label of each class, -1 for those that are left out."""
+    places = {name: place for place, name in enumerate(ordered)}
+    return np.array([places.get(name, -1) for name in names], np.int64)
 
 
 def write_aside(path: Path, objects: Objects, names: Sequence[str], aside: Parts, *, read: bool) -> None:
@@ -116,11 +123,20 @@ def write_changes(
     path: Path,
     objects: Objects,
     known: tuple[Earlier, NDArray[np.int64], NDArray[np.bool_]],
+    *,
+    read: bool,
 ) -> dict[str, int]:
-    """Write `changes.parquet`, and count what was added, changed, deleted and left as it was."""
+    """Write `changes.parquet`, and count what was added, changed, deleted and left as it was.
+
+    When objects are not read, those are changed of which the listing tells something else, or too little.
+    """
     earlier, before, same = known
     old = objects.inside & (before >= 0) & (before < earlier.taken)
-    equal = objects.content == earlier.content[before] if earlier.comparable and len(earlier.content) else same
+    equal = same
+    if read and earlier.comparable and len(earlier.content):
+        equal = objects.content == earlier.content[before]
+        if objects.row_digest is not None and earlier.row_digest is not None:
+            equal &= objects.row_digest == earlier.row_digest[before]
     changed = old & ~equal
     added = objects.inside & ~old
     deleted = np.ones(earlier.parts.rows, np.bool_)

@@ -11,23 +11,30 @@ import polars
 
 from millrace.components.preprocess.kinds import Kind
 from millrace.components.preprocess.spec import PreprocessParameters, preprocess
-from millrace.errors import ConfigError, DataError
+from millrace.data.rows import objects_of
+from millrace.errors import DataError
+from millrace.runtime.code import code_digest
 from millrace.runtime.schemas import Channel, ShardPlan
 from millrace.specs import Dataset
 
-__all__ = ["Shard", "find_shards", "made_from", "read_rows"]
+__all__ = ["Shard", "find_shards", "made_from", "read_rows", "would_show"]
 
 _COLUMNS = {
     "uri": polars.String,
     "row": polars.Int64,
     "label": polars.Int64,
     "content": polars.String,
+    "row_digest": polars.String,
     "size": polars.Int64,
     "etag": polars.String,
     "version": polars.String,
 }
-"""What a record file depends on. Not the time of the last change: a copy of a folder has the same objects."""
-_OTHERS = {"key": polars.String, "dataset_path": polars.String}
+"""What a record file depends on. The time of the last change counts where none of `_SIGNS` is known: a copy of a
+folder has the same objects."""
+_SIGNS = ("content", "row_digest", "etag")
+_OTHERS = {"key": polars.String, "modified": polars.Int64}
+_CODE = ("data", "runtime", "specs")
+"""Packages of the framework that records are made with."""
 _SHOWN = 5
 
 
@@ -69,34 +76,29 @@ def read_rows(shard: Shard, dataset: Dataset | None) -> polars.DataFrame:
         ConfigError: When some are in a dataset that is not given.
         DataError: When there are more or fewer than planned.
     """
-    known = {**_COLUMNS, **_OTHERS}
-    there = polars.read_parquet_schema(shard.file)  # tables that other tools wrote lack some
-    rows = polars.read_parquet(shard.file, columns=[name for name in known if name in there])
+    rows = objects_of(shard.file, dataset, "preprocess", {**_COLUMNS, **_OTHERS})
     if rows.height != shard.objects:
         raise DataError(f"{shard.file} has {rows.height} objects, plan.json says {shard.objects}; run shard again")
-    rows = rows.with_columns(polars.lit(None).alias(name) for name in known if name not in there)
-    rows = rows.cast(polars.Schema(known))
-    file = polars.coalesce(polars.col("uri").str.strip_suffix(polars.format("#row={}", "row")), "uri")
-    if rows["dataset_path"].null_count() == rows.height:
-        return rows.with_columns(place=file)
-    if dataset is None:
-        raise ConfigError(
-            f"the shards name objects of a dataset that an earlier task made, {rows['uri'][0]} for one: "
-            f"preprocess needs the same input `dataset` as manifest"
-        )
-    inside = polars.lit(f"{dataset.path.absolute().as_uri()}/") + polars.col("dataset_path")
-    return rows.with_columns(place=polars.coalesce(inside, file))
+    return rows
+
+
+def would_show(rows: polars.DataFrame) -> bool:
+    """Whether any change of an object would be seen in the table: a digest, an etag, or a time of each is there."""
+    signs = rows.select(polars.any_horizontal(polars.col(*_SIGNS, "modified").is_not_null()).all())
+    return bool(signs.item())
 
 
 def made_from(rows: polars.DataFrame, kind: Kind, parameters: PreprocessParameters) -> str:
     """A digest that changes with whatever the shard's record file depends on; not with the shard's name."""
     preparation = [
-        preprocess.spec.version,
+        code_digest(preprocess.spec.main.partition(":")[0], _CODE),
         kind.schema.model_dump(mode="json"),
         parameters.data.model_dump(mode="json"),
         kind.depends_on,
     ]
     digest = hashlib.sha256(json.dumps(preparation, sort_keys=True).encode())
-    for row in rows.select(*_COLUMNS).iter_rows():
+    silent = polars.all_horizontal(polars.col(*_SIGNS).is_null())
+    told = rows.select(*_COLUMNS, polars.when(silent).then("modified").alias("modified"))
+    for row in told.iter_rows():
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()

@@ -19,6 +19,11 @@ def main(parameters: ShardParameters, inputs: ShardInputs, outputs: ShardOutputs
     catalogue = read_json_model(inputs.manifest.path / "classes.json", Catalogue)
     earlier = read_earlier(parameters.previous, context.scratch) if parameters.previous else {}
     seats = take_seats(listed, parameters, earlier)
+    if earlier and not seats.known:
+        context.log.warning(
+            "shard.previous=%s has none of these objects: is it of another source? All are dealt anew",
+            parameters.previous,
+        )
     plan = write_shards(index, outputs.shards.path, seats, context)
     text = ShardPlan(**catalogue.model_dump(), shards=plan).model_dump_json(indent=2)
     (outputs.shards.path / "plan.json").write_text(f"{text}\n", encoding="utf-8")

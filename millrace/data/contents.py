@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import polars as pl
+from polars.datatypes import DataTypeClass
 from polars.selectors import by_name
 
-__all__ = ["as_written", "row_contents"]
+__all__ = ["as_written", "is_written", "row_contents", "whole_row"]
 
 
 def row_contents(batch: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
@@ -30,6 +31,29 @@ def row_contents(batch: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame({"content": pl.Series(digests, dtype=pl.String), "size": size, "empty": empty})
 
 
+def whole_row(schema: Mapping[str, pl.DataType], own: Collection[str | None]) -> list[str]:
+    """The columns of which a row's `row_digest` is: all that can be written as text, but those of class and group.
+
+    Args:
+        schema: Of the table.
+        own: The columns of class and group.
+    """
+    return [name for name, kind in schema.items() if name not in own and is_written(kind)]
+
+
+def is_written(kind: pl.DataType) -> bool:
+    """Whether a column can be written as text: bytes inside lists and structs can't."""
+    if isinstance(kind, pl.Struct):
+        return all(_is_json(field.dtype) for field in kind.fields)
+    if isinstance(kind, pl.List | pl.Array):
+        return _is_json(kind.inner)
+    return kind != pl.Object
+
+
+def _is_json(kind: pl.DataType | DataTypeClass) -> bool:
+    return kind != pl.Binary and isinstance(kind, pl.DataType) and is_written(kind)
+
+
 def _text(values: pl.Series) -> pl.Series:
     return (
         values
@@ -43,6 +67,8 @@ def as_written(name: str, kind: pl.DataType) -> pl.Expr:
     column = by_name(name).as_expr()  # pl.col would take `^.*$` for a pattern
     if kind == pl.Binary:
         return column.bin.encode("hex")
+    if kind == pl.Duration:
+        return column.cast(pl.Int64).cast(pl.String)
     if kind.is_nested():
         return pl.when(column.is_not_null()).then(pl.struct(column).struct.json_encode()).alias(name)
     return column.cast(pl.String)

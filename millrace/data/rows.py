@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from millrace.data.contents import row_contents
+from millrace.data.contents import row_contents, whole_row
 from millrace.data.tables import TableFormat, check_columns, local_copy, read_batches, scan, table_format
 from millrace.errors import ConfigError, DataError
 from millrace.runtime.schemas import ShardPlan
@@ -19,7 +20,14 @@ from millrace.specs import Dataset
 
 __all__ = ["FoundRows", "LostRows", "objects_of", "read_rows"]
 
-_COLUMNS = {"uri": pl.String, "key": pl.String, "row": pl.Int64, "content": pl.String, "dataset_path": pl.String}
+_COLUMNS = {
+    "uri": pl.String,
+    "key": pl.String,
+    "row": pl.Int64,
+    "content": pl.String,
+    "row_digest": pl.String,
+    "dataset_path": pl.String,
+}
 
 
 class FoundRows(NamedTuple):
@@ -42,21 +50,25 @@ class LostRows(NamedTuple):
     detail: str
 
 
-def objects_of(file: Path, dataset: Dataset | None, task: str) -> pl.DataFrame:
-    """The objects of a shard's table: uri, key, row, content, and `place`, where each is read, or the file of a row.
+def objects_of(
+    file: Path, dataset: Dataset | None, task: str, others: Mapping[str, type[pl.DataType]] = MappingProxyType({})
+) -> pl.DataFrame:
+    """The objects of a shard's table: uri, key, row, digests, and `place`, where each is read, or the file of a row.
 
     Args:
         file: The table.
         dataset: What was listed, when `manifest` listed the dataset of an earlier task.
         task: Which task asks, for messages.
+        others: More columns that are wanted, null where the table has none of the name.
 
     Raises:
         ConfigError: When some are in a dataset that is not given.
     """
+    known = {**_COLUMNS, **others}
     there = pl.read_parquet_schema(file)  # tables that other tools wrote lack some
-    objects = pl.read_parquet(file, columns=[name for name in _COLUMNS if name in there])
-    objects = objects.with_columns(pl.lit(None).alias(name) for name in _COLUMNS if name not in there)
-    objects = objects.cast(pl.Schema(_COLUMNS))
+    objects = pl.read_parquet(file, columns=[name for name in known if name in there])
+    objects = objects.with_columns(pl.lit(None).alias(name) for name in known if name not in there)
+    objects = objects.cast(pl.Schema(known))
     whole = pl.coalesce(pl.col("uri").str.strip_suffix(pl.format("#row={}", "row")), "uri")
     if objects["dataset_path"].null_count() == objects.height:
         return objects.with_columns(place=whole)
@@ -75,7 +87,8 @@ def read_rows(
     """Read rows of tables, file by file; every one of them is found or lost once.
 
     Args:
-        objects: Rows with `place`, the file, `row`, and `content`, which they must still have where it is known.
+        objects: Rows with `place`, the file, `row`, and `row_digest` and `content`, of which they must still have the
+            first that is known.
         columns: What to read of them; None takes all that their file has. JSON lines may lack some: a key that is not
             there is a missing value.
         plan: Tells of which columns `content` is.
@@ -84,7 +97,8 @@ def read_rows(
     Raises:
         DataError: When a table lacks a column, or is no table by its name.
     """
-    wanted = objects.select("place", "row", "content", at=pl.int_range(pl.len(), dtype=pl.Int64))
+    digest = pl.coalesce("row_digest", "content")
+    wanted = objects.select("place", "row", "row_digest", digest=digest, at=pl.int_range(pl.len(), dtype=pl.Int64))
     for (place,), some in wanted.group_by("place", maintain_order=True):
         yield from _of_file(str(place), some.sort("row"), columns, plan, scratch)
 
@@ -102,14 +116,14 @@ def _of_file(
         return
     try:
         try:
-            names = scan(path, form, name=place).collect_schema().names()
+            schema = scan(path, form, name=place).collect_schema()
         except DataError as error:
             yield LostRows(places, "changed", str(error))
             return
         if columns is not None and form != "jsonl":
-            check_columns(columns, names, place)
-        needed = _Needed(names, columns, plan, wanted["content"])
-        if not set(needed.counted) <= set(names):
+            check_columns(columns, schema.names(), place)
+        needed = _Needed(schema, columns, plan, wanted)
+        if not set(needed.counted) <= set(schema):
             yield LostRows(places, "changed", f"{place} has lost columns since it was listed")
             return
         batches = read_batches(path, form, needed.all, name=place)
@@ -121,13 +135,15 @@ def _of_file(
 class _Needed:
     """Columns of a file."""
 
-    def __init__(
-        self, names: Sequence[str], columns: Sequence[str] | None, plan: ShardPlan, contents: pl.Series
-    ) -> None:
-        own = (plan.label_column, plan.group_column)
-        counted = plan.content_columns or [name for name in names if name not in own]
-        self.counted = counted if contents.null_count() < len(contents) else []
-        """Of which `content` is, where it is known."""
+    def __init__(self, schema: pl.Schema, columns: Sequence[str] | None, plan: ShardPlan, wanted: pl.DataFrame) -> None:
+        names = schema.names()
+        digest = wanted["digest"]
+        self.counted: Sequence[str] = ()
+        """Of which `digest` is, where it is known."""
+        if digest.null_count() < len(digest):
+            whole = plan.content_columns is None or wanted["row_digest"].null_count() < len(digest)
+            own = (plan.label_column, plan.group_column)
+            self.counted = whole_row(schema, own) if whole else plan.content_columns or ()
         self.wanted = list(names) if columns is None else list(columns)
         """For the features."""
         both = {*self.counted, *self.wanted}
@@ -158,8 +174,8 @@ def _picked(
 def _checked(batch: pl.DataFrame, place: str, wanted: pl.DataFrame, needed: _Needed) -> Iterator[FoundRows | LostRows]:
     places = wanted["at"].to_numpy()
     if needed.counted:
-        content = wanted["content"]
-        same = (row_contents(batch, needed.counted)["content"] == content) | content.is_null()
+        digest = wanted["digest"]
+        same = (row_contents(batch, needed.counted)["content"] == digest) | digest.is_null()
         if not same.all():
             yield LostRows(places[~same.to_numpy()], "changed", f"the row is another than when {place} was listed")
             batch, places = batch.filter(same), places[same.to_numpy()]

@@ -14,10 +14,12 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
+from polars.datatypes import DataTypeClass
 from polars.selectors import by_name
 
 from millrace.errors import DataError, did_you_mean, is_disk_full
@@ -47,7 +49,7 @@ _ENDINGS: Mapping[str, TableFormat] = {
 }  # fmt: skip
 _BATCH = 20_000  # rows
 _CELLS = 2_000_000  # of a batch
-_BYTES = 1 << 26  # of a batch, as estimated by the first lines
+_BYTES = 1 << 26  # of a batch of rows of more than one
 _HEAD = 1 << 20  # bytes that are looked at before a table is read
 _SEPARATORS = ";\t|"  # of a CSV whose first line has no comma
 _GZIP = b"\x1f\x8b"
@@ -98,7 +100,7 @@ def read_batches(
         size = _rows_at_a_time(path, form, len(names))
         for batch in frame.select(by_name(*chosen)).collect_batches(chunk_size=size, maintain_order=True):
             _check_cells(batch, form)
-            yield batch
+            yield from _slices(batch)
 
 
 def check_columns(wanted: Iterable[str], there: Sequence[str], source: str) -> None:
@@ -241,6 +243,33 @@ def _check_cells(batch: pl.DataFrame, form: TableFormat) -> None:
             )
         if form in ("csv", "tsv") and batch[column].str.contains("\0", literal=True).any():
             raise _FlawError(f"has a zero byte in column {column!r}: it is damaged, or no table in UTF-8")
+
+
+def _slices(batch: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The same rows, fewer at a time where they are large: in Parquet, one long text may stand in many rows."""
+    sizes = pl.zeros(batch.height, pl.Int64, eager=True)
+    for column in batch.iter_columns():
+        if column.dtype.is_nested() or column.dtype in (pl.String, pl.Binary):
+            size = column.alias("").to_frame().select(_size(pl.col(""), column.dtype).cast(pl.Int64)).to_series()
+            sizes += size.fill_null(0)
+    parts = sizes.cum_sum() // _BYTES
+    for start, end in pairwise((0, *(parts != parts.shift()).arg_true(), batch.height)):
+        yield batch[start:end]
+
+
+def _size(values: pl.Expr, kind: pl.DataType | DataTypeClass) -> pl.Expr:
+    """Bytes of each value; numbers count as 8."""
+    if kind == pl.String:
+        return values.str.len_bytes()
+    if kind == pl.Binary:
+        return values.bin.size()
+    if isinstance(kind, pl.Array):
+        return _size(values.arr.to_list(), pl.List(kind.inner))
+    if isinstance(kind, pl.List):
+        return values.list.eval(_size(pl.element(), kind.inner)).list.sum()
+    if isinstance(kind, pl.Struct):
+        return pl.sum_horizontal(pl.lit(0), *(_size(values.struct.field(one.name), one.dtype) for one in kind.fields))
+    return pl.lit(8)
 
 
 class _FlawError(Exception):

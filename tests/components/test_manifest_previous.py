@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millrace.components.manifest.spec import ColumnLabels, ManifestParameters, Split, manifest
+from millrace.components.manifest.spec import ColumnLabels, ManifestParameters, RegexLabels, Split, manifest
 from millrace.errors import DataError
 from millrace.testing import Ran, run_component
 from tests.components.test_manifest import column, index, labelled, picture, pictures, reasons, rejects, write
@@ -173,6 +174,25 @@ class TestPictures:
         before, after = column(first, "channel"), column(second, "channel")
         assert {key: after[key] for key in before} == before
 
+    def test_files_without_etag_are_told_by_their_time_when_contents_are_listed(self, tmp_path: Path) -> None:
+        source = write(tmp_path / "source", pictures("cats", "dogs"))
+        first = run(source, tmp_path / "1", contents="listed")
+        before = (source / "cats/0.png").stat()
+        (source / "cats/0.png").write_bytes(bytes(before.st_size))
+        os.utime(source / "cats/0.png", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+        second = run(source, tmp_path / "2", first, contents="listed")
+        assert changes(second) == {"0.png": "changed"}
+        assert second.metrics["unchanged"] == 9
+        assert column(second, "channel") == column(first, "channel")
+
+    def test_another_source_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        first = run(write(tmp_path / "one", pictures("cats", "dogs")), tmp_path / "1")
+        run(tmp_path / "one", tmp_path / "2", first)
+        assert "the same keys" not in caplog.text
+        second = run(write(tmp_path / "other", pictures("cats", "dogs")), tmp_path / "3", first)
+        assert f"is of {(tmp_path / 'one').as_uri()}/, this is {(tmp_path / 'other').as_uri()}/" in caplog.text
+        assert column(second, "channel") == column(first, "channel")
+
     def test_what_is_no_manifest(self, tmp_path: Path) -> None:
         source = write(tmp_path / "source", pictures("cats", "dogs"))
         first = run(source, tmp_path / "1")
@@ -222,6 +242,60 @@ class TestRows:
         second = run(source, tmp_path / "2", first, columns=("x",), **given)
         assert index(second)["content"].is_in(index(first)["content"].implode()).sum() == 0
         assert column(second, "channel") == column(first, "channel")
+
+    def test_other_columns_than_those_that_are_compared_change_rows(self, tmp_path: Path) -> None:
+        given: dict[str, Any] = {"formats": ("csv",), "labels": ColumnLabels(), "columns": ("id",)}
+        rows = [f"{n},{n + 100},{'ab'[n % 2]}" for n in range(40)]
+        source = write(tmp_path / "source", {"a.csv": "\n".join(("id,v,label", *rows, "")).encode()})
+        first = run(source, tmp_path / "1", **given)
+        rows[7] = "7,9999,b"
+        (source / "a.csv").write_text("\n".join(("id,v,label", *rows, "")))
+        second = run(source, tmp_path / "2", first, **given)
+        assert changes(second) == {"a.csv#row=7": "changed"}
+        assert index(second)["content"].equals(index(first)["content"])
+        assert (index(second)["row_digest"] != index(first)["row_digest"]).arg_true().to_list() == [7]
+        third = run(source, tmp_path / "3", second, **given)
+        assert third.metrics["unchanged"] == 40
+        assert index(third).equals(index(second))
+        assert index(run(source, tmp_path / "4", **{**given, "columns": None}))["row_digest"].null_count() == 40
+
+    def test_groups_and_classes_of_tables_are_those_of_now(self, tmp_path: Path) -> None:
+        names = [f"{label}/p{person}_{label}.csv" for person in range(12) for label in ("cats", "dogs")]
+        files = {name: table(9, start=100 * at).encode() for at, name in enumerate(names)}
+        source = write(tmp_path / "source", files)
+        alone: dict[str, Any] = {"formats": ("csv",), "split": Split(train=1, validation=0, test=0)}
+        grouped = {**alone, "split": Split(train=1, validation=0, test=0, group=r"(?P<group>p\d+)_")}
+        first = run(source, tmp_path / "1", **alone)
+        second = index(run(source, tmp_path / "2", first, **grouped))
+        assert dict(second.group_by("group").len().iter_rows()) == {f"p{person}": 18 for person in range(12)}
+        people = RegexLabels(pattern=r"p\d*(?P<label>\d)_")
+        third = run(source, tmp_path / "3", first, labels=people, **alone)
+        fresh = run(source, tmp_path / "4", labels=people, **alone)
+        assert index(third).equals(index(fresh))
+        assert set(index(third)["class_label"]) == set("0123456789")
+        divided = run(source, tmp_path / "5", formats=("csv",))
+        with pytest.raises(DataError, match=r"groups have objects that manifest\.previous has in two channels"):
+            run(source, tmp_path / "6", divided, formats=("csv",), split=Split(group=r"(?P<group>p\d+)_"))
+
+    @pytest.mark.parametrize("tables", [1, 3])
+    def test_many_rows_come_back_in_their_order(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: int
+    ) -> None:
+        for module in ("earlier", "parts", "rejected", "table_rows"):
+            monkeypatch.setattr(f"millrace.components.manifest.{module}.ROWS", 10)
+        given: dict[str, Any] = {"formats": ("csv",), "labels": ColumnLabels(), "duplicates": "drop"}
+        odd = {5: ",a", 8: "text 9,a", 40: ",b", 41: "text 80,a", 77: "text 3,"}
+        lines = [odd.get(n, f"text {n},{'ab'[n % 2]}") for n in range(90)] + ["text 80,a"] * 15
+        data = "\n".join(("text,label", *lines, "")).encode()
+        source = write(tmp_path / "source", {f"{n}.csv": data.replace(b"text ", b"%d " % n) for n in range(tables)})
+        (source / "0.csv").write_bytes(data)
+        first = run(source, tmp_path / "1", **given)
+        assert {"duplicate", "empty", "no_label", "duplicate_with_other_label"} == set(rejects(first)["reason"])
+        second = run(source, tmp_path / "2", first, **given)
+        assert second.metrics["unchanged"] == first.metrics["objects"]
+        for name in ("index.parquet", "aside.parquet"):
+            one, other = (pl.read_parquet(ran.outputs["manifest"] / name) for ran in (first, second))
+            assert other.equals(one)
 
 
 class TestProperties:

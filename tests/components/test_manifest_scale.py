@@ -13,6 +13,7 @@ import pytest
 
 from millrace.components.manifest.parts import write_stream
 from millrace.components.manifest.spec import CsvLabels, KeysListing, ManifestParameters, Split, manifest
+from millrace.components.manifest.writing import numbered
 from millrace.errors import DataError
 from millrace.testing import Ran, run_component
 from tests.components.test_manifest import column, index, pictures, reasons, rejects, run, write
@@ -201,3 +202,20 @@ class TestFullDisk:
         with pytest.raises(OSError, match="No space left on device") as raised:
             write_stream(Path("/dev/full"), iter([rows, rows]), rows.schema)
         assert raised.value.errno == errno.ENOSPC
+
+
+class _Counted(str):
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        _Counted.compared += 1
+        return super().__eq__(other)
+
+    __hash__ = str.__hash__
+
+
+def test_many_classes_are_not_compared_with_each_other() -> None:
+    names = [_Counted(f"class {number}") for number in range(2000)]
+    labels = numbered([*names, "another"], list(reversed(names)))
+    assert labels.tolist() == [*range(1999, -1, -1), -1]
+    assert _Counted.compared < 20_000

@@ -112,6 +112,19 @@ class TestRows:
         assert chosen.metrics["duplicates"] == 20
         assert chosen.metrics["rejected"] == 0
 
+    def test_bytes_in_structs_can_be_left_out_only(self, tmp_path: Path) -> None:
+        images = [{"bytes": bytes([n]), "path": f"{n}.jpg"} for n in range(40)]
+        frame = pl.DataFrame({"image": images, "id": range(40), "label": ["a", "b"] * 20})
+        frame = frame.with_columns(took=pl.duration(seconds="id"))
+        frame.write_parquet(tmp_path / "x.parquet")
+        tables = {"x.parquet": (tmp_path / "x.parquet").read_bytes()}
+        with pytest.raises(
+            DataError, match=r"x\.parquet: values of column 'image', of type Struct.* manifest\.columns"
+        ):
+            run(tmp_path, tables, "1")
+        assert index(run(tmp_path, tables, "2", columns=("id",)))["row_digest"].n_unique() == 40
+        assert index(run(tmp_path, tables, "3", columns=("took",)))["content"].n_unique() == 40
+
     def test_rows_that_contradict_can_be_kept(self, tmp_path: Path) -> None:
         text = table(40) + "text 0,b\ntext 1,a\n"
         ran = run(tmp_path, {"a.csv": text})

@@ -187,6 +187,13 @@ class TestGrowth:
         assert all(new[name].equals(table) for name, table in old.items())
         assert {name: metrics[name] for name in ("known", "added", "gone")} == {"known": 60, "added": 0, "gone": 0}
 
+    def test_shards_of_another_source_are_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        self.grown(tmp_path / "same", photographs(range(60)), photographs(range(50, 90)), shards=3)
+        assert "another source" not in caplog.text
+        *_, metrics = self.grown(tmp_path / "other", photographs(range(60)), photographs(range(60, 90)), shards=3)
+        assert (metrics["known"], metrics["gone"]) == (0, 60)
+        assert "has none of these objects: is it of another source?" in caplog.text
+
     def test_new_objects_get_shards_of_their_own(self, tmp_path: Path) -> None:
         old, new, metrics = self.grown(tmp_path, photographs(range(60)), photographs(range(100)), shards=3)
         assert list(new) == [f"train-{number:05d}-of-00005.parquet" for number in range(5)]

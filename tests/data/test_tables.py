@@ -106,6 +106,20 @@ class TestRows:
         path = put(tmp_path_factory.mktemp("t"), "a.csv", stream.getvalue().encode())
         assert [tuple(row.values()) for row in rows(path)] == table
 
+    def test_of_one_long_text_in_many_rows_come_a_few_at_a_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("millrace.data.tables._BYTES", 6 << 16)
+        frame = pl.DataFrame({"n": range(300), "t": ["short"] * 100 + ["x" * (1 << 16)] * 200})
+        nested = {"l": pl.concat_list("t", "t"), "s": pl.struct("t", "n"), "b": pl.col("t").cast(pl.Binary)}
+        for name, values in {"t": pl.col("t"), **nested}.items():
+            path = put(tmp_path, f"{name}.parquet", parquet(frame.select("n", values.alias(name))))
+            assert path.stat().st_size < 1 << 18
+            heights = [batch.height for batch in read_batches(path, "parquet")]
+            assert sum(heights) == 300
+            assert heights[0] >= 100
+            assert max(heights[1:]) <= 7
+
     def test_names_that_look_like_patterns_are_names(self, tmp_path: Path) -> None:
         path = put(tmp_path, "a.csv", b"^.*$,b,*\n1,2,3\n")
         assert rows(path, ["^.*$"]) == [{"^.*$": "1"}]

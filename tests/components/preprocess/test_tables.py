@@ -170,6 +170,21 @@ class TestRejects:
         made = sum(item.records for channel in CHANNELS for item in counts(ran.outputs["records"], channel))
         assert made == 60 - len(found)
 
+    def test_are_rows_of_which_only_columns_changed_that_are_not_compared(self, tmp_path: Path) -> None:
+        shards = make_shards(tmp_path, files(), columns=["size"])
+        analysis = learn(shards, tmp_path / "analyze")
+        first = run(shards, analysis, tmp_path / "first")
+        train = tmp_path / "source" / "train.csv"
+        lines = train.read_bytes().splitlines(keepends=True)
+        lines[3] = lines[3].replace(b"22,", b"99,")
+        train.write_bytes(b"".join(lines))
+        ran = run(shards, analysis, tmp_path / "task", max_error_rate=1)
+        assert {row: reason for row, (reason, _) in rejects(ran).items()} == {"train.csv#row=2": "changed"}
+        later = make_shards(tmp_path / "later", {}, source=str(tmp_path / "source"), columns=["size"])
+        previous = {name: str(first.outputs[name]) for name in ("records", "rejects")}
+        second = run(later, analysis, tmp_path / "second", previous=previous)
+        assert (second.metrics["shards_made"], second.metrics["shards_kept"]) == (1, 3)
+
     def test_over_the_rate_fail_the_task(self, tmp_path: Path) -> None:
         shards = make_shards(tmp_path, files())
         analysis = learn(shards, tmp_path / "analyze")
