@@ -97,7 +97,7 @@ class TestOutputs:
         rows = index(ran)
         assert rows.columns == [
             "uri", "prefix", "key", "class_label", "label", "channel", "size", "modified", "etag", "version", "content",
-            "group", "dataset_path", "row",
+            "group", "dataset_path", "row", "row_digest",
         ]  # fmt: skip
         assert rows["key"].to_list() == sorted(pictures("cats", "dogs"))
         assert rows["class_label"].to_list() == ["cats"] * 5 + ["dogs"] * 5
