@@ -13,8 +13,8 @@ import polars
 
 from millrace.components.preprocess.earlier import Earlier, find_earlier, link, take_earlier
 from millrace.components.preprocess.kinds import Kind, open_kind
-from millrace.components.preprocess.rejects import Reject, Tally, read_rejects, write_rejects
-from millrace.components.preprocess.shards import Shard, find_shards, made_from, read_rows
+from millrace.components.preprocess.rejects import Reject, Tally, is_passing, read_rejects, write_rejects
+from millrace.components.preprocess.shards import Shard, find_shards, made_from, read_rows, would_show
 from millrace.components.preprocess.spec import PreprocessInputs, PreprocessOutputs, PreprocessParameters
 from millrace.runtime.context import Context, Result
 from millrace.runtime.records import RecordWriter
@@ -48,6 +48,8 @@ def main(
     write_atomically(outputs.records.path / "schema.json", kind.schema.model_dump_json(indent=2) + "\n")
     tally = Tally(sum(shard.objects for shard in shards), parameters.max_error_rate)
     work = [_work(shard, kind, parameters, inputs, context) for shard in shards]
+    for item in work:
+        _forget_passing(item)
     missing = {item.digest for item in work if not item.kept.exists()}
     earlier = find_earlier(parameters.previous, missing, context)
     left: list[_Work] = []
@@ -86,7 +88,7 @@ class _Progress:
 @contextmanager
 def _whole(kept: Path) -> Iterator[Path]:
     """A folder that gets the name `kept` when it is whole."""
-    folder = kept.with_name(f".{kept.name}.partial")
+    folder = _partial(kept)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
@@ -95,6 +97,10 @@ def _whole(kept: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _partial(kept: Path) -> Path:
+    return kept.with_name(f".{kept.name}.partial")
 
 
 def _work(
@@ -111,6 +117,17 @@ def _taken(earlier: Earlier | None, work: _Work) -> bool:
     with _whole(work.kept) as folder:
         take_earlier(earlier, work.shard, folder)
     return True
+
+
+def _forget_passing(work: _Work) -> None:
+    """Set a shard of an earlier attempt aside when objects were missing or changed then: they may be there now."""
+    kept = work.kept
+    if not kept.exists() or not any(map(is_passing, read_rejects(kept / f"rejects-{work.shard.name}.parquet"))):
+        return
+    partial = _partial(kept)  # first of all it loses its name: this may be killed in between
+    shutil.rmtree(partial, ignore_errors=True)
+    kept.replace(partial)
+    shutil.rmtree(partial)
 
 
 def _make(work: _Work, rows: polars.DataFrame, kind: Kind, tally: Tally, progress: _Progress) -> None:
@@ -138,7 +155,7 @@ def _make(work: _Work, rows: polars.DataFrame, kind: Kind, tally: Tally, progres
             bytes=writer.bytes,
             rejected=len(rejects),
             by_class={kind.schema.classes[label]: labels[label] for label in sorted(labels)},
-            made_from=work.digest,
+            made_from=work.digest if would_show(rows) and not any(map(is_passing, rejects)) else "",
         )
         (folder / f"{name}.json").write_text(counted.model_dump_json(indent=2) + "\n")
 

@@ -12,9 +12,11 @@ import polars
 
 from millrace.errors import DataError
 
-__all__ = ["Reject", "Tally", "read_rejects", "write_rejects"]
+__all__ = ["Reject", "Tally", "is_passing", "read_rejects", "write_rejects"]
 
 _SHOWN = 5
+_PASSING = ("missing", "changed")
+"""Reasons that need not hold any more the next time."""
 
 
 class Reject(NamedTuple):
@@ -25,6 +27,11 @@ class Reject(NamedTuple):
     """One of a closed set, to count by."""
     detail: str
     """What is wrong with this one."""
+
+
+def is_passing(reject: Reject) -> bool:
+    """Whether the object may be usable the next time, though it is listed as it was."""
+    return reject.reason in _PASSING
 
 
 class Tally:

@@ -84,8 +84,8 @@ def read_rows(shard: Shard, dataset: Dataset | None) -> polars.DataFrame:
 
 def would_show(rows: polars.DataFrame) -> bool:
     """Whether any change of an object would be seen in the table: a digest, an etag, or a time of each is there."""
-    signs = rows.select(polars.any_horizontal(polars.col(*_SIGNS, "modified").is_not_null()).all())
-    return bool(signs.item())
+    timed = polars.col("modified").fill_null(0) != 0
+    return bool(rows.select(polars.any_horizontal(polars.col(*_SIGNS).is_not_null(), timed).all()).item())
 
 
 def made_from(rows: polars.DataFrame, kind: Kind, parameters: PreprocessParameters) -> str:

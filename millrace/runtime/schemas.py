@@ -147,6 +147,8 @@ class TabularRecords(Frozen):
     """What the number of the shape is."""
     columns: tuple[FittedColumn, ...] = Field(min_length=1)
     """What becomes of each column, with all that was learnt from training rows; serving does the same."""
+    ignored: tuple[str, ...] = ()
+    """Other columns of the tables, of the class and the group too: nothing becomes of them, in serving neither."""
     classes: tuple[str, ...] = Field(min_length=1)
     """Class names; the label is the index."""
 
@@ -196,7 +198,8 @@ class ShardCounts(Frozen):
     rejected: int = Field(default=0, ge=0)
     by_class: dict[str, int] = Field(default_factory=dict)
     made_from: str = ""
-    """Digest of all that the record file depends on: its shard's objects and how they are prepared."""
+    """Digest of all that the record file depends on: its shard's objects and how they are prepared, the code included.
+    Empty when no other run may take it: objects were missing or changed, or could change without a sign."""
 
 
 class PlannedShard(Frozen):

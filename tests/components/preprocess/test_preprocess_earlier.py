@@ -15,7 +15,17 @@ from millrace.errors import DataError
 from millrace.runtime.context import Share
 from millrace.runtime.schemas import ShardCounts, read_json_model
 from millrace.testing import Ran, run_component
-from tests.components.preprocess.material import Listed, contents, make_shards, noise, pictures, put, saved, small
+from tests.components.preprocess.material import (
+    Listed,
+    contents,
+    make_shards,
+    noise,
+    pictures,
+    put,
+    rejected,
+    saved,
+    small,
+)
 from tests.conftest import Bucket
 
 
@@ -155,3 +165,90 @@ def test_from_a_bucket_only_what_is_wanted_is_copied(tmp_path: Path, s3: Bucket)
     assert (second.metrics["shards_made"], second.metrics["shards_kept"]) == (1, 1)
     name = "train-00000-of-00002.tfrecord"
     assert (second.outputs["records"] / name).read_bytes() == (first.outputs["records"] / name).read_bytes()
+
+
+class TestSigns:
+    """What tells that an object has changed when its digest is not known."""
+
+    name = "train-00000-of-00001"
+
+    def run(self, folder: Path, objects: list[Listed], before: Ran | None = None, **columns: int | str | None) -> Ran:
+        shards = make_shards(folder / "in", {self.name: objects})
+        file = shards / "shards" / f"{self.name}.parquet"
+        values = {name: polars.lit(value) for name, value in columns.items()}
+        polars.read_parquet(file).with_columns(**values).write_parquet(file)
+        given = small(max_error_rate=0.5, previous=before and previous(before))
+        return run_component(preprocess, given, folder, shards=shards)
+
+    @pytest.fixture
+    def objects(self, tmp_path: Path) -> list[Listed]:
+        return [row._replace(content=None) for row in pictures(tmp_path / "objects", 3)]
+
+    @pytest.mark.parametrize(("etag", "kept"), [(None, 0), ("abc", 1)])
+    def test_the_time_counts_without_digest_and_etag(
+        self, tmp_path: Path, objects: list[Listed], etag: str | None, kept: int
+    ) -> None:
+        first = self.run(tmp_path / "first", objects, etag=etag, modified=5)
+        same = self.run(tmp_path / "same", objects, first, etag=etag, modified=5)
+        later = self.run(tmp_path / "later", objects, first, etag=etag, modified=6)
+        assert (same.metrics["shards_kept"], later.metrics["shards_kept"]) == (1, kept)
+
+    @pytest.mark.parametrize("modified", [None, 0])
+    def test_objects_that_could_change_without_a_sign_are_read_each_time(
+        self, tmp_path: Path, objects: list[Listed], modified: int | None
+    ) -> None:
+        first = self.run(tmp_path / "first", objects, size=7, modified=modified)
+        assert made_from(first, self.name) == ""
+        assert self.run(tmp_path / "second", objects, first, size=7, modified=modified).metrics["shards_kept"] == 0
+
+    def test_the_code_counts(self, tmp_path: Path, objects: list[Listed], monkeypatch: pytest.MonkeyPatch) -> None:
+        first = self.run(tmp_path / "first", objects, etag="abc")
+        monkeypatch.setattr("millrace.components.preprocess.shards.code_digest", lambda *_: "other code")
+        assert self.run(tmp_path / "second", objects, first, etag="abc").metrics["shards_kept"] == 0
+
+
+class TestPassing:
+    """Objects that were not there, or others, get another chance."""
+
+    name = "train-00000-of-00001"
+
+    @pytest.fixture
+    def objects(self, tmp_path: Path) -> list[Listed]:
+        return pictures(tmp_path / "objects", 4)
+
+    @pytest.fixture
+    def shards(self, tmp_path: Path, objects: list[Listed]) -> Path:
+        return make_shards(tmp_path / "in", {self.name: objects})
+
+    @pytest.fixture(params=["missing", "changed"])
+    def spoilt(self, request: pytest.FixtureRequest, objects: list[Listed]) -> tuple[str, Path, bytes]:
+        file = Path(unquote(objects[1].uri.removeprefix("file://")))
+        whole = file.read_bytes()
+        file.unlink() if request.param == "missing" else file.write_bytes(saved(noise(99), "PNG"))
+        return request.param, file, whole
+
+    def test_in_a_later_run(self, tmp_path: Path, shards: Path, spoilt: tuple[str, Path, bytes]) -> None:
+        reason, file, whole = spoilt
+        first = run_component(preprocess, small(max_error_rate=0.5), tmp_path / "first", shards=shards)
+        assert list(rejected(first).values()) == [reason]
+        file.write_bytes(whole)
+        given = small(max_error_rate=0.5, previous=previous(first))
+        second = run_component(preprocess, given, tmp_path / "second", shards=shards)
+        assert rejected(second) == {}
+        assert second.metrics["shards_kept"] == 0
+        given = small(previous=previous(second))
+        third = run_component(preprocess, given, tmp_path / "third", shards=shards)
+        assert third.metrics["shards_kept"] == 1
+
+    def test_in_a_later_attempt(self, tmp_path: Path, shards: Path, spoilt: tuple[str, Path, bytes]) -> None:
+        _, file, whole = spoilt
+        with pytest.raises(DataError, match="max_error_rate"):
+            run_component(preprocess, small(max_error_rate=0), tmp_path / "task", shards=shards)
+        tried = run_component(preprocess, small(max_error_rate=0.5), tmp_path / "task", shards=shards)
+        assert len(rejected(tried)) == 1
+        file.write_bytes(whole)
+        again = run_component(preprocess, small(max_error_rate=0.5), tmp_path / "task", shards=shards)
+        assert rejected(again) == {}
+        assert again.metrics["shards_kept"] == 0
+        last = run_component(preprocess, small(max_error_rate=0.5), tmp_path / "task", shards=shards)
+        assert last.metrics["shards_kept"] == 1
