@@ -65,11 +65,7 @@ def rehearse(
     """
     refuse_settings(settings, ("interrupt", "hold"), "Kubeflow")
     view = _readable(text, compat)
-    try:
-        definitions = view.components["root"].get("inputDefinitions", {}).get("parameters", {})
-        parameters = root_parameters(definitions, named(given, definitions))
-    except TaskFailedError as error:
-        raise ConfigError(f"parameters: {error}") from None
+    parameters = _parameters(view, given)
     secrets = support.read_vault(settings.secrets, "rehearse.secrets")
     config_maps = support.read_vault(settings.config_maps, "rehearse.config_maps")
     if missing := support.missing_values(view, secrets, config_maps):
@@ -131,6 +127,15 @@ def _readable(text: str, compat: BackendVersion) -> View:
     if view is None or errors:
         raise UnsupportedError("this document can't be rehearsed:\n" + "\n".join(f"  {error}" for error in errors))
     return view
+
+
+def _parameters(view: View, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the document's own parameters."""
+    try:
+        definitions = view.components["root"].get("inputDefinitions", {}).get("parameters", {})
+        return root_parameters(definitions, named(given, definitions))
+    except TaskFailedError as error:
+        raise ConfigError(f"parameters: {error}") from None
 
 
 def _pipeline_root(view: View, settings: Rehearse) -> tuple[str, list[str]]:
