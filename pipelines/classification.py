@@ -12,14 +12,14 @@ from millrace.components.deploy.spec import DeployParameters, deploy
 from millrace.components.evaluate.spec import EvaluateParameters, evaluate
 from millrace.components.manifest.spec import ImageFormat, ManifestParameters, TableFormat, manifest
 from millrace.components.predict.spec import PredictParameters, predict
-from millrace.components.preprocess.spec import ImageData, PreprocessParameters, preprocess
+from millrace.components.preprocess.spec import ImageData, PreprocessParameters, TextData, preprocess
 from millrace.components.quantize.spec import QuantizeParameters, quantize
 from millrace.components.shard.spec import ShardParameters, shard
 from millrace.components.train.spec import TrainOutputs
 from millrace.components.tune.spec import TuneParameters, tune
 from millrace.specs import Component, Dataset, Distribution, Frozen, Parameters, PipelineConfig, when
 
-__all__ = ["PICTURES", "TABLES", "Classification", "Gate", "check_data", "classify"]
+__all__ = ["PICTURES", "TABLES", "Classification", "Gate", "check_analyze", "check_data", "classify"]
 
 PICTURES: tuple[ImageFormat, ...] = get_args(ImageFormat)
 TABLES: tuple[TableFormat, ...] = get_args(TableFormat)
@@ -93,12 +93,28 @@ def check_data(config: Classification, kind: Literal["image", "text", "tabular"]
         )
 
 
+def check_analyze(config: Classification, given: AnalyzeParameters) -> None:
+    """Refuse other options for what is learnt than for what is made of it, and an earlier analysis that none needs.
+
+    Raises:
+        ValueError: Naming the keys.
+    """
+    data = config.preprocess.data
+    if given.data is not None and given.data != data:
+        raise ValueError("analyze.data is not preprocess.data, which analyze takes: set preprocess.data alone")
+    if given.previous is not None and isinstance(data, TextData) and data.vocabulary is not None:
+        raise ValueError(
+            "analyze.previous is for a vocabulary that analyze built, and preprocess.data.vocabulary gives one: leave "
+            "one of them out"
+        )
+
+
 def classify(
     config: Classification,
     trainer: Component[ParametersT, ..., TrainOutputs],
     parameters: ParametersT,
     *,
-    analyzes: bool = False,
+    analyzes: AnalyzeParameters | None = None,
     dataset: Dataset | None = None,
     asked: PredictParameters | None = None,
 ) -> None:
@@ -108,15 +124,15 @@ def classify(
         config: What each task is configured with.
         trainer: The component that trains.
         parameters: Of it.
-        analyzes: Whether something is learnt from the training objects before all are prepared.
+        analyzes: When something is learnt from the training objects before all are prepared.
         dataset: The objects, when an earlier task makes them; else `manifest.source` names them.
         asked: Also answer about all objects of `dataset` at once.
     """
     listing = manifest(config.manifest, dataset=dataset)
     plan = shard(config.shard, manifest=listing.manifest)
     data, learnt = config.preprocess.data, None
-    if analyzes and not isinstance(data, ImageData):
-        learnt = analyze(AnalyzeParameters(data=data), shards=plan.shards, dataset=dataset).analysis
+    if analyzes is not None and not isinstance(data, ImageData):
+        learnt = analyze(analyzes.model_copy(update={"data": data}), shards=plan.shards, dataset=dataset).analysis
     preprocessing = preprocess.with_options(shares=config.workers)
     records = preprocessing(config.preprocess, shards=plan.shards, dataset=dataset, analysis=learnt).records
     study = tune(config.tune.of(trainer, parameters), records=records).study if config.tune.space else None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pydantic import field_validator, model_validator
 
+from millrace.components.analyze.spec import AnalyzeParameters
 from millrace.components.bert.spec import BertParameters, bert
 from millrace.components.manifest.spec import ColumnLabels, ManifestParameters
 from millrace.components.preprocess.spec import PreprocessParameters, TextData
 from millrace.components.quantize.spec import QuantizeParameters
-from millrace.pipelines.classification import TABLES, Classification, check_data, classify
+from millrace.pipelines.classification import TABLES, Classification, check_analyze, check_data, classify
 from millrace.specs import pipeline
 
 __all__ = ["TextClassification", "text_classification"]
@@ -18,12 +19,15 @@ class TextClassification(Classification):
     """Configuration of the tasks, and what must be reached between them."""
 
     manifest: ManifestParameters = ManifestParameters(formats=TABLES, labels=ColumnLabels())
+    analyze: AnalyzeParameters = AnalyzeParameters()
+    """Its `data` is that of `preprocess`."""
     preprocess: PreprocessParameters = PreprocessParameters(data=TextData())
     bert: BertParameters = BertParameters()
 
     @model_validator(mode="after")
     def _together(self) -> TextClassification:
         check_data(self, "text", ("text", *TABLES))
+        check_analyze(self, self.analyze)
         data = self.preprocess.data
         if isinstance(data, TextData) and self.bert.max_seq_length not in (None, data.max_seq_length):
             raise ValueError(
@@ -51,7 +55,7 @@ def text_classification(config: TextClassification) -> None:
     """Classify texts with BERT: a column of tables, or files in class folders."""
     data = config.preprocess.data
     known = isinstance(data, TextData) and data.vocabulary is not None
-    classify(_by_text(config), bert, config.bert, analyzes=not known)
+    classify(_by_text(config), bert, config.bert, analyzes=None if known else config.analyze)
 
 
 def _by_text(config: TextClassification) -> TextClassification:

@@ -19,15 +19,19 @@ from millrace.specs import (
     Shards,
     component,
 )
+from millrace.specs.earlier import Earlier
 
 __all__ = ["AnalyzeInputs", "AnalyzeOutputs", "AnalyzeParameters", "analyze"]
 
 
 class AnalyzeParameters(Parameters):
-    """What the objects are; the same as for `preprocess`."""
+    """What the objects are, the same as for `preprocess`; and whether anything is to be learnt."""
 
-    data: Annotated[TextData | TabularData, Field(discriminator="kind")]
-    """Texts get a vocabulary; columns of tables get means, deviations, bins and categories."""
+    data: Annotated[TextData | TabularData, Field(discriminator="kind")] | None = None
+    """Texts get a vocabulary; columns of tables get means, deviations, bins and categories. None, in the pipelines that
+    are shipped, takes `preprocess.data`."""
+    previous: Earlier | None = None
+    """An earlier Analysis, taken as it is, and nothing is learnt anew: a folder, s3:// or gs://, or `run:ID/TASK`."""
 
 
 class AnalyzeInputs(Inputs):
@@ -47,7 +51,7 @@ class AnalyzeOutputs(Outputs):
     metrics: Metrics
     """The numbers below, and tables of what was found."""
     objects: Metric
-    """Training objects that were read."""
+    """Training objects that were read; none with `previous`."""
     features: Metric
     """Tokens of the vocabulary, or numbers in a row's vector."""
 
@@ -62,5 +66,5 @@ analyze = component(
     main="millrace.components.analyze.main:main",
     image="data",
     resources=Resources(cpus=2, memory_gib=4),
-    uncached_when=("data.vocabulary",),
+    uncached_when=("data.vocabulary", "previous"),
 )

@@ -30,7 +30,9 @@ def write_analysis(folder: Path, schema: TextRecords | TabularRecords, data: Tex
     write_atomically(folder / "schema.json", _written(schema))
 
 
-def read_analysis(folder: Path, data: TextData | TabularData, classes: tuple[str, ...], form: type[SchemaT]) -> SchemaT:
+def read_analysis(
+    folder: Path, data: TextData | TabularData, classes: tuple[str, ...], form: type[SchemaT], *, earlier: bool = False
+) -> SchemaT:
     """The schema of records that an analysis made.
 
     Args:
@@ -38,28 +40,30 @@ def read_analysis(folder: Path, data: TextData | TabularData, classes: tuple[str
         data: Options of the task that needs it.
         classes: Of its shards.
         form: The schema that is needed.
+        earlier: Whether `analyze` asks, of an earlier run's; else `preprocess` does.
 
     Raises:
         ConfigError: When it was made with other options, or of other classes.
         DataError: When a file of it is missing or broken.
     """
     made = read_json_model(folder / _OPTIONS, _Options).data
+    task = "analyze" if earlier else "preprocess"
+    both = "leave analyze.previous out to learn anew" if earlier else "give both tasks the same data"
     if made.kind != data.kind:
-        raise ConfigError(
-            f"preprocess.data.kind is {data.kind}, the analysis is of kind={made.kind}: give both tasks the same data"
-        )
+        raise ConfigError(f"{task}.data.kind is {data.kind}, the analysis is of kind={made.kind}: {both}")
     ours, theirs = data.model_dump(mode="json"), made.model_dump(mode="json")
     for name, value in ours.items():
         if theirs[name] != value:
             raise ConfigError(
-                f"preprocess.data.{name} is {value!r:.200}, analyze.data.{name} was {theirs[name]!r:.200}: give both "
-                "tasks the same data"
+                f"{task}.data.{name} is {value!r:.200}, {'then it' if earlier else f'analyze.data.{name}'} was "
+                f"{theirs[name]!r:.200}: {both}"
             )
     schema = read_records_schema(folder)
     if not isinstance(schema, form) or schema.classes != classes:
         raise ConfigError(
             f"the analysis is of {schema.kind} with the classes {list(schema.classes)!s:.200}, the shards have "
-            f"{list(classes)!s:.200}: give analyze the same shards"
+            f"{list(classes)!s:.200}: "
+            + ("name its classes in manifest.classes, or " + both if earlier else "give analyze the same shards")
         )
     return schema
 

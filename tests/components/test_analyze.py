@@ -17,6 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from millrace.components.analyze.spec import AnalyzeParameters, analyze
+from millrace.components.manifest.spec import ManifestParameters, manifest
+from millrace.components.preprocess.spec import PreprocessParameters, preprocess
+from millrace.components.shard.spec import ChannelShards, ShardParameters, shard
 from millrace.data.fit import Fitted, fit_column
 from millrace.data.options import TabularData
 from millrace.data.options.tables import Category, Column, Numeric
@@ -28,6 +31,7 @@ from millrace.specs.charts import charts_adapter
 from millrace.testing import Ran, run_component
 from tests.components.chain import as_csv, as_lines, as_parquet, make_shards
 from tests.components.text_data import CLASSES, sentence
+from tests.conftest import Bucket
 
 TRAIN = 40
 
@@ -277,6 +281,115 @@ class TestShards:
         shards = make_shards(tmp_path, given, labels={"kind": "prefix"}, formats=["text"])
         with pytest.raises(ConfigError, match=r"txt is no row of a table: for kind=tabular manifest\.formats"):
             run(shards, tmp_path / "task")
+
+
+class TestPrevious:
+    def keep(self, shards: Path, directory: Path, previous: Path | str, **data: Any) -> Ran:
+        given = {"data": {"kind": "tabular", **data}, "previous": str(previous)}
+        return run_component(analyze, AnalyzeParameters.model_validate(given), directory, shards=shards)
+
+    def test_is_taken_as_it_is_whatever_the_training_rows_are(self, tmp_path: Path) -> None:
+        first = run(make_shards(tmp_path / "1", files()), tmp_path / "1" / "task")
+        more = make_shards(tmp_path / "2", files(table(90)))
+        kept = self.keep(more, tmp_path / "kept", first.outputs["analysis"])
+        assert written(kept) == written(first) != written(run(more, tmp_path / "anew"))
+        assert kept.metrics == {"objects": 0, "features": first.metrics["features"]}
+
+    def test_of_a_bucket(self, tmp_path: Path, s3: Bucket) -> None:
+        shards = make_shards(tmp_path, files())
+        first = run(shards, tmp_path / "task")
+        for name, content in written(first).items():
+            s3.put(f"earlier/{name}", content)
+        assert written(self.keep(shards, tmp_path / "kept", s3.uri("earlier"))) == written(first)
+
+    def test_spares_the_shards_of_tables_that_grow(self, tmp_path: Path) -> None:
+        first = make_shards(tmp_path / "1", files())
+        records = self.records(first, tmp_path / "1", None, None)
+        (tmp_path / "1" / "source" / "train").mkdir()
+        (tmp_path / "1" / "source" / "train" / "more.csv").write_bytes(as_csv(table(30, 300)))
+        earlier = tmp_path / "1"
+        before = next((earlier / "manifest").rglob("index.parquet")).parent
+        listed = run_component(
+            manifest, ManifestParameters.model_validate({
+                "source": str(earlier / "source"), "formats": ["csv"], "conflicts": "keep", "split": {"minimum": 0},
+                "labels": {"kind": "column", "column": "label"}, "previous": str(before),
+            }), tmp_path / "manifest",
+        )  # fmt: skip
+        dealt = run_component(
+            shard, ShardParameters(shards=ChannelShards(train=2), previous=str(first)), tmp_path / "shard",
+            manifest=listed.outputs["manifest"],
+        ).outputs["shards"]  # fmt: skip
+        made = len(list((dealt / "shards").iterdir())) - 4
+        kept = self.records(dealt, tmp_path / "kept", records, earlier)
+        assert (kept.metrics["shards_kept"], kept.metrics["shards_made"]) == (4, made)
+        anew = self.records(dealt, tmp_path / "anew", records, None)
+        assert anew.metrics["shards_kept"] == 0
+
+    def records(self, shards: Path, folder: Path, before: Ran | None, analysis: Path | None) -> Ran:
+        """Of rows, with what an earlier run learnt if it is given."""
+        if analysis is None:
+            learnt = run(shards, folder / "task")
+        else:
+            learnt = self.keep(shards, folder / "task", next((analysis / "task").rglob("schema.json")).parent)
+        earlier = None if before is None else {name: str(before.outputs[name]) for name in ("records", "rejects")}
+        given = {"data": {"kind": "tabular"}, "previous": earlier}
+        return run_component(
+            preprocess, PreprocessParameters.model_validate(given), folder / "records", shards=shards,
+            analysis=learnt.outputs["analysis"],
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("given", "data", "message"),
+        [
+            ({"train.csv": table().drop("age")}, {}, r"analyze\.previous knows column 'age', which the tables lack"),
+            (
+                {},
+                {"exclude": ["id"]},
+                r"analyze\.data\.exclude is \['id'\], then it was \[\]: leave analyze\.previous out",
+            ),
+            ({}, {"kind": "text"}, r"analyze\.data\.kind is text, the analysis is of kind=tabular: leave"),
+            (
+                {"train.csv": table().with_columns(label=pl.col("label").replace("a", "c"))},
+                {},
+                r"the classes \['a', 'b'\], .* manifest\.classes",
+            ),
+        ],
+    )
+    def test_that_does_not_fit_is_refused(
+        self, tmp_path: Path, given: dict[str, pl.DataFrame], data: dict[str, Any], message: str
+    ) -> None:
+        first = run(make_shards(tmp_path / "1", files()), tmp_path / "1" / "task")
+        other = {name: as_csv(frame) for name, frame in given.items()} or files()
+        shards = make_shards(tmp_path / "2", other)
+        with pytest.raises(ConfigError, match=message):
+            self.keep(shards, tmp_path / "kept", first.outputs["analysis"], **data)
+
+    def test_that_took_the_class_for_a_feature_is_refused(self, tmp_path: Path) -> None:
+        first = run(make_shards(tmp_path / "1", files()), tmp_path / "1" / "task")
+        shards = make_shards(
+            tmp_path / "2", {"train.csv": as_csv(table().with_columns(kind=pl.col("label")))},
+            labels={"kind": "column", "column": "kind"},
+        )  # fmt: skip
+        with pytest.raises(ConfigError, match="took column 'kind' for a feature, here it holds the class"):
+            self.keep(shards, tmp_path / "kept", first.outputs["analysis"])
+
+    def test_that_is_none_is_refused(self, tmp_path: Path) -> None:
+        shards = make_shards(tmp_path, files())
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(DataError, match=r"holds no analysis, it has no schema\.json"):
+            self.keep(shards, tmp_path / "kept", tmp_path / "empty")
+        with pytest.raises(ConfigError, match=r"analyze\.data is needed"):
+            run_component(analyze, AnalyzeParameters(), tmp_path / "none", shards=shards)
+
+    def test_vocabularies_are_kept(self, tmp_path: Path) -> None:
+        given = {"kind": "text", "vocabulary_size": 100}
+        first = run(
+            make_shards(tmp_path / "1", {"train.csv": as_csv(TestTexts().rows())}), tmp_path / "t", given, "text"
+        )
+        rare = pl.DataFrame({"text": ["zebra", "yak zoo"] * 3, "label": CLASSES * 2})
+        more = make_shards(tmp_path / "2", {"train.csv": as_csv(rare)})
+        kept = self.keep(more, tmp_path / "kept", first.outputs["analysis"], **given)
+        assert written(kept) == written(first)
 
 
 class TestTexts:

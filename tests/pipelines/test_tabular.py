@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from millrace.pipelines.tabular import Tabular
+from millrace.pipelines.tabular import Tabular, tabular
 from millrace.runners.record import PipelineRun
 from millrace.runtime.schemas import ModelCard, read_json_model
 from tests.components.tabular_data import CLASSES, write_table
@@ -68,6 +68,15 @@ def test_penguins_are_told_apart_with_the_settings_that_are_shipped(tmp_path: Pa
     assert {column["name"] for column in records["columns"]} >= {"island", "sex", "year"}
 
 
+def test_analyze_takes_the_options_of_preprocess_and_an_earlier_analysis() -> None:
+    data = {"kind": "tabular", "exclude": ["id"]}
+    given = {"preprocess": {"data": data}, "analyze": {"previous": "s3://bucket/analysis"}}
+    config = Tabular.model_validate({**given, "manifest": {"source": "s3://bucket/t"}})
+    task = next(task for task in tabular.compose(config).tasks if task.name == "analyze")
+    assert task.parameters["previous"] == "s3://bucket/analysis"
+    assert task.parameters["data"] == config.preprocess.data.model_dump(mode="json")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -79,6 +88,10 @@ def test_penguins_are_told_apart_with_the_settings_that_are_shipped(tmp_path: Pa
         (
             {"manifest": {"formats": ["text"], "labels": {"kind": "prefix"}}},
             r"manifest\.formats has text, which preprocess\.data\.kind=tabular can't",
+        ),
+        (
+            {"analyze": {"data": {"kind": "tabular", "exclude": ["id"]}}},
+            r"analyze\.data is not preprocess\.data, which analyze takes: set preprocess\.data alone",
         ),
     ],
 )

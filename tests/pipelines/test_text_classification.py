@@ -102,6 +102,13 @@ def test_from_files_in_class_folders_with_a_vocabulary(tmp_path: Path) -> None:
             {"manifest": {"formats": ["png"], "labels": {"kind": "prefix"}}},
             "manifest.formats has png, which preprocess.data.kind=text can't read",
         ),
+        (
+            {
+                "preprocess": {"data": {"kind": "text", "vocabulary": "/models/vocab.txt"}},
+                "analyze": {"previous": "run:1/analyze"},
+            },
+            r"analyze\.previous is for a vocabulary that analyze built, and preprocess\.data\.vocabulary gives one",
+        ),
         ({"quantize": {"scheme": "int8"}}, "dynamic or float16 is for texts"),
     ],
 )
