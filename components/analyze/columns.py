@@ -44,7 +44,7 @@ def analyze_columns(
         fitted.append(fit_column(name, partial(gathered.column, name), data.columns.get(name), data))
         context.progress(number, len(named), "columns")
     _log(fitted, gathered.rows, context)
-    schema = _schema(fitted, plan)
+    schema = _schema(fitted, plan, gathered.columns())
     write_analysis(outputs.analysis.path, schema, data)
     width = schema.shape[0]
     context.log.info("%d features of %d columns, learnt from %d rows", width, len(schema.columns), gathered.rows)
@@ -105,13 +105,15 @@ def _log(fitted: Sequence[Fitted], rows: int, context: Context) -> None:
             context.log.warning("column %r: %d of %d rows have no %s", one.name, one.unusable, rows, _kind(one))
 
 
-def _schema(fitted: Sequence[Fitted], plan: ShardPlan) -> TabularRecords:
+def _schema(fitted: Sequence[Fitted], plan: ShardPlan, there: Sequence[str]) -> TabularRecords:
     columns = tuple(one.column for one in fitted if one.column is not None)
     if not columns:
         left = "; ".join(f"{one.name!r}: {one.learnt}" for one in fitted[:5])
         raise DataError(f"no column is left to learn from{f': {left}' if left else ''}: name some in data.columns")
+    own = {name for name in (plan.label_column, plan.group_column) if name is not None}
+    ignored = ({*there} | own) - {column.name for column in columns}
     try:
-        return TabularRecords(columns=columns, classes=plan.classes)
+        return TabularRecords(columns=columns, ignored=tuple(sorted(ignored)), classes=plan.classes)
     except ValidationError as error:
         widest = max(columns, key=lambda column: column.width)
         raise DataError(

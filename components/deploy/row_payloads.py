@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import math
@@ -25,6 +26,7 @@ from millrace.components.deploy.payloads import (
 from millrace.errors import DataError, did_you_mean, explain_validation
 from millrace.runtime.limits import Limits
 from millrace.runtime.schemas import TabularRecords
+from millrace.runtime.separators import separator_of
 from millrace.runtime.tabular import features, rows_to_frame
 
 __all__ = ["ExpectedRows", "Features", "from_csv", "from_infer", "from_instances"]
@@ -33,6 +35,8 @@ Features = NDArray[np.float32]
 """float32 [N, features]."""
 
 _NEEDED = '{"instances": [{"COLUMN": VALUE, ...}, ...]}'
+_SHOWN = 100  # characters
+_UTF16 = "UTF-16 is given, UTF-8 is needed: save it so, or iconv -f UTF-16 -t UTF-8 FILE > NEW.csv"
 _NUMERIC = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64")
 
 
@@ -70,27 +74,47 @@ def from_instances(body: bytes, expected: ExpectedRows, *, bare: bool = False) -
 def from_csv(body: bytes, expected: ExpectedRows) -> Features:
     """Features of CSV with a header that names the columns, in any order; an empty value is missing.
 
+    Values are separated as in tables of training. Columns that training left out, or without a name, are ignored.
+
     Raises:
         PayloadError: When a row has another number of values than the header, or a value can't be taken.
     """
+    text = _decoded(body)
+    separator = separator_of(text, whole=True)
     try:
-        rows = [row for row in csv.reader(io.StringIO(_decoded(body), newline=""), strict=True) if row]
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if row]
     except csv.Error as error:
         raise PayloadError(f"not CSV: {error}") from error
     header, *lines = rows or [[]]
-    if twice := next((name for name, count in Counter(header).items() if count > 1), None):
-        raise PayloadError(f"the header names column {twice!r} twice")
-    known = {column.name for column in expected.schema.columns}
-    if len(header) > len(known):
-        unknown = next(name for name in header if name not in known)
-        raise PayloadError(
-            f"the header names {len(header)} columns, the model has {len(known)}; unknown column {unknown!r}: "
-            f"{did_you_mean(unknown, known)}"
-        )
+    if rows:
+        _check_header(header, expected.schema)
     for index, line in enumerate(lines):
         if len(line) != len(header):
-            raise PayloadError(f"row {index} has {len(line)} values, the header names {len(header)} columns")
-    return _features([dict(zip(header, line, strict=True)) for line in lines], expected)
+            raise PayloadError(
+                f"row {index} has {len(line)} values, the header names {len(header)} columns, separated by "
+                f"{separator!r}"
+            )
+    ignored = {"", *expected.schema.ignored}
+    kept = [(place, name) for place, name in enumerate(header) if name not in ignored]
+    return _features([{name: line[place] for place, name in kept} for line in lines], expected)
+
+
+def _check_header(header: Sequence[str], schema: TabularRecords) -> None:
+    if twice := next((name for name, count in Counter(header).items() if name and count > 1), None):
+        raise PayloadError(f"the header names column {twice!r} twice")
+    names = [column.name for column in schema.columns]
+    known = {"", *names, *schema.ignored}
+    unknown = next((name for name in header if name not in known), None)
+    if not set(names) & set(header):
+        raise PayloadError(
+            f"the first line names none of the model's columns: {','.join(header)[:_SHOWN]!r}; it must be a header, "
+            f"with some of {', '.join(names[:10])}"
+        )
+    if unknown is not None:
+        raise PayloadError(
+            f"the header names {len(header)} columns, the model has {len(names)}; unknown column {unknown[:_SHOWN]!r}: "
+            f"{did_you_mean(unknown, names)}"
+        )
 
 
 def from_infer(body: bytes, expected: ExpectedRows) -> tuple[InferRequest, Features]:
@@ -141,7 +165,15 @@ def _check_some(row: Mapping[str, Any], index: int, schema: TabularRecords) -> N
 
 
 def _decoded(body: bytes) -> str:
+    if b"\0" in body[:4]:
+        raise PayloadError(_UTF16)
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise PayloadError(f"not UTF-8: {error}") from error
+        if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise PayloadError(_UTF16) from error
+        line = body.count(b"\n", 0, error.start) + 1
+        raise PayloadError(
+            f"not UTF-8 in line {line} (byte 0x{body[error.start]:02X}): save it so, or for files of older Windows "
+            "programs iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW.csv"
+        ) from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import hashlib
 import io
 from collections import Counter
@@ -22,8 +21,10 @@ import polars as pl
 from polars.datatypes import DataTypeClass
 from polars.selectors import by_name
 
+from millrace.data.flaws import find_flaw, open_plain
 from millrace.errors import DataError, did_you_mean, is_disk_full
 from millrace.runtime.buckets import Patience, copy_from_bucket
+from millrace.runtime.separators import separator_of
 from millrace.runtime.storage import parse_source
 
 __all__ = [
@@ -51,8 +52,6 @@ _BATCH = 20_000  # rows
 _CELLS = 2_000_000  # of a batch
 _BYTES = 1 << 26  # of a batch of rows of more than one
 _HEAD = 1 << 20  # bytes that are looked at before a table is read
-_SEPARATORS = ";\t|"  # of a CSV whose first line has no comma
-_GZIP = b"\x1f\x8b"
 
 
 def table_format(key: str) -> TableFormat | None:
@@ -66,13 +65,13 @@ def table_format(key: str) -> TableFormat | None:
 def scan(path: Path, form: TableFormat, *, name: str = "") -> pl.LazyFrame:
     """All named columns of a table and all rows, in order: text columns as String, those of Parquet as they are.
 
-    Rows of CSV with fewer values than columns lack the last ones. A CSV whose first line has no comma is separated by
-    the semicolons, tabs or bars that are in it.
+    Rows of CSV with fewer values than columns lack the last ones. What separates values is told by the header and the
+    first rows: commas, semicolons, tabs or bars.
 
     Raises:
         DataError: When its start is no such table; what comes later is found when rows are collected.
     """
-    with _explained(name or str(path), form):
+    with _explained(name or str(path), path, form):
         return _scan(path, form)
 
 
@@ -91,7 +90,7 @@ def read_batches(
         DataError: When it is no such table, lacks a column, or has a value that is too long.
     """
     source = name or str(path)
-    with _explained(source, form):
+    with _explained(source, path, form):
         frame = _scan(path, form)
         names = frame.collect_schema().names()
         if columns is not None:
@@ -146,7 +145,8 @@ def _scan(path: Path, form: TableFormat) -> pl.LazyFrame:
             f"has a first line of more than {_HEAD} bytes, the limit for the names of columns: shorten or remove some, "
             "or look for a file that is no table"
         )
-    header, separator = _header(head, "\t" if form == "tsv" else ",")
+    separator = _separator(head, form)
+    header = _header(head, separator)
     frame = pl.scan_csv(path, separator=separator, infer_schema=False, glob=False)
     found = frame.collect_schema().names()
     if len(found) != len(header):
@@ -175,9 +175,7 @@ def _head(path: Path, form: TableFormat) -> bytes:
     Raises:
         _FlawError: When there is none, or it is in another encoding.
     """
-    with path.open("rb") as stream:
-        packed = stream.read(2) == _GZIP
-    with gzip.open(path) if packed else path.open("rb") as stream:
+    with open_plain(path) as stream:
         head = stream.read(_HEAD)
     if not head.removeprefix(codecs.BOM_UTF8).strip():
         raise _FlawError(f"is empty: a {form} table needs at least its columns' names")
@@ -187,26 +185,26 @@ def _head(path: Path, form: TableFormat) -> bytes:
     return head
 
 
-def _header(head: bytes, separator: str) -> tuple[list[str], str]:
-    """Columns as the first line has them, and what separates them.
+def _separator(head: bytes, form: TableFormat) -> str:
+    return "\t" if form == "tsv" else separator_of(_text(head), whole=len(head) < _HEAD)
+
+
+def _text(head: bytes) -> str:
+    return head.decode("utf-8-sig", errors="replace").lstrip("\r\n")
+
+
+def _header(head: bytes, separator: str) -> list[str]:
+    """Columns as the first line has them.
 
     Raises:
         _FlawError: When two have the same name, or it is no header.
     """
-    text = head.decode("utf-8-sig", errors="replace").lstrip("\r\n")
-
-    def fields(by: str) -> list[str]:
-        return next(csv.reader(io.StringIO(text, newline=""), delimiter=by), [])
-
-    names = fields(separator)
-    if len(names) == 1 and separator == "," and any(other in names[0] for other in _SEPARATORS):
-        separator = max(_SEPARATORS, key=names[0].count)
-        names = fields(separator)
+    names = next(csv.reader(io.StringIO(_text(head), newline=""), delimiter=separator), [])
     _check_width(len(names))
     twice = [name for name, count in Counter(names).items() if name and count > 1]
     if twice:
         raise _FlawError(f"has the column {twice[0]!r} more than once: rename or remove one")
-    return names, separator
+    return names
 
 
 def _without_blank_lines(batch: pl.DataFrame) -> pl.DataFrame:
@@ -277,7 +275,7 @@ class _FlawError(Exception):
 
 
 @contextmanager
-def _explained(source: str, form: TableFormat) -> Iterator[None]:
+def _explained(source: str, path: Path, form: TableFormat) -> Iterator[None]:
     """What goes wrong with a file is the file's fault, and is told in a line."""
     try:
         yield
@@ -287,5 +285,15 @@ def _explained(source: str, form: TableFormat) -> Iterator[None]:
         if isinstance(error, OSError) and is_disk_full(error):
             raise
         reason = str(error).strip().partition("\n")[0]
-        utf8 = "" if form == "parquet" else " in UTF-8"
-        raise DataError(f"{source} can't be read as {form}{utf8}: {reason}") from error
+        told = _flaw(path, form) or f"can't be read as {form}: {reason}"
+        raise DataError(f"{source} {told}") from error
+
+
+def _flaw(path: Path, form: TableFormat) -> str | None:
+    if form == "parquet":
+        return None
+    try:
+        separator = None if form == "jsonl" else _separator(_head(path, form), form)
+    except (_FlawError, OSError, EOFError):
+        return None
+    return find_flaw(path, separator, form)

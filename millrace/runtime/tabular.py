@@ -113,11 +113,13 @@ def transform(frame: pl.DataFrame, columns: Sequence[FittedColumn]) -> tuple[NDA
 def rows_to_frame(rows: Sequence[Mapping[str, object]], schema: TabularRecords) -> pl.DataFrame:
     """Rows of JSON values as a table with all columns of a schema; keys that are left out are missing values.
 
+    Columns that the schema ignores may have any value.
+
     Raises:
-        DataError: When a key is no column, or a value is a list or an object.
+        DataError: When a key is no column of the training tables, or a value is a list or an object.
     """
     names = [column.name for column in schema.columns]
-    known = set(names)
+    known = {*names, *schema.ignored}
     for number, row in enumerate(rows):
         for name in row:
             if name not in known:

@@ -25,7 +25,7 @@ COLUMNS: tuple[FittedColumn, ...] = (
     HashedColumn(name="ring", buckets=4),
     DateColumn(name="seen", format=None, parts=("days", "month"), shifts={"days": 14_000.0}, scales={"days": 300.0}),
 )
-SCHEMA = TabularRecords(columns=COLUMNS, classes=CLASSES)
+SCHEMA = TabularRecords(columns=COLUMNS, ignored=("id", "species"), classes=CLASSES)
 
 
 def bird(label: int, number: int) -> dict[str, Any]:

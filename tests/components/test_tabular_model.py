@@ -198,6 +198,24 @@ class TestEndpoint:
         page = endpoint.get("/").text
         assert [f'name="{column.name}"' in page for column in COLUMNS] == [True] * len(COLUMNS)
         assert 'type="file"' not in page
+        assert "does not depend on: id, species. In requests they are ignored." in page
+
+    def test_rows_of_the_training_table_are_taken_as_they_are(self, endpoint: httpx.Client) -> None:
+        row = {"bill": 41.5, "island": "Dream"}
+        wanted = endpoint.post(ASK, json=[row]).json()
+        assert endpoint.post(ASK, json=[{**row, "id": [7], "species": "gentoo"}]).json() == wanted
+        for text in (
+            (b";id;species;bill;island\n", b"0;n, 7;gentoo;41.5;Dream\n"),
+            (b",id,bill,island,\n", b"0,7,41.5,Dream,\n"),
+        ):
+            body = b"".join(text)
+            assert endpoint.post(ASK, content=body, headers={"Content-Type": "text/csv"}).json() == wanted
+        columns = {"bill": ("FP64", 41.5), "island": ("BYTES", "Dream"), "id": ("INT64", 7)}
+        inputs = [
+            {"name": name, "shape": [1], "datatype": kind, "data": [value]} for name, (kind, value) in columns.items()
+        ]
+        answer = endpoint.post(INFER, json={"inputs": inputs}).json()
+        assert answer["outputs"][1]["data"] == [wanted["predictions"][0]["index"]]
 
     @pytest.mark.parametrize(
         ("path", "kind", "body", "status", "message"),
@@ -212,11 +230,16 @@ class TestEndpoint:
             (ASK, JSON, json.dumps([{"bill": 1}] * 257).encode(), 413, "257 instances given"),
             (ASK, "text/csv", b"bill,mass\n1\n", 400, "row 0 has 1 values, the header names 2 columns"),
             (ASK, "text/csv", b"bill,bill\n1,2\n", 400, "the header names column 'bill' twice"),
-            (ASK, "text/csv", b"bill\n\xff\n", 400, "not UTF-8"),
+            (ASK, "text/csv", b"bill\n\xff\n", 400, "not UTF-8 in line 2 (byte 0xFF)"),
+            (ASK, "text/csv", "bill\n1\n".encode("utf-16"), 400, "UTF-16 is given, UTF-8 is needed"),
+            (ASK, "text/csv", b"41.5;Dream\n42.5;Biscoe\n", 400, "line names none of the model's columns: '41.5"),
+            (ASK, "text/csv", b"bill;mass\n1;2;3\n", 400, "2 columns, separated by ';'"),
+            (ASK, "text/csv", b"id,species\n1,adelie\n", 400, "line names none of the model's columns: 'id"),
+            (ASK, JSON, b'[{"id": 7}]', 400, "row 0 has none of the model's columns"),
             (ASK, "text/csv", b"", 400, "no instances given"),
             (ASK, "text/plain", b"1", 415, "allowed: application/json, text/csv"),
-            (ASK, "text/csv", ",".join(map(str, range(20_000))).encode() + b"\n", 400,
-             "the header names 20000 columns, the model has 5; unknown column '0'"),
+            (ASK, "text/csv", b"bill," + ",".join(map(str, range(20_000))).encode() + b"\n", 400,
+             "the header names 20001 columns, the model has 5; unknown column '0'"),
             (ASK, "text/csv", b"bill,mass,bill\n1,2,3\n", 400, "the header names column 'bill' twice"),
             (INFER, JSON,
              b'{"inputs": [{"name": "bill", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}', 400, "a value a"),

@@ -64,6 +64,7 @@ class TestRows:
             ("a.csv", b"\na,b\n1,x\n\n2\n\n\n"),
             ("a.csv", b"a;b\n1;x\n2;\n"),
             ("a.csv", b"a|b\n1|x\n2|\n"),
+            ("a.csv", b'a;"b"\n1;x\n2;'),
             ("a.csv", b"a\tb\n1\tx\n2\t\n"),
             ("a.csv", b",a,b,\n9,1,x,\n8,2,,\n"),
             ("a.tsv", b"a\tb\n1\tx\n2\t"),
@@ -134,15 +135,31 @@ class TestRows:
         assert max(batch.height for batch in batches) <= 200
 
 
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (b"Name;Gewicht, kg;Preis;Klasse\na;70,3;17,42;x\nb;71,3;18;y\n", ["Name", "Gewicht, kg", "Preis", "Klasse"]),
+        (b"Name;Gewicht, kg;Klasse\na;70,3;x\n", ["Name", "Gewicht, kg", "Klasse"]),
+        (b"a, b\tc\n1\tx\n", ["a, b", "c"]),
+        (b"a;x,b\n1,2\n3\n", ["a;x", "b"]),
+        (b'text,b\n"x;y",1\n"z;",2\n', ["text", "b"]),
+        (b"a,b;c\n", ["a", "b;c"]),
+        (b"text\nsome; words, here\n", ["text"]),
+    ],
+)  # fmt: skip
+def test_what_separates_is_told_by_the_first_rows(tmp_path: Path, content: bytes, names: list[str]) -> None:
+    assert scan(put(tmp_path, "a.csv", content), "csv").collect_schema().names() == names
+
+
 class TestDamage:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
             ("a.csv", b"", "a.csv is empty: a csv table needs at least its columns' names"),
             ("a.csv", b"\r\n\n", "is empty"),
-            ("a.csv", b"a,b\n1,2\n3,4,5\n", "can't be read as csv in UTF-8: found more fields"),
-            ("a.csv", b"a,b\n1,\xff\n", "can't be read as csv in UTF-8: invalid utf-8"),
-            ("a.csv", b'a,b\n1,"2\n3,4\n', "can't be read as csv in UTF-8"),
+            ("a.csv", b"a,b\n1,2\n3,4,5\n", "has 3 values in line 3, the header names 2 columns, .* by ','"),
+            ("a.csv", b"a,b\n1,\xff\n", r"is not UTF-8 in line 2 \(byte 0xFF\).* iconv .* NEW\.csv"),
+            ("a.csv", b'a,b\n1,"2\n3,4\n', "can't be read as csv: "),
             ("a.csv", b"a,b,a\n1,2,3\n", "has the column 'a' more than once: rename or remove one"),
             ("a.csv", b"a,b\r1,2\r", r"lines end with \\n or \\r\\n, not with \\r alone"),
             ("a.csv", b"a,b\n1\0,2\n", "has a zero byte in column 'a'"),
@@ -151,14 +168,14 @@ class TestDamage:
             ("a.csv", b"a" * (1 << 21), "has a first line of more than 1048576 bytes"),
             ("a.csv", b'a,b\n1,"' + b"x" * (MAX_CELL + 1) + b"\"\n", r"a value of \d+ bytes in column .b., the limit"),
             ("a.csv", ",".join(map(str, range(MAX_COLUMNS + 1))).encode(), "has 10001 columns, the limit is 10000"),
-            ("a.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 1000)[:-12], "can't be read as csv in UTF-8"),
-            ("a.csv.gz", b"\x1f\x8bnothing", "can't be read as csv in UTF-8"),
+            ("a.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 1000)[:-12], "can't be read as csv: "),
+            ("a.csv.gz", b"\x1f\x8bnothing", "can't be read as csv: "),
             ("a.jsonl", b"", "is empty"),
             ("a.jsonl", b'\xef\xbb\xbf{"a":1}\n', "starts with a byte order mark, .* tail -c"),
-            ("a.jsonl", b'[{"a":1}]\n', "can't be read as jsonl in UTF-8: NDJSON line expected to contain JSON object"),
+            ("a.jsonl", b'[{"a":1}]\n', "can't be read as jsonl: NDJSON line expected to contain JSON object"),
             ("a.jsonl", b'{\n"a":1}\n', "can't be read as jsonl"),
             ("a.jsonl", b'{"a":1}\n{"a":', "can't be read as jsonl"),
-            ("a.jsonl", b'{"a":"\xff"}\n', "can't be read as jsonl"),
+            ("a.jsonl", b'{"a":"\xff"}\n', r"is not UTF-8 in line 1 \(byte 0xFF\)"),
             ("a.parquet", b"", "can't be read as parquet: "),
             ("a.parquet", b"a,b\n1,2\n3,4\n5,6\n", "can't be read as parquet: "),
             ("a.parquet", parquet(pl.DataFrame({"a": [1]}))[:-30], "can't be read as parquet: "),
@@ -178,7 +195,7 @@ class TestDamage:
             rows(path)
 
     def test_is_found_whatever_columns_are_wanted(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="found more fields"):
+        with pytest.raises(DataError, match="has 3 values in line 3"):
             rows(put(tmp_path, "a.csv", b"a,b\n1,2\n3,4,5\n"), ["a"])
 
     def test_names_the_object(self, tmp_path: Path) -> None:
