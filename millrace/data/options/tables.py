@@ -15,6 +15,7 @@ class Numeric(Parameters):
     """A number, as one feature."""
 
     kind: Literal["numeric"] = "numeric"
+    """How the column is taken."""
     scaling: Literal["standard", "min_max", "none"] = "standard"
     """standard: mean 0 and deviation 1 over the training rows; min_max: 0 to 1 over them; none: as it is."""
     missing: Literal["mean", "median", "zero"] = "median"
@@ -27,6 +28,7 @@ class Bins(Parameters):
     """A number, as one of several ranges (one-hot)."""
 
     kind: Literal["bins"] = "bins"
+    """How the column is taken."""
     count: int = Field(default=10, ge=2, le=1000)
     """Ranges that hold equally many training rows (quantiles), fewer where values repeat."""
     edges: tuple[float, ...] | None = Field(default=None, min_length=1)
@@ -43,6 +45,7 @@ class Category(Parameters):
     """One of a few texts, as one feature each (one-hot)."""
 
     kind: Literal["category"] = "category"
+    """How the column is taken."""
     minimum: int = Field(default=1, ge=1)
     """Training rows that a value needs; rarer ones, and ones that training has not seen, share a feature."""
     most: int = Field(default=100, ge=1, le=10_000)
@@ -53,6 +56,7 @@ class Hashed(Parameters):
     """One of very many texts: a feature for each remainder of its hash (one-hot)."""
 
     kind: Literal["hashed"] = "hashed"
+    """How the column is taken."""
     buckets: int = Field(default=64, ge=2, le=100_000)
     """Features; values that share one can't be told apart."""
 
@@ -61,6 +65,7 @@ class Date(Parameters):
     """A date or time: parts of it, on circles where they come again."""
 
     kind: Literal["date"] = "date"
+    """How the column is taken."""
     format: str | None = Field(default=None, min_length=1)
     """As in strftime: `%d.%m.%Y`. None: ISO 8601, or a date type of Parquet."""
     parts: tuple[Literal["days", "year", "month", "day", "weekday", "hour", "minute"], ...] = Field(
