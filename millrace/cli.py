@@ -255,7 +255,9 @@ COMMANDS: dict[str, _Command] = {
         "examples:\n"
         "  millrace lineage                                             the newest run: artifacts, channels, leaks\n"
         "  millrace lineage latest cats/7.jpg                           an object, by its URI or a part of it\n"
+        "  millrace lineage latest 'orders.csv#row=3'                   a row of a table, from 0 without the header\n"
         "  millrace lineage RUN train-00000-of-00002.tfrecord#5         a record, counted from 0\n"
+        "  millrace lineage RUN cats/7.jpg.out                          a prediction of the component predict\n"
         "  millrace lineage RUN evaluate.accuracy                       a metric\n\n"
         "RUN is an id below .millrace/runs, a unique beginning of one, or latest.\n"
         "Options:  --json, --root FOLDER (runner.root of the run)",

@@ -81,12 +81,14 @@ def metrics(found: Figures, classes: Sequence[str]) -> dict[str, float]:
     """The figures by the names under which they are reported, those by class only where they are defined."""
     named = {
         "accuracy": found.accuracy,
-        "top_k_accuracy": found.top_k_accuracy,
         "loss": found.loss,
         "macro_f1": found.macro_f1,
         "roc_auc": 0.0 if np.isnan(found.roc_auc) else found.roc_auc,
         "calibration_error": found.calibration_error,
+        "top_k_accuracy": found.top_k_accuracy,
     }
+    if found.top_k < len(classes):  # else it is 1 whatever the model says, and no line should begin with it
+        named = {"accuracy": found.accuracy, "top_k_accuracy": found.top_k_accuracy} | named
     for kind, values in found.by_class._asdict().items():
         named |= {f"{kind}.{name}": float(value) for name, value in zip(classes, values, strict=True) if value == value}
     return named

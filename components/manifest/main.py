@@ -55,8 +55,11 @@ def main(parameters: ManifestParameters, inputs: ManifestInputs, outputs: Manife
     known = (earlier, *earlier.match(objects)) if earlier is not None else None
     if parameters.of_tables:
         write_tables(outputs.manifest.path / TABLES, objects)
+        tables = objects
         objects = read_rows(objects, earlier, parameters, names, rejected, aside, context)
         known = (earlier, *earlier.match(objects)) if earlier is not None else None
+        if not len(objects) and not rejected.total:
+            raise DataError(_without_rows(tables, source))
     elif parameters.contents == "read":
         objects = read_contents(objects, known, parameters, rejected, aside, context)
     if not objects.inside.any():
@@ -77,6 +80,12 @@ def main(parameters: ManifestParameters, inputs: ManifestInputs, outputs: Manife
     return _result(objects, numbers, len(classes), duplicates, repaired, changes, rejected, context)
 
 
+def _without_rows(tables: Objects, source: Source) -> str:
+    first = tables.parts.pick(np.zeros(1, np.int64), ["uri"])["uri"][0]
+    others = f", nor have the {len(tables) - 1} other tables below {source.place}" if len(tables) > 1 else ""
+    return f"{first} has no rows{others}: is there only a header?"
+
+
 def _wanted(parameters: ManifestParameters) -> tuple[str, ...]:
     return tuple(same_form(pl.Series(parameters.classes or (), dtype=pl.String)))
 
@@ -86,10 +95,12 @@ def _classes(objects: Objects, names: Sequence[str], parameters: ManifestParamet
     classes = _wanted(parameters) or tuple(sorted(name for name, any_ in zip(names, there, strict=True) if any_))
     if len(classes) < 2:
         found = f"only one class, {classes[0]!r}" if classes else "no class"
-        raise DataError(
-            f"there is {found} below {source.place}; at least 2 are needed, each in a folder of its own "
-            "(or set manifest.labels)"
-        )
+        if isinstance(parameters.labels, ColumnLabels):
+            where = f" in the column {parameters.labels.column!r} of {int(objects.inside.sum())} rows"
+            advice = "add rows of other classes, or set manifest.labels.column to the column of the class"
+        else:
+            where, advice = "", "each in a folder of its own (or set manifest.labels)"
+        raise DataError(f"there is {found}{where} below {source.place}; at least 2 are needed: {advice}")
     return classes
 
 
@@ -143,6 +154,7 @@ def _result(
     return Result(
         metrics={
             "objects": taken,
+            **{name: changes[name] for name in ("added", "changed", "deleted") if name in changes},
             "classes": classes,
             "rejected": rejected.total,
             "duplicates": duplicates,

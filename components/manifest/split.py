@@ -20,6 +20,8 @@ from millrace.runtime.schemas import CHANNELS, Channel
 __all__ = ["divide"]
 
 _REPAIR_ORDER: tuple[Channel, ...] = ("test", "validation", "train")
+_FEW = 10
+"""Objects of a class, of which numbers that are classes have more."""
 
 
 def divide(
@@ -159,9 +161,30 @@ class _Repair:
     def _too_small(self, label: int, channel: int, needed: int) -> DataError:
         mine = np.flatnonzero((self.label == label) & (self.channels != NOWHERE))
         parts = len(np.unique(self.units[mine]))
-        return DataError(
+        told = (
             f"class {self.names[label]!r} has {self.counts[label, channel]} objects for {CHANNELS[channel]}, at least "
             f"{needed} are needed, and no other channel can spare one: it has {len(mine)} objects in {parts} parts "
-            "(equal contents and groups stay together, and what manifest.previous knows keeps its channel). Add "
-            "objects, leave the class out (manifest.exclude) or lower manifest.split.minimum"
+            "(equal contents and groups stay together, and what manifest.previous knows keeps its channel). "
         )
+        if self._are_numbers():
+            rows, classes = int(self.counts.sum()), len(self.classes)
+            return DataError(
+                f"{told}{rows} objects have {classes} classes, and all are numbers: is manifest.labels.column a class? "
+                "Regression is not offered; to classify, make ranges of the numbers in the table"
+            )
+        advice = ["leave the class out (manifest.exclude; of rows name the others in manifest.classes)"]
+        if needed > (channel == 0):
+            advice.append("lower manifest.split.minimum")
+        if len(self.needs) > len(self.ranges):
+            advice.append("set manifest.split.folders=ignore to divide all objects anew")
+        least = "Every class needs an object to train on. " if channel == 0 and needed == 1 else ""
+        return DataError(f"{told}{least}Add objects, {' or '.join(advice)}")
+
+    def _are_numbers(self) -> bool:
+        """Whether the classes look like values that were measured."""
+        if self.counts.sum() >= _FEW * len(self.classes):
+            return False
+        try:
+            return len([float(name) for name in self.classes]) > _FEW
+        except ValueError:
+            return False

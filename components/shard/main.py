@@ -28,12 +28,16 @@ def main(parameters: ShardParameters, inputs: ShardInputs, outputs: ShardOutputs
     text = ShardPlan(**catalogue.model_dump(), shards=plan).model_dump_json(indent=2)
     (outputs.shards.path / "plan.json").write_text(f"{text}\n", encoding="utf-8")
     objects, imbalance = len(seats.shards), max(_imbalance(planned) for planned in plan.values())
-    metrics = {"objects": objects, "imbalance": imbalance}
-    context.log.info("%d objects in %d shards, imbalance %.2f%%", objects, sum(seats.counts.values()), 100 * imbalance)
+    metrics: dict[str, float] = {"objects": objects}
+    uneven = ""
     if parameters.previous:
         before = sum(len(channel.hashes) for channel in earlier.values())
         metrics |= {"known": seats.known, "added": objects - seats.known, "gone": before - seats.known}
-        context.log.info("%d objects stay in their shards, %d are new, %d are gone", *list(metrics.values())[2:])
+        context.log.info("%d objects stay in their shards, %d are new, %d are gone", *list(metrics.values())[1:])
+        uneven = " (new objects have shards of their own; without shard.previous all are dealt evenly)"
+    metrics["imbalance"] = imbalance
+    told = (objects, sum(seats.counts.values()), 100 * imbalance, uneven)
+    context.log.info("%d objects in %d shards, imbalance %.2f%%%s", *told)
     return Result(
         metrics=metrics,
         metadata={"shards": {"shards": {name: len(planned) for name, planned in plan.items()}}},

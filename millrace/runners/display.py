@@ -18,6 +18,9 @@ from millrace.terminal import STATE_STYLES, Watched, task_table
 
 __all__ = ["Display"]
 
+_METRICS = 4
+"""Most of a task on its line: the first ones that it reports."""
+
 
 class Display(Watched):
     """Shows a run while it goes on, and its summary at the end."""
@@ -103,7 +106,7 @@ def _detail(task: TaskRun) -> str:
     if task.state is TaskState.RUNNING:
         reports = [text for share in task.shares if (text := _progress(share))]
         return " | ".join(reports)
-    return "  ".join(f"{name} {_number(value, 4)}" for name, value in list(task.metrics.items())[:3])
+    return "  ".join(f"{name} {_number(value, 4)}" for name, value in list(task.metrics.items())[:_METRICS])
 
 
 def _number(value: float, digits: int) -> str:

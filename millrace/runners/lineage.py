@@ -11,7 +11,9 @@ from pydantic import JsonValue
 from millrace.errors import ConfigError, DataError
 from millrace.runners.record import PipelineRun, TaskRun
 from millrace.runners.report_data import leaks_in, links, outputs_of
+from millrace.runtime.earlier import full_id
 from millrace.specs import Frozen, Manifest
+from millrace.specs.usual import usual_values
 
 __all__ = ["ROOT", "ArtifactLineage", "RunLineage", "of_run", "open_run", "parameters_set", "run_ids", "upstream"]
 
@@ -64,23 +66,21 @@ def open_run(root: Path, run: str) -> PipelineRun:
     """The record of a run: its id, a unique beginning of it, or `latest`.
 
     Raises:
-        ConfigError: When there is none.
+        ConfigError: When there is none, or several begin so.
         DataError: When it can't be read.
     """
-    known = run_ids(root)
-    found = known[-1:] if run == "latest" else [name for name in known if name == run]
-    found = found or [name for name in known if name.startswith(run)]
-    if len(found) != 1:
+    found = full_id(root / "runs", run)
+    if found is None:
+        known = run_ids(root)
         recent = f"the last ones are {', '.join(known[-3:])}" if known else "there are none"
-        what = f"{len(found)} runs begin so" if found else "there is no such run"
         raise ConfigError(
-            f"run {run!r}: {what} in {root / 'runs'}, {recent}; of runs on Kubeflow or SageMaker only the platform "
-            "knows the artifacts: look at the run there (millrace status), or run the pipeline here"
+            f"run {run!r}: there is no such run in {root / 'runs'}, {recent}; of runs on Kubeflow or SageMaker only "
+            "the platform knows the artifacts: look at the run there (millrace status), or run the pipeline here"
         )
     try:
-        return PipelineRun.read(root / "runs" / found[0])
+        return PipelineRun.read(root / "runs" / found)
     except (OSError, ValueError) as error:
-        raise DataError(f"the record of run {found[0]} can't be read: {error}") from error
+        raise DataError(f"the record of run {found} can't be read: {error}") from error
 
 
 def of_run(run: PipelineRun) -> RunLineage:
@@ -108,9 +108,8 @@ def of_run(run: PipelineRun) -> RunLineage:
 
 def parameters_set(run: PipelineRun, task: TaskRun) -> dict[str, JsonValue]:
     """Parameters of a task that are not as they are by themselves."""
-    schema: Any = run.pipeline.component_of(run.pipeline.task(task.name)).parameters
-    fields = schema.get("properties", {})
-    return _changed(task.parameters, {name: field.get("default") for name, field in fields.items()})
+    schema = run.pipeline.component_of(run.pipeline.task(task.name)).parameters
+    return _changed(task.parameters, usual_values(schema, task.parameters))
 
 
 def _changed(values: Mapping[str, JsonValue], usual: Mapping[str, Any]) -> dict[str, JsonValue]:

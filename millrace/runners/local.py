@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,8 +27,8 @@ from millrace.errors import (
 )
 from millrace.runners.cache import task_key
 from millrace.runners.merge import finished, merge_shares
-from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, TaskState
-from millrace.runners.refusals import check_tasks
+from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, TaskState, going_on
+from millrace.runners.refusals import check_tasks, with_full_ids
 from millrace.runners.revision import revision
 from millrace.runners.stop import Stop, stop_on_signal
 from millrace.runners.worker import Cancelled, Worker
@@ -315,7 +316,8 @@ def run_pipeline(
         UserError: When a task would be refused as it starts, or asks for hosts or ranks that nobody would start.
     """
     runner = runner or LocalRunner()
-    check_tasks(spec, runner.root)
+    spec = with_full_ids(spec, runner.root)
+    check_tasks(spec)
     started = datetime.now(UTC)
     run = PipelineRun(
         id=f"{started:%Y%m%d-%H%M%S}-{uuid4().hex[:6]}",
@@ -329,25 +331,27 @@ def run_pipeline(
         tasks={task.name: _pending(spec, task) for task in spec.tasks},
     )
     directory = runner.root.absolute() / "runs" / run.id
-    _begin(run, runner.root, directory)
-    execution = _Execution(spec, runner, run, directory, watch)
-    with stop_on_signal(execution.stop):
-        execution.drive()
-    for claim in execution.claims:
-        claim.release()
-    _settle(run, cancelled=execution.stop.asked.is_set())
-    watch(run)
-    try:
-        run.write(directory)
-    except OSError as error:
-        raise TaskFailedError(explain_os_error(error)) from error
+    with ExitStack() as stack:
+        _begin(run, runner.root, directory, stack)
+        execution = _Execution(spec, runner, run, directory, watch)
+        with stop_on_signal(execution.stop):
+            execution.drive()
+        for claim in execution.claims:
+            claim.release()
+        _settle(run, cancelled=execution.stop.asked.is_set())
+        watch(run)
+        try:
+            run.write(directory)
+        except OSError as error:
+            raise TaskFailedError(explain_os_error(error)) from error
     return run, directory
 
 
-def _begin(run: PipelineRun, root: Path, directory: Path) -> None:
-    """Make the folder of a run, with its first record in it."""
+def _begin(run: PipelineRun, root: Path, directory: Path, stack: ExitStack) -> None:
+    """Make the folder of a run, with its first record in it, and a lock as long as the stack."""
     try:
         directory.mkdir(parents=True)
+        stack.enter_context(going_on(directory))
         run.write(directory)
     except OSError as error:
         if is_disk_full(error):

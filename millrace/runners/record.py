@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from millrace.runtime.task import Failure, MadeArtifact, write_atomically
 from millrace.specs import PipelineSpec
 
-__all__ = ["PipelineRun", "RunState", "ShareRun", "TaskRun", "TaskState"]
+__all__ = ["PipelineRun", "RunState", "ShareRun", "TaskRun", "TaskState", "going_on"]
+
+_LOCK = ".lock"
 
 
 class TaskState(StrEnum):
@@ -43,6 +48,8 @@ class RunState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    """Its process was killed, so that nobody wrote how it ended."""
 
 
 class _Record(BaseModel):
@@ -119,5 +126,34 @@ class PipelineRun(_Record):
 
     @classmethod
     def read(cls, directory: Path) -> PipelineRun:
-        """Read what `write` wrote."""
-        return cls.model_validate_json((directory / "run.json").read_bytes())
+        """Read what `write` wrote; a run that goes on no more, though nobody wrote so, is interrupted."""
+        lives = _lives(directory)  # before the record is read: who ends it writes that first
+        run = cls.model_validate_json((directory / "run.json").read_bytes())
+        if run.state is RunState.RUNNING and not lives:
+            run.state, run.reason = RunState.INTERRUPTED, "its process was killed"
+            for task in run.tasks.values():
+                if not task.state.final:
+                    task.state, task.reason = TaskState.CANCELLED, "the run was interrupted"
+        return run
+
+
+@contextmanager
+def going_on(directory: Path) -> Iterator[None]:
+    """Show that a run's process lives: by a lock, which the system takes away from a process that is killed."""
+    path = directory / _LOCK
+    with path.open("wb") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+        path.unlink(missing_ok=True)
+
+
+def _lives(directory: Path) -> bool:
+    try:
+        with (directory / _LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

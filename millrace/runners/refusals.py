@@ -2,24 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from pydantic import JsonValue
 
 from millrace.compilers.refusals import check_work, locations
 from millrace.errors import ConfigError, DataError, UnsupportedError
+from millrace.runtime.earlier import full_id
 from millrace.runtime.storage import parse_source
 from millrace.specs import ComponentSpec, PipelineSpec, Task
+from millrace.specs.earlier import RUN
 
-__all__ = ["check_tasks"]
+__all__ = ["check_tasks", "with_full_ids"]
 
 _MOST_TOLD = 3
 
 
-def check_tasks(spec: PipelineSpec, root: Path) -> None:
-    """Refuse what would fail when its task starts, which can be hours later.
+def with_full_ids(spec: PipelineSpec, root: Path) -> PipelineSpec:
+    """The pipeline with whole ids in `run:ID/TASK`: what is cached must not depend on which run is the latest.
 
     Args:
         spec: The pipeline.
         root: The runner's folder, with earlier runs.
+
+    Raises:
+        ConfigError: When there is no such run, with the parameter's path.
+    """
+    tasks = []
+    for task in spec.tasks:
+        parameters = task.parameters
+        for name, value in locations(spec.component_of(task), parameters):
+            if match := RUN.fullmatch(value):
+                run = _full_id(f"{task.name}.{name}={value}", match["id"], match["task"], root)
+                parameters = _replaced(parameters, name.split("."), f"run:{run}/{match['task']}")
+        tasks.append(task.model_copy(update={"parameters": parameters}))
+    return spec.model_copy(update={"tasks": tuple(tasks)})
+
+
+def _full_id(where: str, name: str, task: str, root: Path) -> str:
+    runs = root.absolute() / "runs"
+    try:
+        found = full_id(runs, name, task)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    if found is None:
+        known = sorted(path.parent.name for path in runs.glob("*/run.json"))[-_MOST_TOLD:]
+        recent = f"the last ones are {', '.join(known)}" if known else "there are none"
+        what = f"there is no run that has made {task}" if name == "latest" else "there is no run of that id"
+        raise ConfigError(f"{where}: {what} in {runs}; {recent}")
+    return found
+
+
+def _replaced(values: Mapping[str, JsonValue], path: Sequence[str], new: str) -> dict[str, JsonValue]:
+    inside = values[path[0]]
+    return {**values, path[0]: _replaced(inside, path[1:], new) if isinstance(inside, dict) else new}
+
+
+def check_tasks(spec: PipelineSpec) -> None:
+    """Refuse what would fail when its task starts, which can be hours later.
 
     Raises:
         UserError: With the parameter's path, or the task's name.
@@ -30,26 +71,15 @@ def check_tasks(spec: PipelineSpec, root: Path) -> None:
         if "training" in component.delegates:
             check_work(task, component, task.distribution)
         for name, value in locations(component, task.parameters):
-            _check_there(f"{task.name}.{name}={value}", value, root)
+            _check_there(f"{task.name}.{name}={value}", value)
 
 
-def _check_there(where: str, value: str, root: Path) -> None:
-    if value.startswith("arn:"):
-        return
-    if value.startswith("run:"):
-        _check_run(where, value.removeprefix("run:").partition("/")[0], root)
+def _check_there(where: str, value: str) -> None:
+    if value.startswith(("arn:", "run:")):
         return
     scheme, path = parse_source(value)
     if scheme == "file" and not Path(path).exists():
         raise DataError(f"{where}: there is nothing at {path}")
-
-
-def _check_run(where: str, run: str, root: Path) -> None:
-    runs = root.absolute() / "runs"
-    if not (runs / run / "run.json").is_file():
-        known = sorted(path.parent.name for path in runs.glob("*/run.json"))[-_MOST_TOLD:]
-        recent = f"the last ones are {', '.join(known)}" if known else "there are none"
-        raise ConfigError(f"{where}: there is no run of that id in {runs}; {recent}")
 
 
 def _check_hosts(task: Task, component: ComponentSpec) -> None:

@@ -12,6 +12,8 @@ from urllib.parse import quote
 
 from pydantic import JsonValue
 
+from millrace.specs.usual import usual_values
+
 __all__ = ["Setting", "duration", "moment", "number", "relative_link", "settings", "shorten"]
 
 
@@ -66,8 +68,7 @@ def settings(values: Mapping[str, JsonValue], schema: Mapping[str, Any] | None =
         values: Parameters, a configuration or metadata.
         schema: Their JSON schema; with it, rows that differ from its defaults say so.
     """
-    properties = (schema or {}).get("properties", {})
-    defaults = dict(_leaves({name: item["default"] for name, item in properties.items() if "default" in item}))
+    defaults = dict(_leaves(usual_values(schema, values))) if schema is not None else {}
     rows = []
     for name, value in _leaves(values):
         default = defaults.get(name, "" if schema is not None else value)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, JsonValue
 
-from millrace.errors import DataError, UserError
+from millrace.errors import DataError, UserError, did_you_mean
 from millrace.runners.lineage import parameters_set, upstream
 from millrace.runners.record import PipelineRun, TaskRun
 from millrace.runners.report_data import outputs_of
@@ -104,7 +104,7 @@ def _find(run: PipelineRun, what: str) -> tuple[dict[str, Any], TaskRun | None]:
 
     tables = [(task, _path(task, port) / "index.parquet") for task, port in outputs_of(run, Manifest)]
     if not tables:
-        raise UserError(f"run {run.id} has no manifest: only metrics can be followed, TASK.METRIC")
+        raise UserError(f"run {run.id} has no manifest: only metrics can be followed, TASK.METRIC{_near(run, what)}")
     texts = (what, what.removesuffix(".out"))
     exact = pl.any_horizontal(pl.col("uri", "key").is_in(texts))
     part = pl.col("uri").str.contains(texts[1], literal=True)
@@ -123,8 +123,16 @@ def _find(run: PipelineRun, what: str) -> tuple[dict[str, Any], TaskRun | None]:
             raise UserError(f"{what!r} is in the names of several objects of run {run.id}; which one?{told}{more}")
     raise UserError(
         f"run {run.id} has no object with {what!r} in its name, nor a metric TASK.METRIC or a record FILE.tfrecord#N "
-        "of that name"
+        f"of that name{_near(run, what)}"
     )
+
+
+def _near(run: PipelineRun, what: str) -> str:
+    """The metrics of a task that are named like one that it has not."""
+    task, point, metric = what.partition(".")
+    if not point or task not in run.tasks:
+        return ""
+    return f"; metrics of {task}: {did_you_mean(metric, run.tasks[task].metrics)}"
 
 
 def _set_aside(run: PipelineRun, texts: tuple[str, ...], *, exact: bool) -> list[dict[str, Any]]:
@@ -201,7 +209,7 @@ def _uri_of_record(run: PipelineRun, name: str, number: int) -> str:
         if file.is_file():
             found = uri_of_record(file, number)
             if found is None:
-                raise UserError(f"{name} has no record {number}: records are counted from 0")
+                raise UserError(f"{name} has no record {number}: it has {_count(file)}, counted from 0")
             return found
     raise UserError(f"run {run.id} has no record file {name}")
 
@@ -212,6 +220,12 @@ def uri_of_record(file: Path, number: int) -> str | None:
 
     record = next(islice(read_records(file), number, None), None)
     return None if record is None else record_uri(record)
+
+
+def _count(file: Path) -> int:
+    from millrace.runtime.records import read_records
+
+    return sum(1 for _ in read_records(file))
 
 
 def _answers(run: PipelineRun, row: Mapping[str, Any]) -> Iterator[Made]:

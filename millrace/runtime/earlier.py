@@ -10,12 +10,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from millrace.errors import DataError
+from millrace.errors import ConfigError, DataError
 from millrace.runtime.buckets import Patience, copy_from_bucket
 from millrace.runtime.storage import list_objects, parse_source
 from millrace.specs.earlier import RUN
 
-__all__ = ["earlier_folder", "output_of_run"]
+__all__ = ["earlier_folder", "full_id", "output_of_run"]
 
 _AT_A_TIME = 8
 
@@ -46,6 +46,35 @@ def earlier_folder(location: str, output: str, scratch: Path, *, names: Sequence
     if not folder.is_dir():
         raise DataError(f"{location}: there is no folder at {folder}")
     return folder
+
+
+def full_id(runs: Path, name: str, task: str | None = None) -> str | None:
+    """The id of a run: by itself, a beginning that no other run has, or `latest`; None when there is none.
+
+    Args:
+        runs: The folder of the runs.
+        name: What was given.
+        task: With `latest`: a task that the run must have ended well; without, it is just the newest run.
+
+    Raises:
+        ConfigError: When several runs begin so.
+    """
+    known = sorted(path.parent.name for path in runs.glob("*/run.json"))  # ids begin with the time
+    if name in known:
+        return name
+    if name == "latest":
+        return next((one for one in reversed(known) if task is None or _has_made(runs / one / "run.json", task)), None)
+    found = [one for one in known if one.startswith(name)]
+    if len(found) > 1:
+        raise ConfigError(f"run {name!r}: {len(found)} runs begin so, the last ones are {', '.join(found[-3:])}")
+    return found[0] if found else None
+
+
+def _has_made(record: Path, task: str) -> bool:
+    try:
+        return bool(json.loads(record.read_bytes())["tasks"][task]["outputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def output_of_run(run: str, task: str, output: str, inside: Path, *, title: str) -> Path:

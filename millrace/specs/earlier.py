@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 __all__ = ["RUN", "Earlier", "check_earlier_location"]
 
 RUN = re.compile(r"run:(?P<id>[^/\s]+)/(?P<task>[^/\s]+)")
-"""An earlier run of the local runner and a task of it."""
+"""An earlier run of the local runner (its id, a beginning that no other has, or `latest`) and a task of it."""
 
 
 def check_earlier_location(value: str) -> str:
@@ -25,7 +25,7 @@ def check_earlier_location(value: str) -> str:
             f"{value!r}: scheme {scheme!r} is unknown; allowed: a path, file://, s3://, gs://, run:ID/TASK"
         )
     if value.startswith("run:") and not RUN.fullmatch(value):
-        raise ValueError(f"{value!r} is no run: run:ID/TASK, as `ls .millrace/runs` shows the ids")
+        raise ValueError(f"{value!r} is no run: run:ID/TASK, as `ls .millrace/runs` shows the ids, or run:latest/TASK")
     return value
 
 

@@ -172,6 +172,12 @@ class TestRejects:
             ("text,kind\nx,a\n", r"a\.csv has no column 'label': set manifest\.labels\.column.*kind"),
             ("text,label\nx,a,b\ny,b\n", r"source/a\.csv.*"),
             ("", r"source/a\.csv|no usable objects"),
+            ("text,label\n", r"source/a\.csv has no rows: is there only a header"),
+            ("text,label\nx,a\ny,a\n", r"only one class, 'a' in the column 'label' of 2 rows.*set manifest.labels.col"),
+            (
+                "text,label\n" + "".join(f"t{one},{one / 7}\n" for one in range(30)),
+                r"class '0\.0' has .*30 objects have 30 classes, and all are numbers: .*Regression is not offered",
+            ),
             ("label\na\nb\n", "no columns but those of classes"),
         ],
     )

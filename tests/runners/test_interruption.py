@@ -106,8 +106,12 @@ def test_a_second_signal_does_not_wait_for_workers(project: Path) -> None:
 def test_kill_9_leaves_no_worker_and_the_same_command_goes_on(project: Path) -> None:
     process = start(project)
     wait_for(project, "work")
+    assert only_run(project).state == "running"
     process.kill()
     process.communicate()
+    record = only_run(project)
+    assert (record.state, record.tasks["write"].state) == ("interrupted", "succeeded")
+    assert all(task.state.final for task in record.tasks.values())
     assert_no_worker_is_left(project)
     process = start(project)
     output, _ = process.communicate(timeout=120)

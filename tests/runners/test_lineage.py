@@ -18,7 +18,7 @@ from millrace.components.shard.spec import ShardParameters, shard
 from millrace.errors import ConfigError, UserError
 from millrace.runners.lineage import of_run, open_run, upstream
 from millrace.runners.local import LocalRunner, run_pipeline
-from millrace.runners.record import PipelineRun, RunState
+from millrace.runners.record import PipelineRun, RunState, going_on
 from millrace.runners.report import write_report
 from millrace.runners.trace import Trace, trace, uri_of_record
 from millrace.specs import PipelineConfig, pipeline
@@ -119,6 +119,18 @@ class TestRun:
         with pytest.raises(ConfigError, match="there are none"):
             open_run(tmp_path, "latest")
 
+    def test_of_a_run_that_was_killed(self, run: PipelineRun, root: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "runs" / run.id
+        folder.mkdir(parents=True)
+        run.model_copy(update={"state": RunState.RUNNING}).write(folder)
+        with going_on(folder):
+            assert open_run(tmp_path, "latest").state is RunState.RUNNING
+        assert of_run(open_run(tmp_path, "latest")).state == "interrupted"
+
+    def test_metrics_that_are_not_there(self, run: PipelineRun) -> None:
+        with pytest.raises(UserError, match="metrics of manifest: did you mean 'objects'"):
+            trace(run, "manifest.objets")
+
     def test_upstream(self, run: PipelineRun) -> None:
         assert [task.name for task in upstream(run, "shard")] == ["digits", "manifest", "shard"]
 
@@ -158,7 +170,7 @@ class TestObject:
         found = trace(run, f"records/{name}#5")
         assert found.about == expected
         assert facts(found, "preprocess") == {"records": name, "record": 5}
-        with pytest.raises(UserError, match="has no record 9999"):
+        with pytest.raises(UserError, match=r"has no record 9999: it has \d+, counted from 0"):
             trace(run, f"{name}#9999")
         with pytest.raises(UserError, match="has no record file other"):
             trace(run, "other.tfrecord#0")
@@ -236,6 +248,8 @@ class TestRows:
         found = trace(run, "flowers 1.csv#row=17")
         assert (found.object["row"], found.object["class_label"]) == (17, "yes")
         assert [step.task for step in found.steps] == ["manifest", "shard", "preprocess"]
+        told = {step.task: step.parameters for step in found.steps}
+        assert told["preprocess"] == {"data": {"kind": "tabular"}}
         record = facts(found, "preprocess")
         assert trace(run, f"{record['records']}#{record['record']}").about == found.about
         assert "of 80 objects" in of_run(run).verdict

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import pytest
 
 import tests
+from millrace.components.preprocess.spec import PreprocessParameters, TabularData
 from millrace.runners.record import PipelineRun, RunState, TaskRun, TaskState
 from millrace.runners.report import write_report
 from millrace.runners.report_graph import picture
@@ -306,6 +307,12 @@ class TestValuesAsText:
     @pytest.mark.parametrize(("value", "text"), [(1234567.0, "1,234,567"), (0.9712345678, "0.971235"), (1e-9, "1e-09")])
     def test_numbers(self, value: float, text: str) -> None:
         assert number(value) == text
+
+    def test_members_of_unions_have_their_own_defaults(self) -> None:
+        schema = PreprocessParameters.model_json_schema()
+        given = PreprocessParameters(data=TabularData(exclude=("id",))).model_dump(mode="json")
+        told = {row.name: row.default for row in settings(given, schema) if row.default is not None}
+        assert told == {"data.kind": "image", "data.exclude": "[]"}
 
     def test_settings(self) -> None:
         rows = settings({"a": {"b": None, "c": [1, "x"]}, "d": " y", "e": {}})

@@ -14,6 +14,7 @@ from millrace.components.preprocess.spec import Previous
 from millrace.components.shard.spec import ShardParameters, shard
 from millrace.errors import ConfigError, DataError
 from millrace.runners.local import LocalRunner, run_pipeline
+from millrace.runners.refusals import with_full_ids
 from millrace.runtime.earlier import earlier_folder
 from millrace.specs import PipelineConfig, pipeline
 from millrace.targets.kubeflow import Kubeflow
@@ -121,6 +122,24 @@ class TestElsewhere:
             config = Plan(manifest=ManifestParameters(source=str(source)), shard=ShardParameters(previous=previous))
             with pytest.raises((ConfigError, DataError), match=rf"shard\.previous={previous}: {told}"):
                 run_pipeline(plan.compose(config), LocalRunner(root=tmp_path / "runs"))
+
+
+class TestNames:
+    """`latest` and beginnings of ids become whole ids before anything is cached."""
+
+    def test_of_runs(self, tmp_path: Path) -> None:
+        for name, made in (("20260101-a", ["shards"]), ("20260102-b", ["shards"]), ("20260103-c", [])):
+            folder = tmp_path / "runs" / name
+            folder.mkdir(parents=True)
+            (folder / "run.json").write_text(json.dumps({"tasks": {"shard": {"outputs": dict.fromkeys(made)}}}))
+        for given, whole in (("latest", "20260102-b"), ("20260103", "20260103-c"), ("20260101-a", "20260101-a")):
+            config = Plan(shard=ShardParameters(previous=f"run:{given}/shard", seed=3))
+            named = with_full_ids(plan.compose(config), tmp_path).task("shard").parameters
+            assert (named["previous"], named["seed"]) == (f"run:{whole}/shard", 3)
+        for given, told in (("2026", "3 runs begin so"), ("latest/plan", "no run that has made plan in")):
+            config = Plan(shard=ShardParameters(previous=f"run:{given.partition('/')[0]}/{given[7:] or 'shard'}"))
+            with pytest.raises(ConfigError, match=rf"^shard\.previous=run:{given}.*: .*{told}"):
+                with_full_ids(plan.compose(config), tmp_path)
 
 
 TARGET = SageMaker(role="arn:aws:iam::123456789012:role/R", bucket="lab")
