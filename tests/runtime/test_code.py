@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pkgutil
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,19 +14,22 @@ import millrace.components
 from millrace.runtime.code import PACKAGES, code_digest
 
 COMPONENTS = [found.name for found in pkgutil.iter_modules(millrace.components.__path__)]
-ELSEWHERE = ("millrace", "millrace.errors", "millrace.registry", "millrace.components")
+ELSEWHERE = ("millrace", "millrace.", "millrace.errors", "millrace.registry", "millrace.components")
 """Words of messages, and names of all that there is."""
 
 
 def source(module: str) -> Path | None:
-    try:
-        spec = find_spec(module)
-    except (ImportError, ValueError):
-        return None
-    return Path(spec.origin) if spec and spec.origin else None
+    """Its file; nothing is imported."""
+    place = Path(millrace.__file__).parent.joinpath(*module.split(".")[1:])
+    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
 
 
-def imported(file: Path) -> Iterator[str]:
+@functools.cache
+def imported(file: Path) -> tuple[str, ...]:
+    return tuple(_imported(file))
+
+
+def _imported(file: Path) -> Iterator[str]:
     """Names of modules of the framework, and of what may be some, in imports and in `module:function` strings."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):

@@ -196,7 +196,7 @@ class TestDecode:
     @pytest.mark.parametrize("channels", [1, 3])
     def test_cutting_to_whole_pixels_keeps_the_middle(self, channels: Literal[1, 3]) -> None:
         draw = random.Random(channels)
-        for _ in range(60):
+        for _ in range(20):
             width, height = draw.randint(100, 400), draw.randint(100, 400)
             form = schema(draw.randint(40, height), draw.randint(40, width), channels)
             data = saved(scene(width, height).filter(ImageFilter.GaussianBlur(1.5)), quality=95)
@@ -238,6 +238,36 @@ SEEDS = [
     saved(scene(70, 50).convert("L")),
     saved(scene(70, 50).convert("CMYK")),
 ]
+
+
+def verdict(data: bytes, form: ImageRecords) -> Any:
+    """The pixels, or the reason why there are none."""
+    try:
+        return decode_image(data, form, max_pixels=200_000)
+    except ImageRejected as rejected:
+        return rejected.reason
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:PIL")
+@pytest.mark.parametrize("damage", ["header", "end"])
+def test_what_is_refused_is_what_pillow_refuses(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(3)
+    form, seen = schema(40, 50), set()
+    for _ in range(300):
+        data = bytearray(draw.choice(SEEDS))
+        if damage == "end":
+            del data[draw.randrange(2, len(data)) :]
+        else:
+            data[draw.randrange(2, data.index(b"\xff\xda") + 12)] = draw.randrange(256)
+        ours = verdict(bytes(data), form)
+        with monkeypatch.context() as patched:
+            patched.setattr("millrace.runtime.images.decode_jpeg", lambda *_: None)
+            theirs = verdict(bytes(data), form)
+        assert isinstance(ours, str) == isinstance(theirs, str), bytes(data)
+        if isinstance(ours, str):
+            assert ours == theirs, bytes(data)
+        seen.add(ours if isinstance(ours, str) else "decoded")
+    assert seen >= ({"truncated"} if damage == "end" else {"decoded", "corrupt"})
 
 
 @settings(max_examples=400, deadline=None)
