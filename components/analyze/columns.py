@@ -48,7 +48,9 @@ def analyze_columns(
     write_analysis(outputs.analysis.path, schema, data)
     width = schema.shape[0]
     context.log.info("%d features of %d columns, learnt from %d rows", width, len(schema.columns), gathered.rows)
-    return Result(metrics={"objects": gathered.rows, "features": width}, charts=(_table(fitted),))
+    left_out = [one.name for one in fitted if one.column is None]
+    metrics: dict[str, float] = {"objects": gathered.rows, "features": width, "left_out": len(left_out)}
+    return Result(metrics=metrics, charts=(_table(fitted),))
 
 
 def _gather(objects: pl.DataFrame, plan: ShardPlan, context: Context) -> Gathered:
@@ -76,30 +78,31 @@ def _chosen(there: Sequence[str], data: TabularData, plan: ShardPlan) -> list[st
     features = [name for name in there if name not in own]
     for name in (*data.columns, *data.exclude):
         if name in own and name in data.columns:
-            raise ConfigError(f"analyze.data.columns.{name}: the column holds the class or the group, it is no feature")
+            raise ConfigError(
+                f"preprocess.data.columns.{name}: the column holds the class or the group, it is no feature"
+            )
         if name not in there:
             key = "columns" if name in data.columns else "exclude"
-            raise ConfigError(f"analyze.data.{key}: there is no column {name!r}: {did_you_mean(name, features)}")
+            raise ConfigError(f"preprocess.data.{key}: there is no column {name!r}: {did_you_mean(name, features)}")
         if name in data.columns and name in data.exclude:
-            raise ConfigError(f"analyze.data: column {name!r} is both in columns and in exclude")
+            raise ConfigError(f"preprocess.data: column {name!r} is both in columns and in exclude")
     return [name for name in features if name not in data.exclude and (data.others == "auto" or name in data.columns)]
 
 
 def _log(fitted: Sequence[Fitted], rows: int, context: Context) -> None:
     for one in fitted:
-        if one.doubtful:
+        if one.doubtful and not one.nearly:
             context.log.warning(
-                "column %r is %s (%d of %d): to take it, name it in data.columns, as hashed for one; data.exclude says "
-                "that it is not wanted",
+                "column %r is %s (%d of %d): to take it, name it in preprocess.data.columns, as hashed for one; "
+                "preprocess.data.exclude says that it is not wanted",
                 one.name, one.learnt, one.distinct, rows,
             )  # fmt: skip
-        elif one.column is None:
+        elif one.column is None and not one.nearly:
             context.log.info("column %r is %s", one.name, one.learnt)
         if one.nearly:
             context.log.warning(
-                "column %r is taken as %s, yet it holds %s: to take it as such, which rejects the others, name it in "
-                "data.columns",
-                one.name, _kind(one) if one.column is not None else "nothing", one.nearly,
+                "column %r is %s, yet it holds %s: to take it as such, %s",
+                one.name, "left out" if one.column is None else f"taken as {_kind(one)}", one.nearly, one.remedy,
             )  # fmt: skip
         if one.unusable:
             context.log.warning("column %r: %d of %d rows have no %s", one.name, one.unusable, rows, _kind(one))
@@ -109,7 +112,9 @@ def _schema(fitted: Sequence[Fitted], plan: ShardPlan, there: Sequence[str]) -> 
     columns = tuple(one.column for one in fitted if one.column is not None)
     if not columns:
         left = "; ".join(f"{one.name!r}: {one.learnt}" for one in fitted[:5])
-        raise DataError(f"no column is left to learn from{f': {left}' if left else ''}: name some in data.columns")
+        raise DataError(
+            f"no column is left to learn from{f': {left}' if left else ''}: name some in preprocess.data.columns"
+        )
     own = {name for name in (plan.label_column, plan.group_column) if name is not None}
     ignored = ({*there} | own) - {column.name for column in columns}
     try:
@@ -118,7 +123,7 @@ def _schema(fitted: Sequence[Fitted], plan: ShardPlan, there: Sequence[str]) -> 
         widest = max(columns, key=lambda column: column.width)
         raise DataError(
             f"{explain_validation(error)}. The widest is {widest.name!r} with {widest.width}: give its kind fewer with "
-            "most, minimum, count or buckets, or leave columns out with data.exclude"
+            "most, minimum, count or buckets, or leave columns out with preprocess.data.exclude"
         ) from error
 
 

@@ -49,7 +49,7 @@ def keep_analysis(
         write_analysis(outputs.analysis.path, texts, data)
         width, charts = texts.vocabulary_size, ()
     context.log.info("the analysis is that of %s, nothing is learnt anew", previous)
-    return Result(metrics={"objects": 0, "features": width}, charts=charts)
+    return Result(metrics={"objects": 0, "features": width, "left_out": 0}, charts=charts)
 
 
 def _check_columns(schema: TabularRecords, plan: ShardPlan, inputs: AnalyzeInputs, context: Context) -> None:

@@ -54,6 +54,8 @@ class AnalyzeOutputs(Outputs):
     """Training objects that were read; none with `previous`."""
     features: Metric
     """Tokens of the vocabulary, or numbers in a row's vector."""
+    left_out: Metric
+    """Columns of tables of which nothing can be learnt, or texts that can't be read; the log tells which and why."""
 
 
 analyze = component(

@@ -34,8 +34,10 @@ def analyze_texts(
         DataError: When the texts or the vocabulary can't be used.
     """
     vocabulary = given_vocabulary(data, "analyze")
+    left_out = 0
     if vocabulary is None:
         gathered = _gather(data, plan, objects, context)
+        left_out = objects.height - gathered.rows
         vocabulary = build_vocabulary(partial(_texts, gathered), data.vocabulary_size, lower_case=data.lower_case)
         read = gathered.rows
     else:
@@ -44,7 +46,8 @@ def analyze_texts(
     (outputs.analysis.path / VOCABULARY).write_bytes(vocabulary)
     write_analysis(outputs.analysis.path, schema, data)
     context.log.info("%d tokens, learnt from %d texts", schema.vocabulary_size, read)
-    return Result(metrics={"objects": read, "features": schema.vocabulary_size}, charts=(_table(vocabulary),))
+    metrics: dict[str, float] = {"objects": read, "features": schema.vocabulary_size, "left_out": left_out}
+    return Result(metrics=metrics, charts=(_table(vocabulary),))
 
 
 def _gather(data: TextData, plan: ShardPlan, objects: pl.DataFrame, context: Context) -> Gathered:

@@ -51,9 +51,9 @@ def rows_of(values: NDArray[np.float32], columns: Sequence[FittedColumn]) -> lis
 def _values(part: NDArray[np.float64], column: FittedColumn) -> list[Value]:
     match column:
         case NumericColumn():
-            return _numbers(part, column)
+            return _as_text(_numbers(part, column), column)
         case BinnedColumn():
-            return _chosen(part, [*_inside(column.edges), None])
+            return _as_text(_chosen(part, [*_inside(column.edges), None]), column)
         case CategoryColumn():
             return _chosen(part, [*column.values, _other(column.values), None])
         case HashedColumn():
@@ -66,6 +66,13 @@ def _numbers(part: NDArray[np.float64], column: NumericColumn) -> list[Value]:
     numbers = part[:, 0] * column.scale + column.shift
     missing = part[:, 1] > 0.5 if column.indicator else np.zeros(len(part), bool)
     return [None if gone else float(f"{number:.7g}") for number, gone in zip(numbers, missing, strict=True)]
+
+
+def _as_text(numbers: list[Value], column: NumericColumn | BinnedColumn) -> list[Value]:
+    """Numbers with decimal commas as text, which all protocols take; others as they are."""
+    if column.decimal == ".":
+        return numbers
+    return [None if number is None else str(number).replace(".", ",") for number in numbers]
 
 
 def _chosen(part: NDArray[np.float64], values: Sequence[Value]) -> list[Value]:

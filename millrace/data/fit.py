@@ -34,6 +34,7 @@ _FEW = 10
 _ROUNDING = 4 * np.finfo(np.float64).eps
 """Of the largest number: a deviation below it is the rounding of the mean."""
 _SHOWN = 5
+_LOCAL_DATE = r"^\d{1,2}[./-]\d{1,2}[./-](?:\d{4}|\d{2})(?:[ T]\d{1,2}:\d{2}(?::\d{2})?)?$"
 
 _WHAT = {"numeric": "number", "bins": "number", "date": "date"}
 
@@ -58,6 +59,8 @@ class Fitted(NamedTuple):
     """Whether it is left out although it holds something."""
     nearly: str = ""
     """What nearly all of its values are, so that it may be meant as such."""
+    remedy: str = ""
+    """How it is taken as such."""
 
 
 def fit_column(name: str, parts: Parts, option: Column | None, data: TabularData) -> Fitted:
@@ -80,46 +83,91 @@ def fit_column(name: str, parts: Parts, option: Column | None, data: TabularData
     if option is None and distinct < 2:
         why = "left out: one value" if distinct else "left out: no values"
         return Fitted(name, None, share, distinct, why)
-    nearly = ""
+    nearly = remedy = ""
     if option is None:
-        option, nearly = _automatic(parts, data, len(given))
+        option, nearly, remedy = _automatic(parts, data, given)
         if isinstance(option, Category) and distinct > max(_FEW, _ALMOST * len(given)):
             why = "left out: nearly every row has its own value"
-            return Fitted(name, None, share, distinct, why, doubtful=True, nearly=nearly)
+            return Fitted(name, None, share, distinct, why, doubtful=True, nearly=nearly, remedy=remedy)
     if isinstance(option, Category | Hashed):
         column, learnt = _fit_texts(name, given, option)
-        return Fitted(name, column, share, distinct, learnt, nearly=nearly)
-    found, wrong = _values(parts, option)
+        return Fitted(name, column, share, distinct, learnt, nearly=nearly, remedy=remedy)
+    found, wrong = _values(parts, option, data.decimal)
     if not len(found):
-        some = f"; {given.min()!r:.60} for one" if len(given) else ""
-        raise DataError(
-            f"column {name!r} shall be {option.kind}, and no training row has a {_WHAT[option.kind]} in it{some}: "
-            "take it as category, or leave it out with data.exclude"
-        )
+        raise _none_found(name, parts, option, data, given)
     column, learnt = _fit_column(name, found, option, missing > 0)
+    if isinstance(column, NumericColumn | BinnedColumn):
+        column = column.model_copy(update={"decimal": data.decimal})
     return Fitted(name, column, share, distinct, learnt, unusable=wrong)
 
 
-def _automatic(parts: Parts, data: TabularData, given: int) -> tuple[Column, str]:
-    """By the values, or the type where the table has types; and what nearly all values are, if they are not all."""
+def _none_found(
+    name: str, parts: Parts, option: Numeric | Bins | Date, data: TabularData, given: pl.Series
+) -> DataError:
+    """No value is what the column shall hold."""
+    what = _WHAT[option.kind]
+    mend = "take it as category, or leave it out with preprocess.data.exclude"
+    if isinstance(option, Date) and option.format is not None:
+        what += f" in the format {option.format}"
+        mend = f"give its format as in strftime, or none, which reads dates as 2024-01-31; or {mend}"
+    elif isinstance(option, Date):
+        mend = f'give its format as in strftime, "%d.%m.%Y" for one; or {mend}'
+    elif len(given) and len(_values(parts, option, _other(data.decimal))[0]):
+        mend = _remedy_of_decimals(data.decimal)
+    some = f"; {given.min()!r:.60} for one" if len(given) else ""
+    return DataError(f"column {name!r} shall be {option.kind}, and no training row has a {what} in it{some}: {mend}")
+
+
+def _automatic(parts: Parts, data: TabularData, given: pl.Series) -> tuple[Column, str, str]:
+    """By the values, or the type where the table has types; what nearly all values are, if they are not all of what can
+    be taken; and how they are taken as that."""
     kinds = {part.dtype for part in parts()}
-    nearly = ""
-    if pl.Boolean not in kinds:
-        for option in (data.numeric, data.date):
-            others, first = _unlike(parts, option, int((1 - _NEARLY) * given))
-            if not others:
-                return option, ""
-            if first is not None:
-                nearly = f"{_WHAT[option.kind]}s but for {others} of {given} values, {first!r:.60} for one"
-    return data.category, nearly
+    nearly = remedy = ""
+    if pl.Boolean in kinds or not len(given):
+        return data.category, "", ""
+    most = int((1 - _NEARLY) * len(given))
+    for option in (data.numeric, data.date):
+        others, first = _unlike(parts, option, most, data.decimal)
+        if not others:
+            return option, "", ""
+        if first is not None:
+            nearly = f"{_WHAT[option.kind]}s but for {others} of {len(given)} values, {first!r:.60} for one"
+            remedy = "which rejects the others, name it in preprocess.data.columns"
+    if not nearly:
+        nearly, remedy = _otherwise_written(parts, data, given, most)
+    return data.category, nearly, remedy
 
 
-def _unlike(parts: Parts, option: Numeric | Date, most: int) -> tuple[int, str | None]:
+def _otherwise_written(parts: Parts, data: TabularData, given: pl.Series, most: int) -> tuple[str, str]:
+    """Numbers with the other decimal sign, or dates as they are written in many countries."""
+    others, first = _unlike(parts, data.numeric, most, _other(data.decimal))
+    if not others or first is not None:
+        sign = {",": "commas", ".": "points"}[_other(data.decimal)]
+        fractions = given.filter(given.str.contains(_other(data.decimal), literal=True))
+        return f"numbers with decimal {sign}, {fractions.min()!r:.60} for one", _remedy_of_decimals(data.decimal)
+    dates = given.filter(given.str.contains(_LOCAL_DATE))
+    if len(dates) >= len(given) - most:
+        return (
+            f"what looks like dates, {dates.min()!r:.60} for one",
+            'name it in preprocess.data.columns with its format, {kind: date, format: "%d.%m.%Y"} for one',
+        )
+    return "", ""
+
+
+def _other(decimal: str) -> str:
+    return "," if decimal == "." else "."
+
+
+def _remedy_of_decimals(decimal: str) -> str:
+    return f'set preprocess.data.decimal="{_other(decimal)}", which is for all columns'
+
+
+def _unlike(parts: Parts, option: Numeric | Date, most: int, decimal: str) -> tuple[int, str | None]:
     """How many values are no numbers or dates, and the first of them by its text; None when they are too many."""
     others = 0
     texts: list[str] = []
     for part in parts():
-        wrong = _read(part, option)[1]
+        wrong = _read(part, option, decimal)[1]
         others += int(wrong.sum())
         if others > most:
             return others, None
@@ -127,13 +175,13 @@ def _unlike(parts: Parts, option: Numeric | Date, most: int) -> tuple[int, str |
     return others, min(texts, default=None)
 
 
-def _read(part: pl.Series, option: Numeric | Bins | Date) -> tuple[pl.Series, NDArray[np.bool_]]:
-    return as_dates(part, option.format) if isinstance(option, Date) else as_numbers(part)
+def _read(part: pl.Series, option: Numeric | Bins | Date, decimal: str) -> tuple[pl.Series, NDArray[np.bool_]]:
+    return as_dates(part, option.format) if isinstance(option, Date) else as_numbers(part, decimal)
 
 
-def _values(parts: Parts, option: Numeric | Bins | Date) -> tuple[pl.Series, int]:
+def _values(parts: Parts, option: Numeric | Bins | Date, decimal: str) -> tuple[pl.Series, int]:
     """Numbers or dates without missing ones, rising, and how many values are neither."""
-    found, wrong = zip(*(_read(part, option) for part in parts()), strict=True)
+    found, wrong = zip(*(_read(part, option, decimal) for part in parts()), strict=True)
     return pl.concat(found).drop_nulls().sort(), sum(int(one.sum()) for one in wrong)
 
 
@@ -213,7 +261,8 @@ def _of_weight(spread: float, numbers: NDArray[np.float64]) -> float:
 def _check_finite(name: str, *figures: float) -> None:
     if not all(math.isfinite(figure) for figure in figures):
         raise DataError(
-            f"column {name!r} has numbers too large to be scaled: take it as bins, or leave it out with data.exclude"
+            f"column {name!r} has numbers too large to be scaled: take it as bins, or leave it out with "
+            "preprocess.data.exclude"
         )
 
 

@@ -28,6 +28,8 @@ class NumericColumn(Frozen):
     missing: float
     """Stands for a missing value, before scaling."""
     indicator: bool
+    decimal: Literal[".", ","] = "."
+    """What numbers written as text have before their fraction."""
 
     @property
     def width(self) -> int:
@@ -42,6 +44,8 @@ class BinnedColumn(Frozen):
     name: str
     edges: tuple[float, ...] = Field(min_length=1)
     """Rising; a value belongs to the first range whose edge it is below, else to the one after the last."""
+    decimal: Literal[".", ","] = "."
+    """What numbers written as text have before their fraction."""
 
     @property
     def width(self) -> int:

@@ -3,7 +3,7 @@
 What a value is depends on nothing but itself and what was learnt of its column:
 
 - text is taken without the space around it; `MISSING` in any case is a missing value, and so are null and not-a-number;
-- a number is as in `1.5`, `-2` or `1e3`; infinite ones are refused;
+- a number is as in `1.5`, `-2` or `1e3`, or `1,5` where the column has decimal commas; infinite ones are refused;
 - a date is as in `2024-01-31`, with `T` or a space and `12:30`, `12:30:59` or `12:30:59.5` after it, and `Z` or
   `+02:00` after that (then it is brought to UTC); or as the column's format says; or of a date type;
 - a category is the text; numbers are the same however they are written (1 and 1.0, 1.5 and 1.50, 1e-7 and 0.0000001),
@@ -124,7 +124,10 @@ def rows_to_frame(rows: Sequence[Mapping[str, object]], schema: TabularRecords) 
         for name in row:
             if name not in known:
                 raise DataError(f"row {number}: unknown column {name!r}: {did_you_mean(str(name), names)}")
-    columns = {name: [_written(row.get(name), number, name) for number, row in enumerate(rows)] for name in names}
+    columns = {
+        column.name: [_written(row.get(column.name), number, column) for number, row in enumerate(rows)]
+        for column in schema.columns
+    }
     return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
 
 
@@ -170,8 +173,12 @@ def _stripped(values: pl.Series) -> pl.Series:
     return lower.zip_with(lower.is_in(("true", "false")).fill_null(False), texts)
 
 
-def as_numbers(values: pl.Series) -> tuple[pl.Series, NDArray[np.bool_]]:
+def as_numbers(values: pl.Series, decimal: str = ".") -> tuple[pl.Series, NDArray[np.bool_]]:
     """Values as Float64, null where they are missing or no number, and which of them are no number.
+
+    Args:
+        values: Text or typed.
+        decimal: What text has before a fraction, `.` or `,`.
 
     Raises:
         DataError: As `as_texts`.
@@ -182,6 +189,9 @@ def as_numbers(values: pl.Series) -> tuple[pl.Series, NDArray[np.bool_]]:
     else:
         texts = _stripped(values)
         given = texts.is_not_null()
+        if decimal == ",":
+            points = texts.str.contains(".", literal=True).fill_null(False)
+            texts = texts.set(points, None).str.replace(",", ".", literal=True)
         numbers = texts.cast(pl.Float64, strict=False)
     given &= ~numbers.is_nan().fill_null(False)
     numbers = numbers.set(~numbers.is_finite().fill_null(False), None)
@@ -228,10 +238,10 @@ def _fill(part: NDArray[np.float32], values: pl.Series, column: FittedColumn) ->
     if isinstance(column, NumericColumn):
         return _fill_number(part, values, column)
     if isinstance(column, BinnedColumn):
-        numbers, wrong = as_numbers(values)
+        numbers, wrong = as_numbers(values, column.decimal)
         places = np.searchsorted(np.array(column.edges), numbers.fill_null(0.0).to_numpy(), side="right")
         _mark(part, places, numbers.is_null())
-        return [(wrong, _NO_NUMBER)]
+        return [(wrong, _no_number(column))]
     if isinstance(column, DateColumn):
         return _fill_date(part, values, column)
     texts = as_texts(values)
@@ -244,18 +254,21 @@ def _fill(part: NDArray[np.float32], values: pl.Series, column: FittedColumn) ->
     return []
 
 
-_NO_NUMBER = "is no number: write it as 1.5, -2 or 1e3, and nothing, NA or null for a missing one"
 _TOO_LARGE = "is too large: beside the training values it is more than a 32-bit float can hold, 3.4e38"
 _NO_DATE = "is no date"
 
 
+def _no_number(column: NumericColumn | BinnedColumn) -> str:
+    return f"is no number: write it as 1{column.decimal}5, -2 or 1e3, and nothing, NA or null for a missing one"
+
+
 def _fill_number(part: NDArray[np.float32], values: pl.Series, column: NumericColumn) -> _Wrong:
-    numbers, wrong = as_numbers(values)
+    numbers, wrong = as_numbers(values, column.decimal)
     with np.errstate(over="ignore"):  # which is found below
         part[:, 0] = (numbers.fill_null(column.missing).to_numpy() - column.shift) / column.scale
     if column.indicator:
         part[:, 1] = numbers.is_null().to_numpy()
-    return [(wrong, _NO_NUMBER), (~np.isfinite(part[:, 0]) & ~wrong, _TOO_LARGE)]
+    return [(wrong, _no_number(column)), (~np.isfinite(part[:, 0]) & ~wrong, _TOO_LARGE)]
 
 
 def _fill_date(part: NDArray[np.float32], values: pl.Series, column: DateColumn) -> _Wrong:
@@ -314,8 +327,9 @@ def _iso(texts: pl.Series) -> pl.Series:
     ]
 
 
-def _written(value: object, row: int, name: str) -> str | None:
+def _written(value: object, row: int, column: FittedColumn) -> str | None:
     """A JSON value as a table has it."""
+    name = column.name
     if isinstance(value, str):
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise DataError(f"row {row}, column {name!r}: {_shown(value)} is no text in UTF-8")
@@ -325,7 +339,9 @@ def _written(value: object, row: int, name: str) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < _WHOLE else repr(value)
+        text = str(int(value)) if value.is_integer() and abs(value) < _WHOLE else repr(value)
+        commas = isinstance(column, NumericColumn | BinnedColumn) and column.decimal == ","
+        return text.replace(".", ",") if commas else text
     if isinstance(value, int):
         return str(value) if abs(value) < 10**300 else "inf"
     raise DataError(

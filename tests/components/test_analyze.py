@@ -95,7 +95,10 @@ class TestColumns:
         assert (day.format, day.parts) == (None, ("days", "month", "weekday"))
         assert (day.shifts["days"], day.scales["days"]) == pytest.approx((np.mean(days), np.std(days)))
         assert list(found) == ["age", "day", "kind", "size"]
-        assert ran.metrics == {"objects": TRAIN, "features": 2 + 6 + 5 + 1}
+        assert ran.metrics == {"objects": TRAIN, "features": 2 + 6 + 5 + 1, "left_out": 3}
+        schema = read_records_schema(ran.outputs["analysis"])
+        assert isinstance(schema, TabularRecords)
+        assert schema.ignored == ("id", "label", "never", "same")
         assert "column 'same' is left out: one value" in caplog.text
         assert "column 'never' is left out: no values" in caplog.text
         assert "column 'id' is left out: nearly every row has its own value (40 of 40)" in caplog.text
@@ -188,11 +191,16 @@ class TestOptions:
         ("data", "message"),
         [
             ({"columns": {"agee": {"kind": "numeric"}}}, "columns: there is no column 'agee': did you mean 'age'"),
-            ({"exclude": ["Id"]}, r"analyze\.data\.exclude: there is no column 'Id': did you mean 'id'"),
+            ({"exclude": ["Id"]}, r"preprocess\.data\.exclude: there is no column 'Id': did you mean 'id'"),
             ({"columns": {"age": {"kind": "numeric"}}, "exclude": ["age"]}, "'age' is both in columns and in exclude"),
             ({"columns": {"kind": {"kind": "numeric"}}}, "'kind' shall be numeric, and no training row has a number"),
             ({"columns": {"kind": {"kind": "date"}}}, "'kind' shall be date, and no training row has a date in it"),
-            ({"others": "ignore"}, "no column is left to learn from: name some in data.columns"),
+            (
+                {"columns": {"day": {"kind": "date", "format": "%d.%m.%Y"}}},
+                r"'day' shall be date, .* a date in the format %d\.%m\.%Y in it; '2024-01-01' for one: give",
+            ),
+            ({"columns": {"size": {"kind": "numeric"}}, "decimal": ","}, r"set preprocess\.data\.decimal=\"\."),
+            ({"others": "ignore"}, "no column is left to learn from: name some in preprocess"),
             ({"columns": {"id": {"kind": "hashed", "buckets": 100_000}}}, r"limit is 100000.*widest is 'id'"),
         ],
     )  # fmt: skip
@@ -241,10 +249,37 @@ class TestFit:
         rows = table(200).with_columns(size=pl.Series(["?", "big", *(str(n) for n in range(198))]))
         run(make_shards(tmp_path, files(rows)), tmp_path / "task")
         told = "numbers but for 1 of 199 values, 'big' for one"
-        assert f"column 'size' is taken as nothing, yet it holds {told}: to take it as such" in caplog.text
+        assert (
+            f"column 'size' is left out, yet it holds {told}: to take it as such, which rejects the others, name"
+            in caplog.text
+        )
         (chart,) = charts_adapter.validate_json(next((tmp_path / "task").rglob("charts.json")).read_bytes())
         assert chart.kind == "table"
         assert {row[0]: row[-1] for row in chart.rows}["size"].endswith(told)
+
+    @pytest.mark.parametrize(
+        ("values", "decimal", "told", "remedy"),
+        [
+            ([f"{n},5" for n in range(40)] + ["3"], ".", "numbers with decimal commas, '0,5' for one", 'decimal=","'),
+            ([f"{n % 3},5" for n in range(40)], ".", "numbers with decimal commas, '0,5' for one", 'decimal=","'),
+            ([f"{n}.5" for n in range(40)], ",", "numbers with decimal points, '0.5' for one", 'decimal="."'),
+            ([f"{n % 28 + 1:02}.01.2024" for n in range(80)], ".", "like dates, '01.01.2024' for one", "%d.%m.%Y"),
+            ([f"v{n}" for n in range(40)], ".", "", ""),
+            (["1,2,3"] * 20 + ["x"] * 20, ".", "", ""),
+        ],
+    )  # fmt: skip
+    def test_other_ways_to_write_are_told(self, values: list[str], decimal: Any, told: str, remedy: str) -> None:
+        found = fit_column("c", lambda: iter((pl.Series("c", values),)), None, TabularData(decimal=decimal))
+        assert told in found.nearly
+        assert remedy in found.remedy
+        assert bool(found.nearly) == bool(told)
+
+    def test_decimal_commas_are_numbers_where_they_are_asked_for(self) -> None:
+        given = pl.Series("c", ["1,5", " -2 ", "1e3", "NA", "1.5"])
+        data = TabularData(decimal=",")
+        fitted = fit_column("c", lambda: iter((given,)), Numeric(), data)
+        assert isinstance(fitted.column, NumericColumn)
+        assert (fitted.column.decimal, fitted.column.missing, fitted.unusable) == (",", 1.5, 1)
 
     def test_values_of_categories_are_counted_however_numbers_are_written(self) -> None:
         column = self.fitted(["1.0", "1", "1.00", "2", "x", "x"], Category(minimum=2)).column
@@ -293,7 +328,7 @@ class TestPrevious:
         more = make_shards(tmp_path / "2", files(table(90)))
         kept = self.keep(more, tmp_path / "kept", first.outputs["analysis"])
         assert written(kept) == written(first) != written(run(more, tmp_path / "anew"))
-        assert kept.metrics == {"objects": 0, "features": first.metrics["features"]}
+        assert kept.metrics == {"objects": 0, "features": first.metrics["features"], "left_out": 0}
 
     def test_of_a_bucket(self, tmp_path: Path, s3: Bucket) -> None:
         shards = make_shards(tmp_path, files())

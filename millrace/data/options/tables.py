@@ -86,6 +86,9 @@ class TabularData(Parameters):
     """Columns by name and what becomes of them: `{age: {kind: bins, count: 5}}`."""
     exclude: tuple[str, ...] = ()
     """Columns to leave out, ids for one. Those of labels and groups are left out anyway."""
+    decimal: Literal[".", ","] = "."
+    """What numbers in text have before their fraction: with `,` 1,5 is a number and 1.5 is none. Numbers of JSON and
+    Parquet are what they are."""
     others: Literal["auto", "ignore"] = "auto"
     """Columns that are not named: auto takes them by their values in the training rows (numbers are numeric, dates
     date, the rest category); ignore leaves them out."""
