@@ -87,7 +87,7 @@ def from_csv(body: bytes, expected: ExpectedRows) -> Features:
         raise PayloadError(f"not CSV: {error}") from error
     header, *lines = rows or [[]]
     if rows:
-        _check_header(header, expected.schema)
+        _check_header(header, separator, expected.schema)
     for index, line in enumerate(lines):
         if len(line) != len(header):
             raise PayloadError(
@@ -99,7 +99,7 @@ def from_csv(body: bytes, expected: ExpectedRows) -> Features:
     return _features([{name: line[place] for place, name in kept} for line in lines], expected)
 
 
-def _check_header(header: Sequence[str], schema: TabularRecords) -> None:
+def _check_header(header: Sequence[str], separator: str, schema: TabularRecords) -> None:
     if twice := next((name for name, count in Counter(header).items() if name and count > 1), None):
         raise PayloadError(f"the header names column {twice!r} twice")
     names = [column.name for column in schema.columns]
@@ -107,8 +107,8 @@ def _check_header(header: Sequence[str], schema: TabularRecords) -> None:
     unknown = next((name for name in header if name not in known), None)
     if not set(names) & set(header):
         raise PayloadError(
-            f"the first line names none of the model's columns: {','.join(header)[:_SHOWN]!r}; it must be a header, "
-            f"with some of {', '.join(names[:10])}"
+            f"the first line names none of the model's columns: {separator.join(header)[:_SHOWN]!r}; it must be a "
+            f"header, with some of {', '.join(names[:10])}"
         )
     if unknown is not None:
         raise PayloadError(
