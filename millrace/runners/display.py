@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,10 @@ __all__ = ["Display"]
 
 _METRICS = 4
 """Most of a task on its line: the first ones that it reports."""
+
+
+_WARNING = re.compile(r"\S+ \S+ WARNING (.*)")
+_WARNINGS = 5  # of a task that are shown
 
 
 class Display(Watched):
@@ -61,10 +66,9 @@ class Display(Watched):
             for name, value in numbers.items():
                 self.console.print(f"  {name:<28} {_number(value, 6)}")
         for task in run.tasks.values():
-            for made in task.outputs.values():
-                if task.directory and made.metadata.get("running"):
-                    told = f"{task.name} keeps running: {made.metadata.get('url')}; how to stop it:"
-                    self.console.print(f"{told} {task.directory / 'log.txt'}")
+            self._warn(task)
+        for task in run.tasks.values():
+            self._tell_running(task)
         elapsed = ((run.ended or datetime.now(UTC)) - run.started).total_seconds()
         reason = f": {run.reason}" if run.reason else ""
         self.console.print(f"{run.pipeline.name}: {run.state} in {elapsed:.1f} s{reason}")
@@ -72,6 +76,23 @@ class Display(Watched):
             failures = [share.failure for task in run.tasks.values() for share in task.shares if share.failure]
             mend = "mend that, then " if any(failure.kind == "user" for failure in failures) else ""
             self.console.print(f"{mend}run the same command again to go on from here")
+
+    def _warn(self, task: TaskRun) -> None:
+        """The first warnings of a task that ran; all are in its log."""
+        if task.state is not TaskState.SUCCEEDED:
+            return
+        logs = [share.directory / "log.txt" for share in task.shares if share.directory is not None]
+        told = [(log, found[1]) for log in logs for line in last_lines(log, 1000) if (found := _WARNING.match(line))]
+        for _, text in told[:_WARNINGS]:
+            self.console.print(f"{task.name} warns: {text}", style="yellow")
+        if len(told) > _WARNINGS:
+            self.console.print(f"{task.name}: {len(told) - _WARNINGS} more warnings: {told[_WARNINGS][0]}")
+
+    def _tell_running(self, task: TaskRun) -> None:
+        for made in task.outputs.values():
+            if task.directory and made.metadata.get("running"):
+                told = f"{task.name} keeps running: {made.metadata.get('url')}; how to stop it:"
+                self.console.print(f"{told} {task.directory / 'log.txt'}")
 
     def _explain(self, task: TaskRun, share: ShareRun) -> None:
         log = (share.directory or Path()) / "log.txt"

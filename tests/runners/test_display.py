@@ -14,7 +14,7 @@ import pytest
 from millrace.runners.display import Display
 from millrace.runners.kubeflow import display as kubeflow_display
 from millrace.runners.kubeflow import record as kubeflow
-from millrace.runners.record import PipelineRun, RunState, TaskRun, TaskState
+from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, TaskState
 from millrace.runners.sagemaker import display as sagemaker_display
 from millrace.runners.sagemaker import record as sagemaker
 from millrace.runtime.task import MadeArtifact
@@ -56,6 +56,27 @@ def kubeflow_rehearsal() -> tuple[kubeflow_display.Display, kubeflow.Rehearsal]:
         id="1", pipeline="p", started=now, millrace="1", document=Path("d"), tasks={"lasts": task}
     )
     return kubeflow_display.Display(), record
+
+
+def test_warnings_of_tasks_that_ran_are_told_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"2026-11-21 22:35:28,86{n} WARNING column 'c{n}' is left out [{n}]" for n in range(7)]
+    (tmp_path / "log.txt").write_text("\n".join(["2026-11-21 22:35:28,859 INFO not this", *lines, "WARNING: nor this"]))
+    spec = play.compose(Play())
+    shares = [ShareRun(directory=tmp_path)]
+    task = TaskRun(name="write", component="write", component_version="1", state=TaskState.SUCCEEDED, shares=shares)
+    run = PipelineRun(
+        id="1", pipeline=spec, state=RunState.SUCCEEDED, started=datetime.now(UTC), millrace="1", tasks={"write": task}
+    )
+    Display(spec).close(run)
+    found = capsys.readouterr().out
+    assert [line for line in found.splitlines() if " warns: " in line] == [
+        f"write warns: column 'c{n}' is left out [{n}]" for n in range(5)
+    ]
+    assert f"write: 2 more warnings: {tmp_path / 'log.txt'}" in found
+    assert "this" not in found
+    task.state = TaskState.CACHED
+    Display(spec).close(run)
+    assert "warn" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("rehearsal", [sagemaker_rehearsal, kubeflow_rehearsal])
