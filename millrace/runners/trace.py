@@ -130,7 +130,7 @@ def _find(run: PipelineRun, what: str) -> tuple[dict[str, Any], TaskRun | None]:
 def _near(run: PipelineRun, what: str) -> str:
     """The metrics of a task that are named like one that it has not."""
     task, point, metric = what.partition(".")
-    if not point or task not in run.tasks:
+    if not point or task not in run.tasks or not run.tasks[task].metrics:
         return ""
     return f"; metrics of {task}: {did_you_mean(metric, run.tasks[task].metrics)}"
 
