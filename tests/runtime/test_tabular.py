@@ -282,7 +282,7 @@ def test_decimal_commas_are_of_text_alone() -> None:
     number = NumericColumn(name="n", shift=0.0, scale=1.0, missing=0.0, indicator=False, decimal=",")
     ranges = BinnedColumn(name="b", edges=(1.4, 1.6), decimal=",")
     schema = TabularRecords(columns=(number, ranges), classes=("a", "b"))
-    same = [{"n": "1,5", "b": "1,5"}, {"n": 1.5, "b": 1.5}]
+    same: list[dict[str, object]] = [{"n": "1,5", "b": "1,5"}, {"n": 1.5, "b": 1.5}]
     assert features(rows_to_frame(same, schema), schema.columns).tolist() == [[1.5, 0, 1, 0, 0]] * 2
     assert features(pl.DataFrame({"n": [1.5], "b": [1.5]}), schema.columns).tolist() == [[1.5, 0, 1, 0, 0]]
     with pytest.raises(DataError, match=r"row 0, column 'n': '1\.5' is no number: write it as 1,5, -2 or 1e3"):
