@@ -64,7 +64,7 @@ def objects_of(
     Raises:
         ConfigError: When some are in a dataset that is not given.
     """
-    known = {**_COLUMNS, **others}
+    known: dict[str, type[pl.DataType]] = {**_COLUMNS, **others}
     there = pl.read_parquet_schema(file)  # tables that other tools wrote lack some
     objects = pl.read_parquet(file, columns=[name for name in known if name in there])
     objects = objects.with_columns(pl.lit(None).alias(name) for name in known if name not in there)

@@ -380,7 +380,7 @@ class TestDeclaringAComponent:
     def test_uncached_when_names_parameters(self) -> None:
         with pytest.raises(CompositionError, match="unknown parameters \\['source'\\]"):
             self.declare(uncached_when=("source",))
-        with pytest.raises(CompositionError, match="unknown parameters \\['outside.deeper'\\]"):
+        with pytest.raises(CompositionError, match=r"unknown parameters \['outside.deeper'\]"):
             self.declare(uncached_when=("outside.deeper", "outside"))
 
     def test_inputs_are_artifacts(self) -> None:

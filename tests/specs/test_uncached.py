@@ -12,7 +12,7 @@ from millrace.specs import Task
 from millrace.specs.uncached import is_uncached
 
 SHA256 = "0" * 64
-TEXTS = {"kind": "text", "vocabulary": None, "sha256": None}
+TEXTS: dict[str, Any] = {"kind": "text", "vocabulary": None, "sha256": None}
 
 
 @pytest.mark.parametrize("component", [analyze, preprocess])
