@@ -10,7 +10,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -38,6 +37,12 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def heed_signals() -> None:
+    """What started the tests may ignore some, in the background or under nohup."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(project: Path, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "millrace", "run", "--config-dir", "my_config", "pipeline=play", *overrides],
@@ -46,7 +51,7 @@ def start(project: Path, *overrides: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),  # what started the tests may ignore it
+        preexec_fn=heed_signals,
     )
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def running(docker_engine: Any, tmp_path: Path) -> Iterator[tuple[subprocess.Pop
         cwd=Path(__file__).parents[3],
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # what started the tests may ignore it
     )
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
