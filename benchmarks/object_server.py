@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 from urllib.parse import unquote
 
 __all__ = ["BUCKET", "VARIABLES", "serving"]
@@ -46,8 +47,7 @@ class _Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # a TCP server's is one
 
     def data_received(self, data: bytes) -> None:
         self.received += data
@@ -87,8 +87,7 @@ def serving(folder: Path, *, wait: float, core: int) -> Iterator[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
-            assert process.stdout is not None  # noqa: S101
-            port = int(process.stdout.readline())
+            port = int(next(iter(process.stdout or ())))
             os.sched_setaffinity(process.pid, {core})
             yield f"http://127.0.0.1:{port}"
         finally:
