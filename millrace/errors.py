@@ -147,6 +147,10 @@ def explain_validation(error: ValidationError, model: type[BaseModel] | None = N
             tags = re.findall("'(.+?)'", context["expected_tags"])
             key = context["discriminator"].strip("'")
             lines.append(f"{path}.{key}: unknown {key} {context['tag']!r}: {did_you_mean(context['tag'], tags)}")
+        elif item["type"] == "union_tag_not_found":
+            key = context["discriminator"].strip("'")
+            tags = sorted(str(_tag(found)) for found in _models(_annotation_at(model, item["loc"])))
+            lines.append(f"{path}.{key}: a value is required{': one of ' if tags else ''}{', '.join(tags)}")
         elif item["type"] in ("tuple_type", "list_type") and isinstance(item["input"], str):
             lines.append(f"{path}: a list is needed: {path}=[{item['input'][:80]}]")
         elif item["type"] == "value_error" and isinstance(item["input"], Mapping):  # several fields together
@@ -169,9 +173,13 @@ def _as_written(model: type[BaseModel] | None, path: tuple[int | str, ...]) -> I
 
 def _fields_at(annotation: Any, path: tuple[int | str, ...]) -> list[str]:
     """Names of the fields that are allowed at a path below a model."""
+    return sorted({name for model in _models(_annotation_at(annotation, path)) for name in model.model_fields})
+
+
+def _annotation_at(annotation: Any, path: tuple[int | str, ...]) -> Any:
     for part in path:
         annotation = next(_below(annotation, part), None)
-    return sorted({name for model in _models(annotation) for name in model.model_fields})
+    return annotation
 
 
 def _below(annotation: Any, part: int | str) -> Iterator[Any]:

@@ -37,6 +37,10 @@ class TestExplainValidation:
         told = explained({"train": {"optimizer": {"kind": "adm"}}})
         assert told.startswith("train.optimizer.kind: unknown kind 'adm': did you mean 'adam'? allowed: adagrad, adam,")
 
+    def test_no_kind(self) -> None:
+        told = explained({"preprocess": {"data": {"height": 8}}})
+        assert told == "preprocess.data.kind: a value is required: one of image, tabular, text"
+
     def test_a_key_of_another_kind(self) -> None:
         told = explained({"train": {"model": {"kind": "cnn", "name": "MobileNetV2"}}})
         assert told.startswith("train.model.name: unknown key for kind=cnn: allowed: batch_norm")

@@ -42,7 +42,7 @@ def project(tmp_path: Path) -> Path:
     (folder / "from_s3.yaml").write_text(
         "# @package _global_\n"
         "pipeline: {name: from_s3, function: 'tests.pipelines.test_from_s3:from_s3'}\n"
-        "preprocess: {data: {height: 8, width: 8, channels: 1}}\n"
+        "preprocess: {data: {kind: image, height: 8, width: 8, channels: 1}}\n"
     )
     return tmp_path
 

@@ -19,7 +19,7 @@ from tests.conftest import Bucket
 from tests.runtime.test_kubeflow import Pod
 
 METRICS = ("objects", "classes", "rejected", "duplicates")
-SMALL = {"data": {"height": 8, "width": 8, "channels": 1, "encoding": "png"}}
+SMALL = {"data": {"kind": "image", "height": 8, "width": 8, "channels": 1, "encoding": "png"}}
 
 
 @pytest.fixture(scope="module")
