@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 
 import polars as pl
 from pydantic import ValidationError
 
 from millrace.components.analyze.spec import AnalyzeOutputs
 from millrace.data.analysis import write_analysis
-from millrace.data.fit import Fitted, fit_column
+from millrace.data.fit import Fitted, fit_columns
 from millrace.data.gathered import Gathered
 from millrace.data.options import TabularData
 from millrace.data.rows import LostRows, read_rows
@@ -40,9 +39,9 @@ def analyze_columns(
     gathered = _gather(objects, plan, context)
     named = _chosen(gathered.columns(), data, plan)
     fitted: list[Fitted] = []
-    for number, name in enumerate(named, start=1):
-        fitted.append(fit_column(name, partial(gathered.column, name), data.columns.get(name), data))
-        context.progress(number, len(named), "columns")
+    for columns in gathered.groups(named):
+        fitted += fit_columns(columns, data)
+        context.progress(len(fitted), len(named), "columns")
     _log(fitted, gathered.rows, context)
     schema = _schema(fitted, plan, gathered.columns())
     write_analysis(outputs.analysis.path, schema, data)
@@ -76,17 +75,18 @@ def _chosen(there: Sequence[str], data: TabularData, plan: ShardPlan) -> list[st
     """Columns to look at, sorted."""
     own = [name for name in (plan.label_column, plan.group_column) if name is not None]
     features = [name for name in there if name not in own]
+    known, excluded = set(there), set(data.exclude)
     for name in (*data.columns, *data.exclude):
         if name in own and name in data.columns:
             raise ConfigError(
                 f"preprocess.data.columns.{name}: the column holds the class or the group, it is no feature"
             )
-        if name not in there:
+        if name not in known:
             key = "columns" if name in data.columns else "exclude"
             raise ConfigError(f"preprocess.data.{key}: there is no column {name!r}: {did_you_mean(name, features)}")
-        if name in data.columns and name in data.exclude:
+        if name in data.columns and name in excluded:
             raise ConfigError(f"preprocess.data: column {name!r} is both in columns and in exclude")
-    return [name for name in features if name not in data.exclude and (data.others == "auto" or name in data.columns)]
+    return [name for name in features if name not in excluded and (data.others == "auto" or name in data.columns)]
 
 
 def _log(fitted: Sequence[Fitted], rows: int, context: Context) -> None:

@@ -63,10 +63,10 @@ def read_questions(model: Path, records: Path, channel: Channel, limit: int) -> 
         return Questions(np.array(texts, dtype=object), labels, own, schema.classes)
     if isinstance(schema, TabularRecords):
         from millrace.components.deploy.rows import rows_of
-        from millrace.runtime.tabular import features, rows_to_frame
+        from millrace.runtime.tabular import row_features
 
         rows = rows_of(examples, schema.columns)
-        own = predictor.predict(features(rows_to_frame(rows, schema), schema.columns))
+        own = predictor.predict(row_features(rows, schema))
         return Questions(np.array(rows, dtype=object), labels, own, schema.classes)
     return Questions(examples, labels, predictor.predict(examples), schema.classes)
 

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from millrace.errors import DataError, did_you_mean, explain_validation
 from millrace.runtime.limits import Limits
 from millrace.runtime.schemas import TabularRecords
 from millrace.runtime.separators import separator_of
-from millrace.runtime.tabular import features, rows_to_frame
+from millrace.runtime.tabular import Featurizer
 
 __all__ = ["ExpectedRows", "Features", "from_csv", "from_infer", "from_instances"]
 
@@ -46,6 +47,11 @@ class ExpectedRows:
 
     schema: TabularRecords
     limits: Limits
+
+    @cached_property
+    def featurizer(self) -> Featurizer:
+        """What makes the features of all requests."""
+        return Featurizer(self.schema.columns, self.schema.ignored)
 
 
 def from_instances(body: bytes, expected: ExpectedRows, *, bare: bool = False) -> Features:
@@ -87,7 +93,7 @@ def from_csv(body: bytes, expected: ExpectedRows) -> Features:
         raise PayloadError(f"not CSV: {error}") from error
     header, *lines = rows or [[]]
     if rows:
-        _check_header(header, separator, expected.schema)
+        _check_header(header, separator, expected.featurizer)
     for index, line in enumerate(lines):
         if len(line) != len(header):
             raise PayloadError(
@@ -99,16 +105,15 @@ def from_csv(body: bytes, expected: ExpectedRows) -> Features:
     return _features([{name: line[place] for place, name in kept} for line in lines], expected)
 
 
-def _check_header(header: Sequence[str], separator: str, schema: TabularRecords) -> None:
+def _check_header(header: Sequence[str], separator: str, featurizer: Featurizer) -> None:
     if twice := next((name for name, count in Counter(header).items() if name and count > 1), None):
         raise PayloadError(f"the header names column {twice!r} twice")
-    names = [column.name for column in schema.columns]
-    known = {"", *names, *schema.ignored}
-    unknown = next((name for name in header if name not in known), None)
-    if not set(names) & set(header):
+    names = featurizer.names
+    unknown = next((name for name in header if name and name not in featurizer.known), None)
+    if names.keys().isdisjoint(header):
         raise PayloadError(
             f"the first line names none of the model's columns: {separator.join(header)[:_SHOWN]!r}; it must be a "
-            f"header, with some of {', '.join(names[:10])}"
+            f"header, with some of {', '.join([*names][:10])}"
         )
     if unknown is not None:
         raise PayloadError(
@@ -149,18 +154,18 @@ def _features(rows: Sequence[Any], expected: ExpectedRows) -> Features:
     for index, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise PayloadError(f"row {index}: given {type(row).__name__}, needed: an object with a value a column")
-        _check_some(row, index, expected.schema)
+        _check_some(row, index, expected.featurizer)
     try:
-        return features(rows_to_frame(rows, expected.schema), expected.schema.columns)
+        return expected.featurizer.of_rows(rows)
     except DataError as error:
         raise PayloadError(str(error)) from error
 
 
-def _check_some(row: Mapping[str, Any], index: int, schema: TabularRecords) -> None:
+def _check_some(row: Mapping[str, Any], index: int, featurizer: Featurizer) -> None:
     """Refuse a row without one known column, of which every answer would be about missing values."""
-    names = [column.name for column in schema.columns]
-    if not any(name in row for name in names):
-        told = f": {did_you_mean(next(iter(row)), names)}" if row else f", the columns are {', '.join(names[:10])}"
+    names = featurizer.names
+    if names.keys().isdisjoint(row):
+        told = f": {did_you_mean(next(iter(row)), names)}" if row else f", the columns are {', '.join([*names][:10])}"
         raise PayloadError(f"row {index} has none of the model's columns{told}")
 
 

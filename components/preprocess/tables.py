@@ -14,7 +14,7 @@ from millrace.errors import ConfigError
 from millrace.runtime.context import Context
 from millrace.runtime.records import FeatureRecord, pack
 from millrace.runtime.schemas import ShardPlan, TabularRecords
-from millrace.runtime.tabular import transform
+from millrace.runtime.tabular import Featurizer
 
 __all__ = ["open_tables"]
 
@@ -47,6 +47,8 @@ class _Tables:
         self.files: Mapping[str, bytes] = {}
         self._context = context
         self._names = list(dict.fromkeys(column.name for column in schema.columns))
+        self._featurizer = Featurizer(schema.columns)
+        self._step = max(_VALUES // schema.shape[0], 1)
 
     def convert(self, rows: polars.DataFrame) -> Iterator[bytes | Reject]:
         """In memory are the records of a shard: rows are read in the order of their files."""
@@ -68,11 +70,10 @@ class _Tables:
                 following += 1
 
     def _records(self, found: FoundRows, uris: list[str], labels: list[int]) -> Iterator[tuple[int, bytes | Reject]]:
-        step = max(_VALUES // self.schema.shape[0], 1)
-        for start in range(0, found.frame.height, step):
-            values, flaws = transform(found.frame[start : start + step], self.schema.columns)
+        for start in range(0, found.frame.height, self._step):
+            values, flaws = self._featurizer.of_table(found.frame[start : start + self._step])
             wrong = {flaw.row: flaw for flaw in reversed(flaws)}
-            for row, at in enumerate(found.places[start : start + step].tolist()):
+            for row, at in enumerate(found.places[start : start + self._step].tolist()):
                 if row in wrong:
                     detail = f"column {wrong[row].column!r}: {wrong[row].problem}"
                     yield at, Reject(uris[at], "bad_value", detail)

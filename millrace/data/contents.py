@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 import polars as pl
 from polars.datatypes import DataTypeClass
 from polars.selectors import by_name
@@ -20,15 +21,21 @@ def row_contents(batch: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
         names: Columns that count; one at least. Their order does not.
     """
     names = sorted(names)
-    # Columns are numbered and taken one by one: an expression that names one of ten thousand looks at all of them.
-    values = pl.DataFrame([_text(batch[name]).rename(f"{at}") for at, name in enumerate(names)])
-    words = [one.str.replace_all(r"\s+", " ").str.strip_chars() for one in values.iter_columns()]
-    told = pl.DataFrame([_encoded(one, name) for one, name in zip(words, names, strict=True)])
-    encoded = told.select(pl.concat_str(pl.all())).to_series()
-    empty = pl.DataFrame(words).select(pl.all_horizontal(pl.all().is_null() | (pl.all() == ""))).to_series()
-    size = values.select(pl.sum_horizontal(pl.all().str.len_bytes())).to_series().fill_null(0).cast(pl.Int64)
-    digests = [hashlib.sha256(text.encode()).hexdigest() for text in encoded]
-    return pl.DataFrame({"content": pl.Series(digests, dtype=pl.String), "size": size, "empty": empty})
+    shape = batch.height, len(names)
+    texts = _row_by_row([_text(batch[name]) for name in names])
+    words = texts.str.replace_all(r"\s+", " ").str.strip_chars()
+    blank = (words.is_null() | (words == "")).to_numpy().reshape(shape)
+    sizes = texts.str.len_bytes().fill_null(0).to_numpy().reshape(shape)
+    heads = pl.Series([f"{len(name)}:{name}=" for name in names], dtype=pl.String)
+    told = _encoded(words, heads.gather(np.tile(np.arange(len(names)), batch.height)))
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in told.reshape((-1, len(names))).arr.join("")]
+    return pl.DataFrame(
+        {
+            "content": pl.Series(digests, dtype=pl.String),
+            "size": sizes.sum(axis=1, dtype=np.int64),
+            "empty": blank.all(axis=1),
+        }
+    )
 
 
 def whole_row(schema: Mapping[str, pl.DataType], own: Collection[str | None]) -> list[str]:
@@ -54,12 +61,18 @@ def _is_json(kind: pl.DataType | DataTypeClass) -> bool:
     return kind != pl.Binary and isinstance(kind, pl.DataType) and is_written(kind)
 
 
+def _row_by_row(columns: Sequence[pl.Series]) -> pl.Series:
+    """All values, a row after the other: thousands of columns take no longer than their values as one column do."""
+    rows = len(columns[0])
+    below = pl.concat([column.alias("") for column in columns], rechunk=True)
+    return below.gather(np.arange(rows * len(columns)).reshape((len(columns), rows)).T.ravel())
+
+
 def _text(values: pl.Series) -> pl.Series:
-    return (
-        values
-        if values.dtype == pl.String
-        else values.to_frame().select(as_written(values.name, values.dtype)).to_series()
-    )
+    kind = values.dtype
+    if kind.is_nested() or kind in (pl.Binary, pl.Duration):
+        return values.to_frame().select(as_written(values.name, kind)).to_series()
+    return values.cast(pl.String)
 
 
 def as_written(name: str, kind: pl.DataType) -> pl.Expr:
@@ -74,8 +87,9 @@ def as_written(name: str, kind: pl.DataType) -> pl.Expr:
     return column.cast(pl.String)
 
 
-def _encoded(words: pl.Series, name: str) -> pl.Series:
-    """A name and its value; lengths keep what follows apart."""
-    head = f"{len(name)}:{name}="
-    value = head + words.str.len_chars().cast(pl.String) + ":" + words
-    return value.fill_null(f"{head}-").rename(words.name)
+def _encoded(words: pl.Series, heads: pl.Series) -> pl.Series:
+    """Names and their values; lengths keep what follows apart."""
+    head, word = pl.col("head"), pl.col("word")
+    value = pl.concat_str(head, word.str.len_chars(), pl.lit(":"), word)
+    told = pl.DataFrame({"head": heads, "word": words}).select(pl.coalesce(value, pl.concat_str(head, pl.lit("-"))))
+    return told.to_series()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -70,17 +70,24 @@ class Gathered:
         return sorted(self._columns)
 
     def column(self, name: str) -> Iterator[pl.Series]:
-        """The values of a column, part by part; asked for in turn, columns that are small are read several at once."""
+        """The values of a column, part by part."""
         self.flush()
         if name not in self._read:
-            following = [one for one in sorted(self._columns) if one >= name]
-            group = following[: max(_CELLS // max(self.rows, 1), 1)]
-            self._read = {one: [] for one in group}
-            for path, there, rows in self._parts:
-                found = pl.read_parquet(path, columns=[one for one in group if one in there])
-                for one in group:
-                    absent = one not in there
-                    self._read[one].append(
-                        pl.repeat(None, rows, dtype=pl.String, eager=True).alias(one) if absent else found[one]
-                    )
+            self._read = self._columns_of([name])
         yield from self._read[name]
+
+    def groups(self, names: Sequence[str]) -> Iterator[dict[str, list[pl.Series]]]:
+        """The values of columns, part by part, as many columns at a time as have some million values."""
+        self.flush()
+        size = max(_CELLS // max(self.rows, 1), 1)
+        for start in range(0, len(names), size):
+            yield self._columns_of(names[start : start + size])
+
+    def _columns_of(self, names: Sequence[str]) -> dict[str, list[pl.Series]]:
+        read: dict[str, list[pl.Series]] = {name: [] for name in names}
+        for path, there, rows in self._parts:
+            found = pl.read_parquet(path, columns=[name for name in names if name in there])
+            absent = pl.repeat(None, rows, dtype=pl.String, eager=True)
+            for name, parts in read.items():
+                parts.append(found[name] if name in there else absent.alias(name))
+        return read

@@ -13,7 +13,7 @@ import numpy as np
 from millrace.runtime.columns import BinnedColumn, CategoryColumn, DateColumn, FittedColumn, HashedColumn, NumericColumn
 from millrace.runtime.records import FeatureRecord, RecordWriter, pack
 from millrace.runtime.schemas import Channel, ShardCounts, TabularRecords
-from millrace.runtime.tabular import features, rows_to_frame
+from millrace.runtime.tabular import row_features
 
 CLASSES = ("adelie", "chinstrap", "gentoo")
 ISLANDS = ("Biscoe", "Dream")
@@ -72,7 +72,7 @@ def write_tabular_records(
 
 def _write_shard(folder: Path, channel: Channel, shard: int, items: list[tuple[int, int]]) -> None:
     name = f"{channel}-{shard:05d}-of-00002"
-    vectors = features(rows_to_frame([bird(*item) for item in items], SCHEMA), COLUMNS)
+    vectors = row_features([bird(*item) for item in items], SCHEMA)
     with RecordWriter(folder / f"{name}.tfrecord") as writer:
         for (label, number), vector in zip(items, vectors, strict=True):
             writer.write(pack(FeatureRecord(vector, label, f"file:///birds.csv#row={3 * number + label}")))

@@ -20,7 +20,7 @@ from millrace.components.analyze.spec import AnalyzeParameters, analyze
 from millrace.components.manifest.spec import ManifestParameters, manifest
 from millrace.components.preprocess.spec import PreprocessParameters, preprocess
 from millrace.components.shard.spec import ChannelShards, ShardParameters, shard
-from millrace.data.fit import Fitted, fit_column
+from millrace.data.fit import Fitted, fit_columns
 from millrace.data.options import TabularData
 from millrace.data.options.tables import Category, Column, Numeric
 from millrace.errors import ConfigError, DataError
@@ -221,7 +221,8 @@ class TestOptions:
 class TestFit:
     @staticmethod
     def fitted(values: list[str], option: Column | None = None) -> Fitted:
-        return fit_column("c", lambda: iter((pl.Series("c", values),)), option, TabularData())
+        data = TabularData(columns={} if option is None else {"c": option})
+        return fit_columns({"c": [pl.Series("c", values)]}, data)[0]
 
     @pytest.mark.parametrize("scaling", ["standard", "min_max", "none"])
     @pytest.mark.parametrize("values", [["0.1", "0.1", "0.10"], ["0.1", "0.10000000000000002"] * 5, ["1e-300"] * 3])
@@ -269,21 +270,63 @@ class TestFit:
         ],
     )  # fmt: skip
     def test_other_ways_to_write_are_told(self, values: list[str], decimal: Any, told: str, remedy: str) -> None:
-        found = fit_column("c", lambda: iter((pl.Series("c", values),)), None, TabularData(decimal=decimal))
+        found = fit_columns({"c": [pl.Series("c", values)]}, TabularData(decimal=decimal))[0]
         assert told in found.nearly
         assert remedy in found.remedy
         assert bool(found.nearly) == bool(told)
 
     def test_decimal_commas_are_numbers_where_they_are_asked_for(self) -> None:
         given = pl.Series("c", ["1,5", " -2 ", "1e3", "NA", "1.5"])
-        data = TabularData(decimal=",")
-        fitted = fit_column("c", lambda: iter((given,)), Numeric(), data)
+        (fitted,) = fit_columns({"c": [given]}, TabularData(decimal=",", columns={"c": Numeric()}))
         assert isinstance(fitted.column, NumericColumn)
         assert (fitted.column.decimal, fitted.column.missing, fitted.unusable) == (",", 1.5, 1)
 
     def test_values_of_categories_are_counted_however_numbers_are_written(self) -> None:
         column = self.fitted(["1.0", "1", "1.00", "2", "x", "x"], Category(minimum=2)).column
         assert column == CategoryColumn(name="c", values=("1", "x"))
+
+    def test_columns_together_are_learnt_as_each_alone(self) -> None:
+        kinds: dict[str, pl.Series] = {
+            "number": pl.Series([f"{n / 7:.2f}" for n in range(200)]),
+            "whole": pl.Series([n % 9 for n in range(200)]),
+            "float": pl.Series([None if n % 5 == 0 else n / 3 for n in range(200)]),
+            "mistaken": pl.Series([*map(str, range(199)), "oops"]),
+            "comma": pl.Series([f"{n},5" for n in range(200)]),
+            "word": pl.Series(["True", "FALSE", "na", "x"] * 50),
+            "mixed": pl.Series(["a", "1"] * 100),
+            "late": pl.Series([*("x" * 4), *map(str, range(196))]),
+            "date": pl.Series([str(dt.date(2024, 1, 1) + dt.timedelta(n)) for n in range(200)]),
+            "local": pl.Series([f"{n % 28 + 1}.3.2024" for n in range(200)]),
+            "day": pl.Series([dt.date(2024, 1, 1) + dt.timedelta(n) for n in range(200)]),
+            "truth": pl.Series([True, False] * 100),
+            "sort": pl.Series(["a", "b"] * 100, dtype=pl.Categorical()),
+            "id": pl.Series([f"id-{n}" for n in range(200)]),
+            "empty": pl.Series(["NA", None] * 100),
+            "nothing": pl.Series([None] * 200),
+            "large": pl.Series(["1e300", "-1e300", "4"] * 66 + ["inf", "nan"]),
+        }
+        data = TabularData.model_validate(
+            {
+                "columns": {
+                    "whole1": {"kind": "bins", "count": 3}, "word1": {"kind": "hashed"},
+                    "number2": {"kind": "category", "most": 2}, "mixed2": {"kind": "numeric"},
+                    "large0": {"kind": "bins"}, "large1": {"kind": "bins"}, "large2": {"kind": "category"},
+                }
+            }
+        )  # fmt: skip
+        columns = {
+            f"{name}{copy}": [values.alias(f"{name}{copy}")[: copy * 60], values[copy * 60 :]][copy == 0 :]
+            for copy in range(3)
+            for name, values in kinds.items()
+        }
+        alone = [fit_columns({name: parts}, data)[0] for name, parts in columns.items()]
+        assert fit_columns(columns, data) == alone
+        learnt = {one.name: one for one in alone}
+        assert learnt["mistaken2"].nearly == "numbers but for 1 of 200 values, 'oops' for one"
+        assert learnt["comma1"].nearly.startswith("numbers with decimal commas, '0,5' for one")
+        assert learnt["local0"].nearly.startswith("what looks like dates")
+        left_out = {one.name[:-1] for one in alone if one.column is None}
+        assert left_out == {"id", "empty", "nothing", "mistaken", "comma", "late"}
 
 
 class TestShards:
@@ -503,9 +546,7 @@ def test_any_column_is_learnt_the_same_in_any_order_and_in_any_parts(
         whole = pl.Series("c", given, dtype=pl.String)
         parts = [part for part in (whole[:at], whole[at:]) if len(part)]
         try:
-            return json.dumps(
-                fit_column("c", lambda: iter(parts), None, TabularData()), default=lambda one: one.model_dump()
-            )
+            return json.dumps(fit_columns({"c": parts}, TabularData())[0], default=lambda one: one.model_dump())
         except DataError as error:
             return str(error)
 

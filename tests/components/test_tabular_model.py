@@ -29,7 +29,7 @@ from millrace.runtime.datasets import load_arrays
 from millrace.runtime.limits import Limits
 from millrace.runtime.models import load_predictor
 from millrace.runtime.schemas import ModelCard, read_json_model
-from millrace.runtime.tabular import features, rows_to_frame
+from millrace.runtime.tabular import features, row_features
 from millrace.testing import run_component
 from tests.components.deploy.conftest import serving
 from tests.components.tabular_data import CLASSES, COLUMNS, SCHEMA, bird, write_tabular_records
@@ -73,7 +73,7 @@ def endpoint(model: Path) -> Iterator[httpx.Client]:
 
 def own(model: Path, rows: list[dict[str, Any]]) -> NDArray[np.float32]:
     """What the model itself answers."""
-    return load_predictor(model).predict(features(rows_to_frame(rows, SCHEMA), COLUMNS))
+    return load_predictor(model).predict(row_features(rows, SCHEMA))
 
 
 class TestTraining:
@@ -82,7 +82,7 @@ class TestTraining:
         assert found.dtype == np.float32
         assert found.shape == (3, WIDTH)
         assert labels.tolist() == [0, 0, 0]
-        first = features(rows_to_frame([bird(0, 48)], SCHEMA), COLUMNS)
+        first = row_features([bird(0, 48)], SCHEMA)
         np.testing.assert_array_equal(found[:1], first)
 
     def test_records_of_another_number_of_features_are_told(self, tmp_path: Path) -> None:
@@ -260,8 +260,8 @@ class TestEndpoint:
 
 class TestDeploy:
     def test_rows_of_features_have_these_features(self) -> None:
-        vectors = features(rows_to_frame(BIRDS, SCHEMA), COLUMNS)
-        again = features(rows_to_frame(rows_of(vectors, COLUMNS), SCHEMA), COLUMNS)
+        vectors = row_features(BIRDS, SCHEMA)
+        again = row_features(rows_of(vectors, COLUMNS), SCHEMA)
         np.testing.assert_allclose(again, vectors, atol=1e-5)
 
     @pytest.mark.parametrize(
@@ -288,8 +288,8 @@ class TestDeploy:
         written = ["2007-03-05T13:45:00", "2009-02-28T00:00:00", "2024-12-31T23:59:00"]
         moments = [datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC) for text in written]
         texts = [moment.strftime(form) for moment in moments] if form else written
-        vectors = features(rows_to_frame([*({"when": text} for text in texts), {}], schema), [column])
-        again = features(rows_to_frame(rows_of(vectors, [column]), schema), [column])
+        vectors = row_features([*({"when": text} for text in texts), {}], schema)
+        again = row_features(rows_of(vectors, [column]), schema)
         np.testing.assert_allclose(again, vectors, atol=1e-4)
 
     def test_dates_of_years_below_1000_are_written_in_four_digits(self) -> None:

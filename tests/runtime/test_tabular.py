@@ -27,7 +27,9 @@ from millrace.runtime.columns import (
     NumericColumn,
 )
 from millrace.runtime.schemas import TabularRecords
-from millrace.runtime.tabular import MISSING, as_texts, features, rows_to_frame, transform
+from millrace.runtime.tabular import features, row_features, transform
+from millrace.runtime.values import MISSING, as_texts
+from tests.runtime.plain_features import in_table
 
 NUMBER = NumericColumn(name="n", shift=1, scale=2, missing=5, indicator=True)
 BINS = BinnedColumn(name="n", edges=(0, 10))
@@ -124,12 +126,13 @@ class TestCategories:
     @settings(max_examples=200, deadline=None)
     @given(number=st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**70), 2**70)))
     def test_of_tables_are_those_that_are_served(self, number: float) -> None:
-        schema = TabularRecords(columns=(CATEGORY,), classes=("a", "b"))
-        (served,) = as_texts(rows_to_frame([{"c": number}], schema)["c"])
         (of_lines,) = as_texts(pl.Series([json.dumps(number)]))
-        assert served == of_lines
         if isinstance(number, float):
-            assert as_texts(pl.Series([number])).to_list() == as_texts(pl.Series([f"{number!r}"])).to_list() == [served]
+            assert (
+                as_texts(pl.Series([number])).to_list() == as_texts(pl.Series([f"{number!r}"])).to_list() == [of_lines]
+            )
+        schema = TabularRecords(columns=(CategoryColumn(name="c", values=("a", of_lines)),), classes=("a", "b"))
+        assert row_features([{"c": number}], schema).tolist() == [[0, 1, 0, 0]]
 
     def test_are_hashed_as_documented(self) -> None:
         """Records and models outlive versions: the place must never change."""
@@ -226,7 +229,7 @@ class TestServing:
         ],
     )
     def test_rows_are_as_in_tables(self, row: Mapping[str, object], table: Mapping[str, object]) -> None:
-        served = features(rows_to_frame([row], self.schema), self.schema.columns)
+        served = row_features([row], self.schema)
         of_table = pl.DataFrame([table], schema=dict.fromkeys("ncd", pl.String))
         np.testing.assert_array_equal(served, features(of_table, self.schema.columns))
 
@@ -244,7 +247,7 @@ class TestServing:
     )
     def test_rows_that_are_none_are_refused(self, row: Mapping[str, object], message: str) -> None:
         with pytest.raises(DataError, match=message):
-            features(rows_to_frame([{"n": 1}, row], self.schema), self.schema.columns)
+            row_features([{"n": 1}, row], self.schema)
 
 
 values = st.one_of(
@@ -264,7 +267,8 @@ values = st.one_of(
 )
 def test_any_row_has_finite_features_of_its_own_or_a_flaw(rows: list[dict[str, Any]], cut: int) -> None:
     schema = TabularRecords(columns=tuple(ALL), classes=("a", "b"))
-    frame = rows_to_frame(rows, schema)
+    cells = {column.name: [in_table(row[column.name], column) for row in rows] for column in ALL}
+    frame = pl.DataFrame(cells, schema=dict.fromkeys(cells, pl.String))
     found, flaws = transform(frame, ALL)
     wrong = {flaw.row for flaw in flaws}
     good = [row for row in range(len(rows)) if row not in wrong]
@@ -274,7 +278,7 @@ def test_any_row_has_finite_features_of_its_own_or_a_flaw(rows: list[dict[str, A
     np.testing.assert_array_equal(np.concatenate([part[0] for part in parts])[good], found[good])
     assert len(flaws) == sum(len(part[1]) for part in parts)
     for row in good:
-        alone = features(rows_to_frame([rows[row]], schema), ALL)
+        alone = row_features([rows[row]], schema)
         np.testing.assert_array_equal(alone[0], found[row])
 
 
@@ -283,7 +287,7 @@ def test_decimal_commas_are_of_text_alone() -> None:
     ranges = BinnedColumn(name="b", edges=(1.4, 1.6), decimal=",")
     schema = TabularRecords(columns=(number, ranges), classes=("a", "b"))
     same: list[dict[str, object]] = [{"n": "1,5", "b": "1,5"}, {"n": 1.5, "b": 1.5}]
-    assert features(rows_to_frame(same, schema), schema.columns).tolist() == [[1.5, 0, 1, 0, 0]] * 2
+    assert row_features(same, schema).tolist() == [[1.5, 0, 1, 0, 0]] * 2
     assert features(pl.DataFrame({"n": [1.5], "b": [1.5]}), schema.columns).tolist() == [[1.5, 0, 1, 0, 0]]
     with pytest.raises(DataError, match=r"row 0, column 'n': '1\.5' is no number: write it as 1,5, -2 or 1e3"):
-        features(rows_to_frame([{"n": "1.5"}], schema), schema.columns)
+        row_features([{"n": "1.5"}], schema)

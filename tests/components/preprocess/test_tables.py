@@ -16,7 +16,7 @@ from millrace.errors import ConfigError, DataError
 from millrace.runtime.datasets import load_arrays
 from millrace.runtime.records import counts
 from millrace.runtime.schemas import CHANNELS, TabularRecords, read_records_schema
-from millrace.runtime.tabular import features, rows_to_frame
+from millrace.runtime.tabular import row_features
 from millrace.testing import Ran, run_component
 from tests.components.chain import as_csv, as_lines, as_parquet, make_shards
 from tests.conftest import Bucket
@@ -79,7 +79,7 @@ class TestRecords:
                 given = given.with_columns(kind=pl.lit("green"))
             found, labels = load_arrays(folder, channel)
             rows = [{name: row[name] for name in ("age", "kind", "size")} for row in given.iter_rows(named=True)]
-            served = features(rows_to_frame(rows, schema), schema.columns)
+            served = row_features(rows, schema)
             expected = np.column_stack([served, (given["label"] == "b").to_numpy()])
             made = np.column_stack([found, labels])
             assert sorted(map(tuple, made.tolist())) == sorted(map(tuple, expected.tolist()))
