@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,10 +93,10 @@ def _overview() -> str:
 def _run(words: Sequence[str]) -> int:
     from millrace.config import compose_and_call
 
-    return compose_and_call("run", words, _run_once)
+    return compose_and_call("run", words, partial(_run_once, words))
 
 
-def _run_once(composed: Mapping[str, Any]) -> int:
+def _run_once(words: Sequence[str], composed: Mapping[str, Any]) -> int:
     from millrace.runners.display import Display
     from millrace.runners.local import run_pipeline
     from millrace.runners.record import RunState
@@ -108,7 +110,9 @@ def _run_once(composed: Mapping[str, Any]) -> int:
     if several and find_spec("horovod") is None:
         told = f"{', '.join(several)} with one process instead of several: make horovod"
         print(f"note: Horovod is not installed. {told}", file=sys.stderr)
-    with Display(spec) as display:
+    for remark in config.remarks():
+        print(f"note: {remark}", file=sys.stderr)
+    with Display(shlex.join(["millrace", "run", *words])) as display:
         run, directory = run_pipeline(
             spec, settings.runner, config=config.model_dump(mode="json"), watch=display.update
         )
@@ -258,7 +262,7 @@ COMMANDS: dict[str, _Command] = {
         "  millrace lineage latest 'orders.csv#row=3'                   a row of a table, from 0 without the header\n"
         "  millrace lineage RUN train-00000-of-00002.tfrecord#5         a record, counted from 0\n"
         "  millrace lineage RUN cats/7.jpg.out                          a prediction of the component predict\n"
-        "  millrace lineage RUN evaluate.accuracy                       a metric\n\n"
+        "  millrace lineage RUN evaluate.accuracy                       a metric, and the wrong answers\n\n"
         "RUN is an id below .millrace/runs, a unique beginning of one, or latest.\n"
         "Options:  --json, --root FOLDER (runner.root of the run)",
     ),

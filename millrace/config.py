@@ -23,10 +23,12 @@ from pydantic import BaseModel, TypeAdapter
 from yaml import YAMLError
 
 from millrace.errors import ConfigError, MillraceError, did_you_mean, report
+from millrace.mistyped import explain_hydra, refuse_mistyped, unreadable
 from millrace.registry import load_pipeline, pipelines
 from millrace.runners.local import LocalRunner
 from millrace.runtime.task import IMPORT_PATH, append_import_path
 from millrace.settings import Settings, option_groups, refuse_unknown
+from millrace.specs import PipelineConfig
 from millrace.targets.kubeflow import Kubeflow
 from millrace.targets.sagemaker import SageMaker
 
@@ -34,6 +36,7 @@ __all__ = [
     "add_import_paths",
     "complete_overrides",
     "compose_and_call",
+    "pipeline_values",
     "target_words",
     "user_components",
     "user_pipelines",
@@ -81,8 +84,10 @@ def compose_and_call(command: str, arguments: Sequence[str], job: Job) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     codes: list[int] = []
+    begun: list[DictConfig] = []
 
     def call(config: DictConfig) -> None:
+        begun.append(config)
         try:
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
             composed = {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
@@ -91,10 +96,11 @@ def compose_and_call(command: str, arguments: Sequence[str], job: Job) -> int:
             _refuse_unknown(command, composed)
             codes.append(job(composed))
         except OmegaConfBaseException as error:
-            codes.append(report(ConfigError(_unresolved(error))))
+            codes.append(report(ConfigError(explain_hydra(error))))
         except MillraceError as error:
             codes.append(report(error))
 
+    refuse_mistyped(arguments)
     modes = [word for word in arguments if word.partition("=")[0] in _MODES]
     if len(modes) > 1:
         raise ConfigError(f"{' and '.join(modes)} exclude each other: give one of them")
@@ -102,9 +108,14 @@ def compose_and_call(command: str, arguments: Sequence[str], job: Job) -> int:
     sys.argv = [f"millrace {command}", *_forced(arguments)]
     try:
         hydra.main(version_base="1.3", config_path="pkg://millrace.conf", config_name="config")(call)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if begun and not isinstance(error, (HydraException, OmegaConfBaseException)):
+            raise
         missing = str(getattr(error, "missing_cfg_file", None)).removeprefix("defaults/")
-        raise broken.get(missing) or ConfigError(_unresolved(error).replace("'++", "'")) from error
+        folders = _config_dirs(arguments)
+        mains = ["config", *(file.stem for folder in folders for file in folder.glob("*.yaml"))]
+        told = explain_hydra(error, arguments, option_groups(*folders), mains)
+        raise broken.get(missing) or ConfigError(told) from error
     except YAMLError as error:  # it names the file and the line
         raise ConfigError(f"no YAML: {' '.join(str(error).split())}") from error
     return max(codes, default=0)
@@ -145,25 +156,27 @@ def _refuse_unused(command: str, composed: Mapping[str, Any], arguments: Sequenc
                 raise ConfigError(f"{key} has no effect with {option}={composed[option]}: give one of them")
             if first in {*Settings.model_fields, "hydra"}:
                 continue
-            if first not in _pipeline_fields(composed) and difflib.get_close_matches(first, taken, n=1, cutoff=0.75):
+            if first not in _pipeline_config(composed).model_fields and difflib.get_close_matches(
+                first, taken, n=1, cutoff=0.75
+            ):
                 raise ConfigError(f"{first}: unknown key: {did_you_mean(first, taken)}")
             raise ConfigError(f"{key} has no effect with {option}={composed[option]}: {instead}")
 
 
 def _refuse_unknown(command: str, composed: Mapping[str, Any]) -> None:
     """Keys of neither the framework nor the pipeline, for commands that compose none, too."""
-    fields = _pipeline_fields(composed)
-    if fields:
-        unknown = composed.keys() - Settings.model_fields.keys()
-        refuse_unknown(unknown, fields, _KEYS.get(command, ()))
+    config = _pipeline_config(composed)
+    unknown = composed.keys() - Settings.model_fields.keys()
+    if config.model_fields:
+        refuse_unknown(unknown, config, _KEYS.get(command, ()))
 
 
-def _pipeline_fields(composed: Mapping[str, Any]) -> frozenset[str]:
-    """Keys of the pipeline; none where there is no such pipeline, which is for those to tell who need it."""
+def _pipeline_config(composed: Mapping[str, Any]) -> type[PipelineConfig]:
+    """The pipeline's; an empty one where there is no such pipeline, which is for those to tell who need it."""
     try:
-        return frozenset(load_pipeline(str(composed["pipeline"]["function"])).config.model_fields)
+        return load_pipeline(str(composed["pipeline"]["function"])).config
     except (ConfigError, KeyError, TypeError):
-        return frozenset()
+        return PipelineConfig
 
 
 def target_words(arguments: Sequence[str]) -> str:
@@ -175,14 +188,30 @@ def target_words(arguments: Sequence[str]) -> str:
     return shlex.join(chosen)
 
 
-def _unresolved(error: Exception) -> str:
-    """What Hydra or OmegaConf found, with the whole key in front where they know one."""
-    key = getattr(error, "full_key", None)
-    text = str(error).strip()
-    if not key:
-        return text
-    missing = text.startswith("Missing mandatory value")
-    return f"{key}: {'a value is required' if missing else text.splitlines()[0]}"
+def pipeline_values(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """What a pipeline is configured with where nothing is overridden; empty when Hydra finds no file of that name.
+
+    Args:
+        name: The file's, below `pipeline/`.
+        arguments: With `--config-dir`, where there is one.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    found: dict[str, Any] = {}
+
+    def take(config: DictConfig) -> None:
+        plain = OmegaConf.to_container(config, resolve=True)
+        found.update({str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {})
+
+    folders = [word for folder in _config_dirs(arguments) for word in ("--config-dir", str(folder))]
+    _prepare_hydra(folders, "run")
+    sys.argv = ["millrace describe", f"pipeline={name}", *folders]
+    with contextlib.suppress(HydraException, OmegaConfBaseException, YAMLError):
+        hydra.main(version_base="1.3", config_path="pkg://millrace.conf", config_name="config")(take)()
+    return found
 
 
 def complete_overrides(request: str, words: Sequence[str], command: str = "run") -> str:
@@ -353,10 +382,7 @@ def _readable(override: str) -> str:
         OverridesParser.create().parse_override(override)
     except HydraException as error:
         if value.startswith(("[", "{", "(", "'", '"')):
-            raise ConfigError(
-                f"{override.removeprefix('++')} can't be read: {str(error).strip()}\nLists are [a, b], mappings "
-                "{a: 1}; text that begins with a bracket or a quote needs quotes of its own: 'key=\"[text\"'"
-            ) from error
+            raise unreadable(override.removeprefix("++")) from error
         doubled = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), value)
         return f"{key}='{doubled}'"
     return override

@@ -9,6 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -23,6 +24,7 @@ __all__ = [
     "TransientError",
     "UnsupportedError",
     "UserError",
+    "called",
     "did_you_mean",
     "explain_os_error",
     "explain_validation",
@@ -92,14 +94,27 @@ def report(error: MillraceError) -> int:
     return error.exit_code
 
 
+_DEEPEST = 6
 _MOST_NAMES = 100
 _NEAREST = 5
+_MOST_PLACES = 3
+_SURELY = 0.8
+"""Likeness from which a name is but misspelt."""
 _MOST_CHARACTERS = 200
 
 
-def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest one, and what is allowed, of many the nearest."""
-    names = sorted(allowed)
+def did_you_mean(name: str, allowed: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
+    """The end of a sentence about an unknown name: the nearest one, and what is allowed, of many the nearest.
+
+    Args:
+        name: What was given.
+        allowed: Names that could have been given in its place.
+        elsewhere: Whole names of what is called so in other places; they are nearer than other names here.
+    """
+    names, places = sorted(allowed), list(elsewhere)[:_MOST_PLACES]
+    if places:
+        listed = f" here are allowed: {', '.join(names)}" if 0 < len(names) <= _MOST_NAMES else ""
+        return f"did you mean {' or '.join(map(repr, places))}?{listed}"
     if not names:
         return "none is allowed here"
     close = difflib.get_close_matches(name[:_MOST_CHARACTERS], names, n=_NEAREST, cutoff=0.5)
@@ -111,17 +126,20 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}? {listed}" if close else listed
 
 
-def is_disk_full(error: OSError) -> bool:
+def is_disk_full(error: Exception) -> bool:
     """Whether an operation on a file failed for want of space: bytes, inodes or quota."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in full
+    return any(f"(os error {number})" in str(error) for number in full)  # polars has words only
 
 
-def explain_os_error(error: OSError) -> str:
+def explain_os_error(error: Exception) -> str:
     """Which file an operation failed on and why; on a full disk, what to do."""
-    where = f"{error.filename}: " if error.filename else ""
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
     if is_disk_full(error):
         return f"{where}the disk is full: free some space (or inodes, see df -i), then run the same command again"
-    return f"{where}{error.strerror or error}"
+    return f"{where}{getattr(error, 'strerror', None) or error}"
 
 
 def explain_validation(error: ValidationError, model: type[BaseModel] | None = None, prefix: str = "") -> str:
@@ -138,7 +156,7 @@ def explain_validation(error: ValidationError, model: type[BaseModel] | None = N
         path = ".".join(part for part in (prefix, *written) if part != "")
         context = item.get("ctx", {})
         if item["type"] == "extra_forbidden":
-            hint = f": {did_you_mean(str(item['loc'][-1]), _fields_at(model, item['loc'][:-1]))}" if model else ""
+            hint = f": {_meant(model, item['loc'], written, prefix)}" if model else ""
             kind = [part for part in item["loc"][-2:-1] if part not in written]
             lines.append(f"{path}: unknown key{f' for kind={kind[0]}' if kind else ''}{hint}")
         elif item["type"] == "missing":
@@ -159,6 +177,32 @@ def explain_validation(error: ValidationError, model: type[BaseModel] | None = N
             told = item["msg"].removeprefix("Value error, ")
             lines.append(f"{path}: {told} (given: {_shorten(item['input'])})")
     return "\n".join(lines)
+
+
+def _meant(model: type[BaseModel], path: tuple[int | str, ...], written: list[str], prefix: str) -> str:
+    """What may have been meant by an unknown key: one here, or one of that name in another place, the nearest first."""
+    name, here = str(path[-1]), _fields_at(model, path[:-1])
+    close = difflib.get_close_matches(name, here, n=1, cutoff=_SURELY)
+    places = called(name, model)
+    if close or ".".join(written) in places:  # it is but misspelt, or of another kind
+        return did_you_mean(name, here)
+    shared = [sum(1 for _ in takewhile(bool, map(str.__eq__, place.split("."), written))) for place in places]
+    nearest = [place for place, number in zip(places, shared, strict=True) if number == max(shared)]
+    return did_you_mean(name, here, (f"{prefix}.{place}".removeprefix(".") for place in nearest))
+
+
+def called(name: str, model: type[BaseModel]) -> list[str]:
+    """Dotted names of all fields below a model that are called so, the shortest first."""
+    found = {path for path in _names_below(model, _DEEPEST) if path.rpartition(".")[2] == name}
+    return sorted(found, key=lambda path: (path.count("."), path))
+
+
+def _names_below(model: type[BaseModel], deepest: int) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield name
+        if deepest:
+            for inner in _models(field.annotation):
+                yield from (f"{name}.{below}" for below in _names_below(inner, deepest - 1))
 
 
 def _as_written(model: type[BaseModel] | None, path: tuple[int | str, ...]) -> Iterator[str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from millrace.config import add_import_paths, user_components, user_pipelines
+from millrace.config import add_import_paths, pipeline_values, user_components, user_pipelines
 from millrace.errors import ConfigError, UserError, did_you_mean
 from millrace.registry import AnyComponent, AnyPipeline, components, load_component, load_pipeline, pipelines
-from millrace.specs import PipelineConfig, Port
+from millrace.settings import validated
+from millrace.specs import Port
 from millrace.specs.schema import ParameterRow, parameter_rows
 
 __all__ = ["describe", "list_components"]
@@ -56,7 +58,7 @@ def describe(words: Sequence[str]) -> int:
     if name in components(added):
         _describe_component(load_component(name, added))
     if name in flows:
-        _describe_pipeline(load_pipeline(flows[name]))
+        _describe_pipeline(load_pipeline(flows[name]), pipeline_values(name, words))
     return 0
 
 
@@ -78,7 +80,7 @@ def _describe_component(component: AnyComponent) -> None:
     spec = component.spec
     console = _console()
     console.print(f"{spec.name} {spec.version}: {spec.description}\n", highlight=False, markup=False)
-    _print_parameters(console, parameter_rows(spec.parameters))
+    _print_parameters(console, parameter_rows(spec.parameters), "default")
     _print_ports(console, "inputs", spec.inputs)
     _print_ports(console, "outputs", spec.outputs)
     if spec.metrics:
@@ -94,23 +96,22 @@ def _describe_component(component: AnyComponent) -> None:
     )
 
 
-def _describe_pipeline(pipeline: AnyPipeline) -> None:
+def _describe_pipeline(pipeline: AnyPipeline, composed: Mapping[str, Any]) -> None:
+    """Print a pipeline with the values that it has where nothing is overridden: those of its file, then defaults."""
     console = _console()
     console.print(f"{pipeline.name}: {pipeline.description}\n", highlight=False, markup=False)
-    _print_parameters(console, parameter_rows(pipeline.config.model_json_schema()))
-    spec = _composed(pipeline.config, pipeline)
-    if spec:
-        console.print(f"tasks: {' -> '.join(spec)}", highlight=False)
+    values = {name: composed[name] for name in pipeline.config.model_fields if name in composed}
+    _print_parameters(console, parameter_rows(pipeline.config.model_json_schema(), values), "value")
+    try:
+        config = validated(pipeline.config, values)
+        console.print(f"tasks: {' -> '.join(pipeline.compose(config).order())}", highlight=False)
+    except UserError:  # something is required
+        return
+    for remark in config.remarks():
+        console.print(f"note: {remark}", highlight=False)
 
 
-def _composed(config: type[PipelineConfig], pipeline: AnyPipeline) -> tuple[str, ...]:
-    """Task names in order, for pipelines that can be composed from their defaults."""
-    if any(field.is_required() for field in config.model_fields.values()):
-        return ()
-    return pipeline.compose(config()).order()
-
-
-def _print_parameters(console: Console, parameters: Iterable[ParameterRow]) -> None:
+def _print_parameters(console: Console, parameters: Iterable[ParameterRow], column: str) -> None:
     rows = [
         (item.name, item.kind, item.default or "required", " ".join(item.description.split())) for item in parameters
     ]
@@ -119,13 +120,13 @@ def _print_parameters(console: Console, parameters: Iterable[ParameterRow]) -> N
     if console.width < _TABLE_WIDTH:
         console.print("parameters", style="italic")
         for name, kind, default, description in rows:
-            value = default if default == "required" else f"default {default}"
+            value = default if default == "required" else f"{column} {default}"
             console.print(name, style="bold", highlight=False)
             console.print(Padding(Text(f"{kind}; {value}\n{description}".rstrip()), (0, 0, 0, 4)))
         console.print()
         return
     table = Table(title="parameters", title_justify="left", box=None, pad_edge=False)
-    for head in ("parameter", "type", "default", ""):
+    for head in ("parameter", "type", column, ""):
         table.add_column(head, overflow="fold")
     for row in rows:
         table.add_row(*row)

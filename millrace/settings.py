@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 
-from millrace.errors import ConfigError, did_you_mean, explain_validation
+from millrace.errors import ConfigError, called, did_you_mean, explain_validation
 from millrace.registry import AnyPipeline, load_pipeline
 from millrace.runners.local import LocalRunner
 from millrace.runners.settings import Rehearse
@@ -104,6 +104,10 @@ class Settings(Frozen):
         pipeline, config = self.load()
         return open_fields(pipeline, config, self.runtime) if self.runtime else pipeline.compose(config)
 
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be known of the pipeline's configuration before it runs."""
+        return self.load()[1].remarks()
+
     def load(self) -> tuple[AnyPipeline, PipelineConfig]:
         """The pipeline, under the name chosen for it, and its validated configuration.
 
@@ -111,7 +115,7 @@ class Settings(Frozen):
             ConfigError: Naming the key, what is wrong and what is allowed.
         """
         found = replace(load_pipeline(self.pipeline.function), name=self.pipeline.name)
-        refuse_unknown(self.config, found.config.model_fields)
+        refuse_unknown(self.config, found.config)
         return found, validated(found.config, self.config)
 
 
@@ -126,20 +130,23 @@ def read_settings(composed: Mapping[str, Any]) -> Settings:
     return validated(Settings, {**own, "config": rest})
 
 
-def refuse_unknown(keys: Iterable[str], fields: Iterable[str], framework: Iterable[str] = ()) -> None:
+def refuse_unknown(keys: Iterable[str], config: type[PipelineConfig], framework: Iterable[str] = ()) -> None:
     """Refuse keys that a pipeline has no field for.
 
     Args:
         keys: What was given.
-        fields: Those of the pipeline's configuration.
-        framework: Keys of the framework that are allowed beside them.
+        config: The pipeline's configuration.
+        framework: Keys of the framework that are allowed beside its fields.
 
     Raises:
         ConfigError: With the nearest name.
     """
-    allowed = {*fields}
-    for key in sorted({*keys} - allowed):
-        raise ConfigError(f"{key}: unknown key: {did_you_mean(key, {*allowed, *framework, *option_groups()})}")
+    fields = {*config.model_fields}
+    for key in sorted({*keys} - fields):
+        allowed = {*fields, *framework, *option_groups()}
+        raise ConfigError(
+            f"{key}: unknown key: {did_you_mean(key, allowed, (*called(key, config), *called(key, Settings)))}"
+        )
 
 
 def option_groups(*folders: Path) -> set[str]:

@@ -32,7 +32,8 @@ class Gate(Frozen):
     """What a model must reach before it is quantized and deployed."""
 
     accuracy: float = Field(default=0.0, ge=0, le=1)
-    """Smallest accuracy on the test channel."""
+    """Smallest accuracy on the test channel. At 0, the default, no gate is set: every model is deployed. What is good
+    enough depends on the classes and on what a mistake costs, so nobody but you can set it."""
 
 
 class Classification(PipelineConfig):
@@ -54,6 +55,14 @@ class Classification(PipelineConfig):
     quantize: QuantizeParameters | None = None
     """Deploy a smaller model: `quantize={scheme: dynamic}`; null deploys the one that was trained."""
     deploy: DeployParameters = DeployParameters()
+
+    def remarks(self) -> tuple[str, ...]:
+        """That no gate is set, where none is."""
+        if self.gate.accuracy > 0:
+            return ()
+        return (
+            "no gate is set (gate.accuracy=0): a model is deployed however often it errs; gate.accuracy=0.9 is one",
+        )
 
     @model_validator(mode="before")
     @classmethod

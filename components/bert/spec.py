@@ -158,6 +158,7 @@ bert = component(
     image="train",
     delegates=("training",),
     refuses="millrace.components.bert.refusals:refuse",
+    uncached_when=("model.weights", "fine_tuning.model", "teacher.model"),
     module=__name__,
     resources=Resources(cpus=2, memory_gib=4),
 )

@@ -277,7 +277,7 @@ manifest = component(
     main="millrace.components.manifest.main:main",
     image="data",
     resources=Resources(cpus=2, memory_gib=4),
-    uncached_when=("source", "previous"),
+    uncached_when=("source", "previous", "listing.manifest", "listing.path"),
 )
 
 

@@ -87,5 +87,5 @@ preprocess = component(
     image="data",
     resources=Resources(cpus=1, memory_gib=2),
     distribution=Distribution(mode="shards"),
-    uncached_when=("previous", "data.vocabulary"),
+    uncached_when=("previous.records", "previous.rejects", "data.vocabulary"),
 )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from millrace.errors import DataError
 from millrace.runtime.earlier import earlier_folder
-from millrace.runtime.schemas import Channel, ShardPlan, read_json_model
+from millrace.runtime.schemas import Channel, Dealing, ShardPlan, read_json_model
 
 __all__ = ["Earlier", "find_known", "read_earlier"]
 
@@ -30,8 +30,8 @@ class Earlier(NamedTuple):
     """Of all objects."""
 
 
-def read_earlier(location: str, scratch: Path) -> dict[Channel, Earlier]:
-    """Earlier shards, of the channels that have some.
+def read_earlier(location: str, scratch: Path) -> tuple[dict[Channel, Earlier], Dealing | None]:
+    """Earlier shards, of the channels that have some, and how they were dealt, where that is known.
 
     Args:
         location: As `shard.previous` names it.
@@ -60,7 +60,7 @@ def read_earlier(location: str, scratch: Path) -> dict[Channel, Earlier]:
             shards=len(shards),
             bytes=sum(shard.bytes for shard in shards),
         )
-    return found
+    return found, plan.dealing
 
 
 def find_known(earlier: Earlier, hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int32], NDArray[np.int64], int]:

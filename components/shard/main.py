@@ -7,7 +7,7 @@ from millrace.components.shard.seats import read_listed, take_seats
 from millrace.components.shard.spec import ShardInputs, ShardOutputs, ShardParameters
 from millrace.components.shard.writing import write_shards
 from millrace.runtime.context import Context, Result
-from millrace.runtime.schemas import Catalogue, PlannedShard, ShardPlan, read_json_model
+from millrace.runtime.schemas import CHANNELS, Catalogue, Dealing, PlannedShard, ShardPlan, read_json_model
 
 __all__ = ["main"]
 
@@ -17,15 +17,24 @@ def main(parameters: ShardParameters, inputs: ShardInputs, outputs: ShardOutputs
     index = inputs.manifest.path / "index.parquet"
     listed = read_listed(index, hashes=parameters.previous is not None)
     catalogue = read_json_model(inputs.manifest.path / "classes.json", Catalogue)
-    earlier = read_earlier(parameters.previous, context.scratch) if parameters.previous else {}
+    asked = _asked(parameters)
+    earlier, first = read_earlier(parameters.previous, context.scratch) if parameters.previous else ({}, None)
     seats = take_seats(listed, parameters, earlier)
     if earlier and not seats.known:
         context.log.warning(
             "shard.previous=%s has none of these objects: is it of another source? All are dealt anew",
             parameters.previous,
         )
+    elif first is not None and (unused := _differing(asked, first)):
+        context.log.warning(
+            "%s: not for the %d objects that shard.previous knows, which stay where they are; leave shard.previous out "
+            "to deal all anew",
+            unused,
+            seats.known,
+        )
     plan = write_shards(index, outputs.shards.path, seats, context)
-    text = ShardPlan(**catalogue.model_dump(), shards=plan).model_dump_json(indent=2)
+    dealing = first if seats.known else asked
+    text = ShardPlan(**catalogue.model_dump(), shards=plan, dealing=dealing).model_dump_json(indent=2)
     (outputs.shards.path / "plan.json").write_text(f"{text}\n", encoding="utf-8")
     objects, imbalance = len(seats.shards), max(_imbalance(planned) for planned in plan.values())
     metrics: dict[str, float] = {"objects": objects}
@@ -42,6 +51,21 @@ def main(parameters: ShardParameters, inputs: ShardInputs, outputs: ShardOutputs
         metrics=metrics,
         metadata={"shards": {"shards": {name: len(planned) for name, planned in plan.items()}}},
     )
+
+
+def _asked(parameters: ShardParameters) -> Dealing:
+    given = parameters.shards
+    counts = {name: given if isinstance(given, int) else int(getattr(given, name)) for name in CHANNELS}
+    return Dealing(shards=counts, order=parameters.order, seed=parameters.seed)
+
+
+def _differing(asked: Dealing, before: Dealing) -> str:
+    """The parameters that have other values than those that the known objects were dealt with."""
+    told = {f"shard.shards.{name}": (count, before.shards.get(name, count)) for name, count in asked.shards.items()}
+    if len(set(asked.shards.values())) == 1 == len(set(before.shards.values())):
+        told = {"shard.shards": told["shard.shards.train"]}
+    pairs = told | {"shard.order": (asked.order, before.order), "shard.seed": (asked.seed, before.seed)}
+    return ", ".join(f"{name}={now} (it was {then})" for name, (now, then) in pairs.items() if now != then)
 
 
 def _imbalance(planned: tuple[PlannedShard, ...]) -> float:

@@ -37,8 +37,8 @@ class ShardParameters(Parameters):
     """Of the shuffling."""
     previous: Earlier | None = None
     """Earlier Shards of the same source: a folder, s3:// or gs://, or `run:ID/TASK` of an earlier local run. Objects
-    stay in their shards, in their order, whatever `shards`, `order` and `seed` say; new ones get shards of their own,
-    of about the same bytes: those that have not changed need no preprocessing."""
+    stay in their shards, in their order, whatever `shards`, `order` and `seed` say (a warning tells of other values);
+    new ones get shards of their own, of about the same bytes: those that have not changed need no preprocessing."""
 
 
 class ShardInputs(Inputs):

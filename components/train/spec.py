@@ -18,6 +18,7 @@ train = component(
     image="train",
     delegates=("training",),
     refuses="millrace.training.refusals:refuse",
+    uncached_when=("model.weights", "fine_tuning.model", "teacher.model"),
     module=__name__,
     resources=Resources(cpus=2, memory_gib=4),
 )

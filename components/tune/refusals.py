@@ -1,4 +1,4 @@
-"""What Katib has no counterpart for."""
+"""What trials could not start with, and what Katib has no counterpart for."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
+from importlib import import_module
 from typing import Any
 
 from pydantic import JsonValue
 
-from millrace.components.tune.space import Choices
+from millrace.components.tune.space import Choices, extremes
 from millrace.components.tune.spec import Hyperband, TpeSampler, TuneParameters
-from millrace.errors import UnsupportedError
+from millrace.components.tune.trials import base_parameters
+from millrace.errors import UnsupportedError, UserError
+from millrace.registry import load_component
+from millrace.specs import Distribution
+from millrace.specs.dotted import merged
 from millrace.targets.kubeflow import ClusterWork
 
-__all__ = ["check", "refuse"]
+__all__ = ["check", "check_trials", "refuse"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+ -]+")
 """Texts that can be put into the template of a trial, which Katib takes as text."""
@@ -74,10 +79,33 @@ def _check_choices(name: str, choices: Iterable[JsonValue], instead: str) -> Non
         raise UnsupportedError(f"space.{name}: texts and numbers can't be choices together in Katib; {instead}")
 
 
-def refuse(parameters: Mapping[str, Any], inputs: Collection[str], work: ClusterWork) -> None:
-    """The same while compiling.
+def check_trials(parameters: TuneParameters) -> None:
+    """Refuse what the first trial would fail for: an objective that nobody reports, values that it can't train with.
 
     Raises:
-        UnsupportedError: As `check` does.
+        UserError: Naming the parameter, the value and what is allowed.
     """
-    check(TuneParameters.model_validate(parameters), warm_start="warm_start" in inputs)
+    base = base_parameters(parameters)
+    refuses = load_component(parameters.component).spec.refuses
+    if refuses is None:
+        return
+    module, _, function = refuses.partition(":")
+    ends = [(name, value) for name, values in parameters.space.items() for value in extremes(values)]
+    for told, chosen in (("trial.", base), *((f"space: {n}={v!r}: ", merged(base, {n: v})) for n, v in ends)):
+        try:
+            getattr(import_module(module), function)(chosen, ("records",), Distribution())
+        except UserError as error:
+            raise type(error)(f"{told}{error} (each trial trains with one rank)") from error
+
+
+def refuse(parameters: Mapping[str, Any], inputs: Collection[str], work: ClusterWork | Distribution) -> None:
+    """The same before anything runs: as a task of this machine, or while compiling for Katib.
+
+    Raises:
+        UserError: As `check_trials` and `check` do.
+    """
+    chosen = TuneParameters.model_validate(parameters)
+    if isinstance(work, Distribution):
+        check_trials(chosen)
+    else:
+        check(chosen, warm_start="warm_start" in inputs)

@@ -11,7 +11,7 @@ from millrace.errors import ConfigError, did_you_mean, explain_validation
 from millrace.specs import Parameters
 from millrace.specs.dotted import flatten, merged
 
-__all__ = ["Choices", "FloatRange", "IntRange", "Range", "Space", "check_space"]
+__all__ = ["Choices", "FloatRange", "IntRange", "Range", "Space", "check_space", "extremes"]
 
 
 class FloatRange(Parameters):
@@ -88,7 +88,7 @@ def check_space(model: type[Parameters], base: Mapping[str, JsonValue], space: S
             raise ConfigError(f"space: {model.__name__} has no parameter {name!r}: {did_you_mean(name, known)}")
         if inside := next((other for other in space if name.startswith(f"{other}.")), None):
             raise ConfigError(f"space: {name!r} lies inside {inside!r}, which is searched as a whole: keep one of them")
-        for value in _extremes(values):
+        for value in extremes(values):
             try:
                 model.model_validate(merged(complete, {name: value}))
             except ValidationError as error:
@@ -98,7 +98,8 @@ def check_space(model: type[Parameters], base: Mapping[str, JsonValue], space: S
     return complete
 
 
-def _extremes(values: FloatRange | IntRange | Choices) -> Iterator[JsonValue]:
+def extremes(values: FloatRange | IntRange | Choices) -> Iterator[JsonValue]:
+    """The values that a range ends with, or all choices."""
     if isinstance(values, Choices):
         yield from values.choices
     else:

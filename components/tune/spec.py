@@ -184,4 +184,5 @@ tune = component(
     delegates=("tuning",),
     refuses="millrace.components.tune.refusals:refuse",
     resources=Resources(cpus=2, memory_gib=4),
+    uncached_when=("trial.model.weights", "trial.fine_tuning.model", "trial.teacher.model"),
 )

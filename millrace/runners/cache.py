@@ -13,7 +13,13 @@ from millrace.specs import ComponentSpec, Task
 __all__ = ["task_key"]
 
 
-def task_key(task: Task, component: ComponentSpec, inputs: Mapping[str, Iterable[str]], share: Share) -> str:
+def task_key(
+    task: Task,
+    component: ComponentSpec,
+    inputs: Mapping[str, Iterable[str]],
+    share: Share,
+    outside: Mapping[str, str] | None = None,
+) -> str:
     """SHA-256 of a task's component version and code, parameters, input contents and share.
 
     Args:
@@ -21,6 +27,7 @@ def task_key(task: Task, component: ComponentSpec, inputs: Mapping[str, Iterable
         component: Its component.
         inputs: Digests of the input artifacts' contents, by port.
         share: The worker's share of the shards.
+        outside: Digests of what parameters name outside the pipeline, by dotted name.
     """
     facts = {
         "component": component.name,
@@ -29,5 +36,6 @@ def task_key(task: Task, component: ComponentSpec, inputs: Mapping[str, Iterable
         "parameters": task.parameters,
         "inputs": {port: list(digests) for port, digests in sorted(inputs.items())},
         "share": [share.index, share.count],
+        "outside": dict(sorted((outside or {}).items())),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

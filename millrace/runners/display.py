@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Self
 
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +12,6 @@ from rich.text import Text
 from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, TaskState
 from millrace.runners.worker import last_lines
 from millrace.runtime.context import Progress
-from millrace.specs import PipelineSpec
 from millrace.terminal import STATE_STYLES, Watched, task_table
 
 __all__ = ["Display"]
@@ -28,34 +25,36 @@ _WARNINGS = 5  # of a task that are shown
 
 
 class Display(Watched):
-    """Shows a run while it goes on, and its summary at the end."""
+    """Shows a run while it goes on, each failure once, when it happens, and the summary at the end."""
 
-    def __init__(self, spec: PipelineSpec) -> None:
+    def __init__(self, command: str = "") -> None:
+        """Nothing is shown yet.
+
+        Args:
+            command: What starts the run once more, for whoever has mended a mistake.
+        """
         super().__init__()
+        self._command = command
+        self._begun = False
         self._seen: dict[str, TaskState] = {}
-        self._name = spec.name
-
-    def __enter__(self) -> Self:
-        if not self.live:
-            self.console.print(f"{self._name}: started")
-        return super().__enter__()
 
     def update(self, run: PipelineRun) -> None:
         """Show the run as it is now."""
         if self.live:
             self.draw(lambda: _table(run))
-            return
+        elif not self._begun:
+            self.console.print(f"{run.pipeline.name}: started")
+        self._begun = True
         for task in run.tasks.values():
             if task.state is not self._seen.get(task.name, TaskState.PENDING):
                 self._seen[task.name] = task.state
-                self.console.print(_line(task))
+                if not self.live:
+                    self.console.print(_line(task))
+                if task.state is TaskState.FAILED:
+                    self._explain(task)
 
     def close(self, run: PipelineRun) -> None:
-        """Show how it went: failures with the last lines of their logs, or the metrics."""
-        for task in run.tasks.values():
-            for share in task.shares:
-                if share.failure is not None:
-                    self._explain(task, share)
+        """Show how it went: the metrics, warnings, and after a failure what to do next."""
         numbers = {
             f"{task.name}.{metric.name}": task.metrics[metric.name]
             for task in run.tasks.values()
@@ -70,12 +69,14 @@ class Display(Watched):
         for task in run.tasks.values():
             self._tell_running(task)
         elapsed = ((run.ended or datetime.now(UTC)) - run.started).total_seconds()
-        reason = f": {run.reason}" if run.reason else ""
+        told = any(task.state is TaskState.FAILED for task in run.tasks.values())
+        reason = f": {run.reason}" if run.reason and not told else ""
         self.console.print(f"{run.pipeline.name}: {run.state} in {elapsed:.1f} s{reason}")
         if run.state is not RunState.SUCCEEDED:
             failures = [share.failure for task in run.tasks.values() for share in task.shares if share.failure]
             mend = "mend that, then " if any(failure.kind == "user" for failure in failures) else ""
-            self.console.print(f"{mend}run the same command again to go on from here")
+            again = f": {self._command}" if self._command else ""
+            self.console.print(f"next: {mend}run the same command again to go on from here{again}")
 
     def _warn(self, task: TaskRun) -> None:
         """The first warnings of a task that ran; all are in its log."""
@@ -94,11 +95,25 @@ class Display(Watched):
                 told = f"{task.name} keeps running: {made.metadata.get('url')}; how to stop it:"
                 self.console.print(f"{told} {task.directory / 'log.txt'}")
 
-    def _explain(self, task: TaskRun, share: ShareRun) -> None:
-        log = (share.directory or Path()) / "log.txt"
-        self.console.print(f"\n{task.name} failed; the end of {log}:", style="red")
-        for line in last_lines(log):
-            self.console.print(f"  | {line}")
+    def _explain(self, task: TaskRun) -> None:
+        """Why a task failed, and where its log is; of one that did not say why itself, the end of that as well."""
+        self.console.print(f"\n{task.name} failed: {task.reason}", style="red")
+        told = set(task.reason.splitlines())
+        for share in task.shares:
+            if share.failure is None or share.directory is None:
+                continue
+            message = share.failure.message
+            if not task.reason.endswith(message) and message not in told:
+                self.console.print(f"share {share.index}: {message}", style="red")
+            told |= {message, *message.splitlines()}
+            log = share.directory / "log.txt"
+            if share.failure.kind == "error":
+                for line in last_lines(log):
+                    if line.removeprefix("error: ") not in told:
+                        self.console.print(f"  | {line}")
+            if log.exists():
+                self.console.print(f"log: {log}")
+        self.console.print()
 
 
 def _table(run: PipelineRun) -> Table:
@@ -122,6 +137,8 @@ def _seconds(task: TaskRun) -> str:
 
 
 def _detail(task: TaskRun) -> str:
+    if task.state is TaskState.FAILED:
+        return ""  # it is told in full elsewhere
     if task.reason:
         return task.reason
     if task.state is TaskState.RUNNING:

@@ -27,6 +27,7 @@ from millrace.errors import (
 )
 from millrace.runners.cache import task_key
 from millrace.runners.merge import finished, merge_shares
+from millrace.runners.outside import outside_digests
 from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, TaskState, going_on
 from millrace.runners.refusals import check_tasks, with_full_ids
 from millrace.runners.revision import revision
@@ -160,10 +161,11 @@ class _Execution:
             for port, outputs in task.inputs.items()
         }
         record.started = datetime.now(UTC)
-        outside = is_uncached(task, component)
+        known = outside_digests(task, component, self.runner.root)
+        outside = is_uncached(task, component, known=known)
         own = not outside and not (self.runner.cache and task.cache)
         for index in range(count):
-            key = task_key(task, component, digests, Share(index=index, count=count))
+            key = task_key(task, component, digests, Share(index=index, count=count), known)
             directory = self.runner.root.absolute() / "tasks" / task.name / key[:20]
             if own or (outside and not self._claim(directory)):
                 directory = directory.with_name(f"{key[:20]}-{self.run.id}")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from millrace.compilers.refusals import check_work, locations
+from millrace.compilers.refusals import check_work
 from millrace.errors import ConfigError, DataError, UnsupportedError
+from millrace.runners.outside import named_places
 from millrace.runtime.earlier import full_id
 from millrace.runtime.storage import parse_source
 from millrace.specs import ComponentSpec, PipelineSpec, Task
@@ -29,15 +30,20 @@ def with_full_ids(spec: PipelineSpec, root: Path) -> PipelineSpec:
     Raises:
         ConfigError: When there is no such run, with the parameter's path.
     """
-    tasks = []
-    for task in spec.tasks:
+    tasks = {}
+    for task in _searches_last(spec):
         parameters = task.parameters
-        for name, value in locations(spec.component_of(task), parameters):
-            if match := RUN.fullmatch(value):
-                run = _full_id(f"{task.name}.{name}={value}", match["id"], match["task"], root)
-                parameters = _replaced(parameters, name.split("."), f"run:{run}/{match['task']}")
-        tasks.append(task.model_copy(update={"parameters": parameters}))
-    return spec.model_copy(update={"tasks": tuple(tasks)})
+        for place in named_places(spec.component_of(task), parameters):
+            if (match := RUN.fullmatch(place.value)) and not place.of_choice:
+                run = _full_id(f"{task.name}.{place.name}={place.value}", match["id"], match["task"], root)
+                parameters = _replaced(parameters, place.name.split("."), f"run:{run}/{match['task']}")
+        tasks[task.name] = task.model_copy(update={"parameters": parameters})
+    return spec.model_copy(update={"tasks": tuple(tasks[task.name] for task in spec.tasks)})
+
+
+def _searches_last(spec: PipelineSpec) -> list[Task]:
+    """The tasks; trials have the parameters of a training, under whose name a mistake is told first."""
+    return sorted(spec.tasks, key=lambda task: "tuning" in spec.component_of(task).delegates)
 
 
 def _full_id(where: str, name: str, task: str, root: Path) -> str:
@@ -65,13 +71,13 @@ def check_tasks(spec: PipelineSpec) -> None:
     Raises:
         UserError: With the parameter's path, or the task's name.
     """
-    for task in spec.tasks:
+    for task in _searches_last(spec):
         component = spec.component_of(task)
         _check_hosts(task, component)
-        if "training" in component.delegates:
+        if {"training", "tuning"}.intersection(component.delegates):
             check_work(task, component, task.distribution)
-        for name, value in locations(component, task.parameters):
-            _check_there(f"{task.name}.{name}={value}", value)
+        for place in named_places(component, task.parameters):
+            _check_there(f"{task.name}.{place.name}={place.value}", place.value)
 
 
 def _check_there(where: str, value: str) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "VOCABULARY",
     "Catalogue",
     "Channel",
+    "Dealing",
     "ImageRecords",
     "ModelCard",
     "PlannedShard",
@@ -225,11 +226,22 @@ class Catalogue(Frozen):
     """Columns of tables that `content` is the digest of; None for all but these two."""
 
 
+class Dealing(Frozen):
+    """How objects were dealt into shards."""
+
+    shards: dict[Channel, int]
+    """As they were asked for."""
+    order: str
+    seed: int
+
+
 class ShardPlan(Catalogue):
     """`plan.json` of a Shards artifact."""
 
     shards: dict[Channel, tuple[PlannedShard, ...]]
     """By channel; none for a channel without objects."""
+    dealing: Dealing | None = None
+    """Of the first plan, where objects stay in their earlier shards; None is not known."""
 
 
 class ModelCard(Frozen):

@@ -43,6 +43,10 @@ InputsP = ParamSpec("InputsP")
 class PipelineConfig(Frozen):
     """Base of a pipeline's configuration: one field a component, and whatever else it decides on."""
 
+    def remarks(self) -> tuple[str, ...]:
+        """What whoever starts the pipeline with this configuration is to know beforehand."""
+        return ()
+
 
 @dataclass
 class _Composition:

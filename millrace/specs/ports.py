@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Union, get_args, get_origin
 
@@ -118,14 +118,20 @@ def parameters_schema(parameters: object, uncached_when: tuple[str, ...]) -> dic
 
 
 def _is_field(models: Sequence[object], dotted: str) -> bool:
-    """Whether a dotted name is a field of one of some models."""
+    """Whether a dotted name is a field of one of some models, or may be in a mapping that is one."""
     head, _, rest = dotted.partition(".")
     fields = [
         found
         for model in models
         if isinstance(model, type) and issubclass(model, BaseModel) and (found := model.model_fields.get(head))
     ]
-    return bool(fields) and (not rest or any(_is_field(_parts(field.annotation), rest) for field in fields))
+    return bool(fields) and (
+        not rest or any(_is_mapping(field.annotation) or _is_field(_parts(field.annotation), rest) for field in fields)
+    )
+
+
+def _is_mapping(annotation: object) -> bool:
+    return isinstance(origin := get_origin(annotation), type) and issubclass(origin, Mapping)
 
 
 def _parts(annotation: object) -> list[object]:

@@ -25,39 +25,46 @@ class ParameterRow(Frozen):
     description: str
 
 
-def parameter_rows(schema: Mapping[str, JsonValue]) -> list[ParameterRow]:
+def parameter_rows(
+    schema: Mapping[str, JsonValue], values: Mapping[str, JsonValue] | None = None
+) -> list[ParameterRow]:
     """Rows for every leaf below a JSON schema that pydantic made.
 
     A union's variants are listed one after the other, each key with its variant: `model[cnn].filters`. Where
     a value may be a number or an object, the object's keys follow.
+
+    Args:
+        schema: Of a model.
+        values: What takes the place of the model's defaults, where it is given.
     """
-    return list(_rows(schema, schema.get("$defs", {}), ""))
+    return list(_rows(schema, schema.get("$defs", {}), "", values or {}))
 
 
-def _rows(schema: Any, definitions: Any, prefix: str) -> Iterator[ParameterRow]:
+def _rows(schema: Any, definitions: Any, prefix: str, values: Mapping[str, Any]) -> Iterator[ParameterRow]:
     required = schema.get("required", [])
     for name, item in schema.get("properties", {}).items():
         path = f"{prefix}{name}"
         resolved = _resolve(item, definitions)
         variants = resolved.get("discriminator", {}).get("mapping")
+        value = values.get(name, item.get("default"))
+        below = value if isinstance(value, Mapping) else {}
         if variants:
-            default = item.get("default")
-            kind = default.get("kind", "") if isinstance(default, dict) else ""
+            told = str(below.get("kind", ""))
             yield ParameterRow(
-                name=f"{path}.kind", kind=" | ".join(variants), default=kind, description=item.get("description", "")
+                name=f"{path}.kind", kind=" | ".join(variants), default=told, description=item.get("description", "")
             )
             for tag, reference in variants.items():
-                below = {key: value for key, value in _named(reference, definitions).items() if key != "kind"}
-                below["properties"] = {key: value for key, value in below["properties"].items() if key != "kind"}
-                yield from _rows(below, definitions, f"{path}[{tag}].")
+                variant = dict(_named(reference, definitions))
+                variant["properties"] = {key: field for key, field in variant["properties"].items() if key != "kind"}
+                yield from _rows(variant, definitions, f"{path}[{tag}].", below if tag == told else {})
         elif "properties" in resolved:
-            yield from _rows(resolved, definitions, f"{path}.")
+            yield from _rows(resolved, definitions, f"{path}.", below)
         else:
-            default = "" if name in required else json.dumps(item.get("default"))
+            default = "" if name in required and name not in values else json.dumps(value)
             kind = _kind(resolved, definitions)
             yield ParameterRow(name=path, kind=kind, default=default, description=item.get("description", ""))
             for choice in resolved.get("anyOf", []):
-                yield from _rows(_resolve(choice, definitions), definitions, f"{path}.")
+                yield from _rows(_resolve(choice, definitions), definitions, f"{path}.", below)
 
 
 def _resolve(item: Any, definitions: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from pydantic import JsonValue
 
@@ -12,17 +12,20 @@ from millrace.specs.pipeline import Task
 __all__ = ["is_uncached"]
 
 
-def is_uncached(task: Task, component: ComponentSpec, opened: Iterable[str] = ()) -> bool:
+def is_uncached(
+    task: Task, component: ComponentSpec, opened: Iterable[str] = (), *, known: Container[str] = ()
+) -> bool:
     """Whether the task reads or changes the world outside the pipeline.
 
     Args:
         task: The task.
         component: Its component.
         opened: Dotted parameters that runtime parameters fill: their values are not known yet.
+        known: Dotted parameters of which the caller knows the contents of what they name.
     """
     unknown = tuple(opened)
     return any(
-        _reaches_out(task.parameters, name) or any(_overlap(name, path) for path in unknown)
+        (name not in known and _reaches_out(task.parameters, name)) or any(_overlap(name, path) for path in unknown)
         for name in component.uncached_when
     )
 

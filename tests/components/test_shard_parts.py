@@ -194,6 +194,21 @@ class TestGrowth:
         assert (metrics["known"], metrics["gone"]) == (0, 60)
         assert "has none of these objects: is it of another source?" in caplog.text
 
+    def test_other_values_than_those_of_before_are_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        manifest = write_manifest(tmp_path / "m", photographs(range(60)))
+        first, _ = deal_out(manifest, tmp_path / "t1", shards=3, seed=1)
+        second, _ = deal_out(manifest, tmp_path / "t2", shards=3, seed=1, previous=str(first))
+        assert "shard.previous" not in caplog.text
+        third, _ = deal_out(manifest, tmp_path / "t3", shards=4, order="listing", previous=str(second))
+        told = (
+            "shard.shards=4 (it was 3), shard.order=listing (it was shuffled), shard.seed=0 (it was 1): not for the 60"
+        )
+        assert told in caplog.text
+        caplog.clear()
+        each = {"train": 3, "validation": 3, "test": 9}
+        deal_out(manifest, tmp_path / "t4", shards=each, seed=1, previous=str(third))  # the first dealing counts
+        assert "shard.shards.test=9 (it was 3): not for the 60 objects" in caplog.text
+
     def test_new_objects_get_shards_of_their_own(self, tmp_path: Path) -> None:
         old, new, metrics = self.grown(tmp_path, photographs(range(60)), photographs(range(100)), shards=3)
         assert list(new) == [f"train-{number:05d}-of-00005.parquet" for number in range(5)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from millrace.specs import Parameters
 from millrace.specs.schema import parameter_rows
@@ -46,3 +46,20 @@ def test_each_key_has_a_row() -> None:
     assert rows["copies"].kind == "integer | object"
     assert rows["copies.train"].default == "2"
     assert rows["title"].default == "null"
+
+
+def test_given_values_take_the_place_of_defaults() -> None:
+    values: dict[str, JsonValue] = {"shape": {"kind": "circle", "radius": 2}, "copies": {"train": 5}, "title": "a"}
+    rows = {row.name: row.default for row in parameter_rows(Drawing.model_json_schema(), values)}
+    assert rows["shape.kind"] == "circle"
+    assert (rows["shape[circle].radius"], rows["shape[square].side"]) == ("2", "3")
+    assert (rows["copies.train"], rows["copies.test"], rows["title"]) == ("5", "1", '"a"')
+
+
+class Drawings(Parameters):
+    first: Drawing = Drawing(title="one", shape=Square(side=7))
+
+
+def test_defaults_of_a_group_as_a_whole_are_those_of_its_keys() -> None:
+    rows = {row.name: row.default for row in parameter_rows(Drawings.model_json_schema())}
+    assert (rows["first.title"], rows["first.shape[square].side"]) == ('"one"', "7")

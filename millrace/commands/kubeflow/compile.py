@@ -44,6 +44,8 @@ def _compile_pipeline(settings: Settings, target_as_typed: str, taken: set[Path]
         print(f"image: {image}")
     for parameter in spec.runtime_parameters:
         print(f"open: {parameter.name.replace('.', '_')} = {parameter.default!r} ({parameter.kind})")
+    for remark in settings.remarks():
+        print(f"note: {remark}")
     print(f"next: millrace upload document={path} {target_as_typed}")
     return 0
 

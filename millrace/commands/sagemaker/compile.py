@@ -45,7 +45,7 @@ def run(settings: Settings, asked: Asked) -> int:
         print(f"image: {image}")
     for name, told in _open(spec, target):
         print(f"open: {name}{told}")
-    for note in _notes(spec, target, images, text):
+    for note in (*settings.remarks(), *_notes(spec, target, images, text)):
         print(f"note: {note}")
     named = "" if path.name.partition(".")[0] == spec.name else f" pipeline.name={spec.name}"
     print(f"next: millrace upload document={path}{named} {target_words(asked.words)}")

@@ -76,6 +76,7 @@ def submit_run(session: Session, document: Document, submit: Submit, identity: s
     found = _earlier(session, document.name, identity, content)
     if found is not None:
         return Submitted(found, _link(session, document, found), False, "")
+    _check_bucket(session, document, parameters)
     upserted = upsert_pipeline(session, document, role)
     asked: dict[str, Any] = {
         "PipelineName": document.name,
@@ -108,6 +109,23 @@ def filled_parameters(session: Session, document: Document, given: Mapping[str, 
         given_parameters(document, {"bucket": "to-be-found", **values})  # mistakes first: nothing was sent yet
         values["bucket"] = default_bucket(session)
     return given_parameters(document, values)
+
+
+def _check_bucket(session: Session, document: Document, parameters: Mapping[str, Any]) -> None:
+    """Refuse a run whose results would have no place, before anything is sent.
+
+    Raises:
+        ServiceError: When the bucket is not there, in another region, or out of reach.
+    """
+    declared = document.parameters.get("bucket", {}).get("DefaultValue")
+    bucket = parameters.get("bucket") or declared or session.target.bucket
+    if not bucket:
+        return
+    try:
+        session.call("s3", "head_bucket", Bucket=str(bucket))
+    except ServiceError as error:
+        if error.code != "403" and not error.unknown:  # who submits need not be allowed to look
+            raise
 
 
 def execution_arn(session: Session, pipeline_arn: str, run: str) -> str:

@@ -193,9 +193,24 @@ class TestSubmit:
     def test_the_bucket_is_sagemakers_own_when_none_is_named(
         self, session: Session, document: Document, aws: FakeAws
     ) -> None:
+        name = f"sagemaker-us-east-1-{ACCOUNT}"
+        aws.empty_bucket(name)
         done = submit_run(of(session, bucket=None), document, Submit(), "a")
         values = {item["Name"]: item["Value"] for item in aws.executions[done.arn].asked["PipelineParameters"]}
-        assert values["bucket"] == f"sagemaker-us-east-1-{ACCOUNT}"
+        assert values["bucket"] == name
+        boto3.client("s3").delete_bucket(Bucket=name)
+
+    def test_without_its_bucket_nothing_is_sent(self, session: Session, document: Document, aws: FakeAws) -> None:
+        with pytest.raises(ServiceError, match="there is no bucket none-such: aws s3 mb s3://none-such"):
+            submit_run(of(session, bucket="none-such"), document, Submit(), "a")
+        assert aws.changes() == []
+
+    def test_a_bucket_that_may_not_be_looked_at_is_left_to_the_run(
+        self, session: Session, document: Document, aws: FakeAws
+    ) -> None:
+        refusal = RefusalError("Forbidden", "403", 403)
+        aws.broken = lambda call: refusal if call.name == "s3:HEAD" else None
+        assert submit_run(session, document, Submit(), "a").new
 
     def test_the_same_id_finds_the_first_run(self, session: Session, document: Document, aws: FakeAws) -> None:
         first = submit_run(session, document, Submit(), "a")
