@@ -11,9 +11,6 @@ import argparse
 import asyncio
 import hashlib
 import mmap
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +18,8 @@ from dataclasses import dataclass
 from typing import IO
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from millrace.errors import TaskFailedError
+from benchmarks.machine import cores
+from benchmarks.stand_ins import standing_in
 
 __all__ = ["BUCKET", "PREFIX", "Keys", "serving"]
 
@@ -152,23 +150,10 @@ class _Server:
 
 @contextmanager
 def serving(keys: int, prefixes: int, milliseconds: float) -> Iterator[dict[str, str]]:
-    """Serve in a process of its own, on the last core; gives the environment in which clients find it."""
-    arguments = [f"--keys={keys}", f"--prefixes={prefixes}", f"--milliseconds={milliseconds}"]
-    process = subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True)
-    try:
-        url = process.stdout.readline().strip() if process.stdout else ""
-        if not url:
-            raise TaskFailedError(f"the server for listings ended with {process.wait()}")
-        yield {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "benchmark",
-            "AWS_SECRET_ACCESS_KEY": "benchmark",
-            "AWS_REGION": "us-east-1",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-    finally:
-        process.kill()
-        process.wait()
+    """Serve on the last core; gives the environment in which clients find it."""
+    arguments = (f"--keys={keys}", f"--prefixes={prefixes}", f"--milliseconds={milliseconds}")
+    with standing_in("benchmarks.listing_server", *arguments, core=cores()[-1]) as variables:
+        yield variables
 
 
 async def _serve(server: _Server) -> None:
@@ -185,7 +170,6 @@ def main() -> None:
     parser.add_argument("--prefixes", type=int, default=100)
     parser.add_argument("--milliseconds", type=float, default=20)
     options = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
     keys = Keys(options.keys, options.prefixes)
     with tempfile.TemporaryFile() as file:
         asyncio.run(_serve(_Server(keys, _rendered(keys, file), options.milliseconds / 1000)))

@@ -22,11 +22,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Union
 
 __all__ = ["main"]
 
-Work = Callable[[], Union[float, Mapping[str, float]]]  # noqa: UP007  peers may have an older Python
+Work = Callable[[], Union[float, Mapping[str, float]]]  # noqa: UP007 - peers may have an older Python
 _PROFILE_LINES = 30
 
 
@@ -68,7 +69,7 @@ def _peak_bytes() -> int:
     Not ru_maxrss, where there is better: it counts what the parent had before this program was loaded.
     """
     try:
-        with open("/proc/self/status") as lines:  # noqa: PTH123
+        with Path("/proc/self/status").open() as lines:
             return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -10,23 +10,16 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 from urllib.parse import unquote
 
-__all__ = ["BUCKET", "VARIABLES", "serving"]
+from benchmarks.stand_ins import standing_in
+
+__all__ = ["BUCKET", "serving"]
 
 BUCKET = "objects"
-VARIABLES = {
-    "AWS_ACCESS_KEY_ID": "benchmark",
-    "AWS_SECRET_ACCESS_KEY": "benchmark",
-    "AWS_REGION": "us-east-1",
-}
-"""For a client's environment, with the server's URL as AWS_ENDPOINT_URL."""
 _END = b"\r\n\r\n"
 
 
@@ -81,22 +74,15 @@ def _answer(data: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *, wait: float, core: int) -> Iterator[str]:
-    """A server of a folder's files in a process of its own, on one core; gives its URL."""
-    command = [sys.executable, "-m", "benchmarks.object_server", str(folder), "--wait", str(wait)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        try:
-            port = int(next(iter(process.stdout or ())))
-            os.sched_setaffinity(process.pid, {core})
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
+def serving(folder: Path, *, wait: float, core: int) -> Iterator[dict[str, str]]:
+    """A server of a folder's files, which waits so many seconds before each answer; gives what clients need."""
+    with standing_in("benchmarks.object_server", str(folder), f"--wait={wait}", core=core) as variables:
+        yield variables
 
 
 async def _serve(server: _Server) -> None:
     started = await asyncio.get_running_loop().create_server(lambda: _Connection(server), "127.0.0.1", 0)
-    print(started.sockets[0].getsockname()[1], flush=True)
+    print(f"http://127.0.0.1:{started.sockets[0].getsockname()[1]}", flush=True)
     await started.serve_forever()
 
 

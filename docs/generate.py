@@ -13,11 +13,6 @@ from millrace.specs import ComponentSpec, Port
 from millrace.specs.schema import parameter_rows
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # the benchmarks are beside the package, not in it
-
-from benchmarks.page import render_markdown  # noqa: E402
-from benchmarks.plan import SUITES  # noqa: E402
-from benchmarks.results import read_results  # noqa: E402
 
 
 def page(spec: ComponentSpec, readme: str) -> Iterator[str]:
@@ -68,6 +63,16 @@ def overview() -> Iterator[str]:
         yield f"- [{name}]({name}.md): {spec.description}"
 
 
+def measured() -> str:
+    """The page of what was measured."""
+    sys.path.insert(0, str(ROOT))  # the benchmarks are beside the package, not in it
+    from benchmarks.page import render_markdown
+    from benchmarks.plan import SUITES
+    from benchmarks.results import read_results
+
+    return render_markdown(read_results(ROOT / "benchmarks" / "results", SUITES))
+
+
 for name in COMPONENTS:
     readme = (ROOT / "components" / name / "README.md").read_text()
     with mkdocs_gen_files.open(f"library/{name}.md", "w") as file:
@@ -75,4 +80,4 @@ for name in COMPONENTS:
 with mkdocs_gen_files.open("library/index.md", "w") as file:
     file.write("\n".join(overview()) + "\n")
 with mkdocs_gen_files.open("benchmarks.md", "w") as file:
-    file.write(render_markdown(read_results(ROOT / "benchmarks" / "results", SUITES)))
+    file.write(measured())

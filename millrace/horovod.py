@@ -159,7 +159,7 @@ class Broadcast(keras.callbacks.Callback):  # type: ignore[misc]  # keras is unt
         broadcast(self.model, self.ranks)
 
 
-class Metrics(keras.callbacks.Callback):  # type: ignore[misc]
+class Metrics(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
     """Puts the figures over all ranks into the logs, for the callbacks after it: it comes first."""
 
     def __init__(self, ranks: Ranks) -> None:
@@ -184,7 +184,7 @@ class Metrics(keras.callbacks.Callback):  # type: ignore[misc]
         self._trained, self._tested = {}, {}
 
 
-class WarmUp(keras.callbacks.Callback):  # type: ignore[misc]
+class WarmUp(keras.callbacks.Callback):  # type: ignore[misc]  # keras is untyped
     """Learning rates for steps of all ranks: from that of one rank up to as many times as much as there are ranks.
 
     A linear rise over the first steps ([Goyal et al. 2017](https://arxiv.org/abs/1706.02677), section 2.2), after

@@ -6,19 +6,25 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 from millrace.registry import load_component
 from millrace.runtime.context import Context, Result, Share
 from millrace.runtime.execute import attempt
+from millrace.runtime.schemas import Channel, RecordsSchema, ShardCounts
 from millrace.runtime.task import GivenArtifact, TaskRequest
 from millrace.specs import Component, ComponentSpec, Parameters
 from millrace.specs.schema import parameter_rows
 
-__all__ = ["ComponentContract", "Ran", "run_component"]
+if TYPE_CHECKING:
+    from millrace.runtime.records import FeatureRecord, ImageRecord, TextRecord
+
+__all__ = ["ComponentContract", "Ran", "run_component", "write_records"]
 
 HEAVY = ("tensorflow", "keras", "numpy", "polars", "PIL", "kfp", "sagemaker", "boto3", "horovod", "optuna")
 """Packages that a spec must not import."""
@@ -73,6 +79,44 @@ def run_component(
         metrics=result.metrics,
         metadata={name: made.metadata for name, made in result.outputs.items()},
     )
+
+
+def write_records(
+    folder: Path,
+    schema: RecordsSchema,
+    channels: Mapping[Channel, Sequence[Iterable[ImageRecord | TextRecord | FeatureRecord]]],
+) -> Path:
+    """Write a Records artifact as `preprocess` does, for components that read records.
+
+    Args:
+        folder: Of the artifact; made when it is not there.
+        schema: What the records hold.
+        channels: By channel, the records of each of its record files.
+
+    Returns:
+        The folder.
+    """
+    from millrace.runtime.records import RecordWriter, pack
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "schema.json").write_text(schema.model_dump_json())
+    for channel, files in channels.items():
+        for number, records in enumerate(files):
+            name = f"{channel}-{number:05d}-of-{len(files):05d}"
+            labels: Counter[int] = Counter()
+            with RecordWriter(folder / f"{name}.tfrecord") as writer:
+                for record in records:
+                    writer.write(pack(record))
+                    labels[record.label] += 1
+            counts = ShardCounts(
+                file=f"{name}.tfrecord",
+                channel=channel,
+                records=writer.records,
+                bytes=writer.bytes,
+                by_class={schema.classes[label]: labels[label] for label in sorted(labels)},
+            )
+            (folder / f"{name}.json").write_text(counts.model_dump_json())
+    return folder
 
 
 class ComponentContract:

@@ -85,9 +85,9 @@ def faulty_proxy(upstream: str, choose: Chooser, *, page: int = 1000) -> Iterato
                 with lock:
                     open_requests.discard(number)
 
-        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 (names that http.server asks for)
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - http.server's names
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ from millrace.testing import run_component
 
 def prepare(given: dict[str, Any]) -> Work:
     """Given `shards`, `side`, `cores` and `concurrency`."""
-    import millrace.components.preprocess.main
-    import millrace.components.preprocess.pictures  # noqa: F401
-
+    for module in ("main", "pictures"):  # to load them is no part of the work
+        import_module(f"millrace.components.preprocess.{module}")
     data = ImageData(height=given["side"], width=given["side"])
     parameters = PreprocessParameters(data=data, concurrency=given["concurrency"], max_error_rate=0)
 

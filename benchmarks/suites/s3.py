@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.machine import cores
-from benchmarks.object_server import BUCKET, VARIABLES, serving
+from benchmarks.object_server import BUCKET, serving
 from benchmarks.picture_shards import write_picture_shards
 from benchmarks.plan import Case, Contender, Limit, Measured, Ratio, Setting
 from benchmarks.results import Check
@@ -37,28 +37,29 @@ def cases(setting: Setting) -> Iterator[Case]:
     paths = sorted(photographs.rglob("*.jpg"))
     named = [(f"s3://{BUCKET}/{path.relative_to(photographs).as_posix()}", path.parent.name) for path in paths]
     places = (named * (count * _GROWTH // len(named) + 1))[: count * _GROWTH]
-    with serving(photographs, wait=_WAIT, core=cores()[0]) as url:
+    with serving(photographs, wait=_WAIT, core=cores()[0]) as variables:
         if setting.wants("cores") and len(cores()) > 1:
-            yield _two_cores(write_picture_shards(setting.scratch / "shards", places[:count], _SHARDS), url)
+            yield _two_cores(write_picture_shards(setting.scratch / "shards", places[:count], _SHARDS), variables)
         if setting.wants("memory"):
-            yield _memory(setting.scratch / "memory", places, url)
+            yield _memory(setting.scratch / "memory", places, variables)
 
 
-def _ours(name: str, shards: Path, url: str, count: int) -> Contender:
+def _ours(name: str, shards: Path, variables: dict[str, str], count: int) -> Contender:
     return Contender(
         name=name,
         about=f"the preprocess component, concurrency={_CONCURRENCY}",
         script="ours/preprocess.py",
         arguments={"shards": str(shards), "side": _SIDE, "cores": count, "concurrency": _CONCURRENCY},
         cores=count,
-        variables={**VARIABLES, "AWS_ENDPOINT_URL": url},
+        variables=variables,
         packages=("obstore", "simplejpeg"),
     )
 
 
-def _two_cores(shards: Path, url: str) -> Case:
+def _two_cores(shards: Path, variables: dict[str, str]) -> Case:
     def checks(found: Measured) -> Iterator[Check]:
-        with urllib.request.urlopen(f"{url}/{BUCKET}/most") as answer:  # noqa: S310
+        url = f"{variables['AWS_ENDPOINT_URL']}/{BUCKET}/most"
+        with urllib.request.urlopen(url) as answer:  # noqa: S310 - our own server, by HTTP
             most = int(answer.read())
         bounded = most <= _CONCURRENCY if any(found.values()) else None
         yield Check(name="requests in flight are bounded", passed=bounded, detail=f"{most} at most of {_CONCURRENCY}")
@@ -67,13 +68,13 @@ def _two_cores(shards: Path, url: str) -> Case:
         name="cores",
         title="Photographs in a bucket to records, on one core and on two",
         unit="pictures",
-        contenders=(_ours("two cores", shards, url, 2), _ours("one core", shards, url, 1)),
+        contenders=(_ours("two cores", shards, variables, 2), _ours("one core", shards, variables, 1)),
         ratios=(Ratio(name="two cores", beside="one core", target=1.8),),
         checks=checks,
     )
 
 
-def _memory(folder: Path, places: Sequence[tuple[str, str]], url: str) -> Case:
+def _memory(folder: Path, places: Sequence[tuple[str, str]], variables: dict[str, str]) -> Case:
     few = places[: len(places) // _GROWTH]
     return Case(
         name="memory",
@@ -83,11 +84,11 @@ def _memory(folder: Path, places: Sequence[tuple[str, str]], url: str) -> Case:
         rounds=1,
         same_work=False,
         contenders=(
-            _ours("few", write_picture_shards(folder / "few" / "shards", few, _SHARDS), url, len(cores()[:2])),
+            _ours("few", write_picture_shards(folder / "few" / "shards", few, _SHARDS), variables, len(cores()[:2])),
             _ours(
                 "many",
                 write_picture_shards(folder / "many" / "shards", places, _SHARDS * _GROWTH),
-                url,
+                variables,
                 len(cores()[:2]),
             ),
         ),

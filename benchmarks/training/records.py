@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from millrace.runtime.records import ImageRecord, RecordWriter, pack
-from millrace.runtime.schemas import Channel, ImageRecords, ShardCounts
+from millrace.runtime.records import ImageRecord
+from millrace.runtime.schemas import Channel, ImageRecords
+from millrace.testing import write_records
 
 __all__ = ["write_noise"]
 
@@ -24,26 +26,17 @@ def write_noise(folder: Path, height: int, width: int, channels: int) -> None:
         width: The same.
         channels: 1 or 3.
     """
-    folder.mkdir(parents=True)
     schema = ImageRecords.model_validate(
         {
             "height": height, "width": width, "channels": channels, "encoding": "raw", "resize": "stretch",
             "classes": _CLASSES,
         }
     )  # fmt: skip
-    (folder / "schema.json").write_text(schema.model_dump_json())
     generator = np.random.default_rng(0)
-    for channel, size in _SIZES.items():
-        name = f"{channel}-00000-of-00001"
-        with RecordWriter(folder / f"{name}.tfrecord") as writer:
-            for number in range(size):
-                pixels = generator.integers(0, 256, (height, width, channels), np.uint8)
-                writer.write(pack(ImageRecord(pixels.tobytes(), number % len(_CLASSES), f"file:///{number}")))
-        counts = ShardCounts(
-            file=f"{name}.tfrecord",
-            channel=channel,
-            records=size,
-            bytes=writer.bytes,
-            by_class={kind: len(range(label, size, len(_CLASSES))) for label, kind in enumerate(_CLASSES)},
-        )
-        (folder / f"{name}.json").write_text(counts.model_dump_json())
+    write_records(folder, schema, {channel: [_noise(generator, size, schema)] for channel, size in _SIZES.items()})
+
+
+def _noise(generator: np.random.Generator, size: int, schema: ImageRecords) -> Iterator[ImageRecord]:
+    for number in range(size):
+        pixels = generator.integers(0, 256, schema.shape, np.uint8)
+        yield ImageRecord(pixels.tobytes(), number % len(_CLASSES), f"file:///{number}")

@@ -163,7 +163,7 @@ def _split(uri: str) -> tuple[str, str]:
 def _make_bucket(endpoint: str, name: str) -> None:
     """Make a bucket in the rehearsal's own server, which asks for no signature."""
     request = urllib.request.Request(f"{endpoint}/{name}", data=b"", method="PUT")  # noqa: S310 - our own server, by HTTP
-    with urllib.request.urlopen(request, timeout=60):  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60):  # noqa: S310 - the same
         pass
 
 

@@ -324,7 +324,7 @@ def _entries(scan: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, int, int]]
 
 def _read_file(path: str, listed: Listed | None) -> bytes:
     try:
-        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123  a path costs more than the reading
+        with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - a path costs more than the reading
             modified = os.fstat(stream.fileno()).st_mtime_ns if listed else 0
             data = stream.read()
     except FileNotFoundError as error:

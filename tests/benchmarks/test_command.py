@@ -6,6 +6,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def offer(monkeypatch: pytest.MonkeyPatch, contender: Callable[..., Contender]) 
 
         module = types.ModuleType("benchmarks.suites.waiting")
         vars(module).update(TITLE="Waiting", ABOUT="Waiting, twice.", cases=cases)
-        module.__spec__ = types.SimpleNamespace(name=module.__name__)  # type: ignore[assignment]
+        module.__spec__ = ModuleSpec(module.__name__, None)
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr(command, "SUITES", ("waiting",))
 

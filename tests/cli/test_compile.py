@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -129,8 +130,8 @@ class TestComponents:
         answer = compile_here(project, "--config-dir", "my_config", f"component={name}", "target=kubeflow")
         assert answer.returncode == 0, answer.stderr
         path = project / "build" / "work.component.yaml"
-        executors = specs(path.read_text())[0]["deploymentSpec"]["executors"]
-        assert executors["exec-work"]["container"]["command"] == ["millrace", "exec", "tests.toys:work"]  # type: ignore[index]
+        executors: Any = specs(path.read_text())[0]["deploymentSpec"]["executors"]
+        assert executors["exec-work"]["container"]["command"] == ["millrace", "exec", "tests.toys:work"]
         assert answer.stdout.splitlines()[-1] == (
             "next, in a pipeline of yours: work = kfp.components.load_component_from_file('build/work.component.yaml')"
         )

@@ -38,7 +38,7 @@ def in_container(
     words = ["docker", "run", "--rm", "--network", network, "--hostname", spec["hostname"]]
     words += ["--network-alias", f"{spec['hostname']}.{spec['subdomain']}", "--name", pod["metadata"]["name"]]
     words += ["--cpus", str(int(cpus.removesuffix("m")) / 1000), "--memory", memory.removesuffix("i").lower()]
-    words += ["--user", "4711:0", "--read-only", "--tmpfs", "/tmp:mode=1777", "--cap-drop", "ALL"]  # noqa: S108
+    words += ["--user", "4711:0", "--read-only", "--tmpfs", "/tmp:mode=1777", "--cap-drop", "ALL"]
     words += ["--volume", f"{PROJECT / 'tests'}:/project/tests:ro", "--volume", f"{message}:/dev/termination-log"]
     for name, value in {**environment, "MILLRACE_IMPORT_PATH": "/project"}.items():
         if name != "HOSTNAME":

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from millrace.components.deploy.spec import Canary, DeployParameters, Scaling, deploy
 from millrace.errors import ConfigError, TaskFailedError, UnsupportedError
 from millrace.runtime.execute import attempt
-from millrace.runtime.images import encode_image
 from millrace.runtime.models import load_predictor
-from millrace.runtime.records import ImageRecord, RecordWriter, pack
-from millrace.runtime.schemas import ImageRecords, ModelCard, ShardCounts
+from millrace.runtime.schemas import ImageRecords, ModelCard
 from millrace.runtime.task import GivenArtifact, TaskRequest, TaskResult, launch
+from millrace.testing import write_records
 from tests.cluster.fake_kserve import SERVICES, FakeKServe, Servers
 from tests.cluster.fake_kubernetes import FakeKubernetes
 from tests.cluster.test_kserve_manifests import GOOD, OTHER, inference_service_schema, work
+from tests.pictures import picture_records
 
 SCHEMA = ImageRecords(height=8, width=8, channels=1, encoding="png", resize="stretch", classes=("a", "b", "c"))
 GONE = "s3://models/gone"
@@ -63,17 +63,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def records(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records whose labels are what the good model answers."""
-    folder = tmp_path_factory.mktemp("records")
     images = pictures(24)
-    labels = load_predictor(models[GOOD]).predict(images).argmax(axis=1).tolist()
-    (folder / "schema.json").write_text(SCHEMA.model_dump_json())
-    file = folder / "test-00000-of-00001.tfrecord"
-    with RecordWriter(file) as writer:
-        for index, (picture, label) in enumerate(zip(images, labels, strict=True)):
-            writer.write(pack(ImageRecord(encode_image(picture, SCHEMA), label, f"file:///{index}.png")))
-    counts = ShardCounts(file=file.name, channel="test", records=len(images), bytes=file.stat().st_size)
-    file.with_suffix(".json").write_text(counts.model_dump_json())
-    return folder
+    labels = load_predictor(models[GOOD]).predict(images).argmax(axis=1)
+    made = picture_records(images, labels, SCHEMA)
+    return write_records(tmp_path_factory.mktemp("records"), SCHEMA, {"test": [made]})
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ GOOD, OTHER = "s3://models/good", "s3://models/other"
 
 
 def work(mode: str = "knative", **settings: Any) -> ClusterWork:
-    serving = Serving(mode=mode, **settings)  # type: ignore[arg-type]
+    serving = Serving.model_validate({"mode": mode, **settings})
     return ClusterWork(
         kind="inferenceservice",
         namespace="team",

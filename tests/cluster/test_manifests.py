@@ -44,7 +44,7 @@ def test_every_setting_reaches_every_pod(server: FakeKubernetes, every_setting: 
         assert environment["NCCL_DEBUG"]["value"] == "INFO"
         secret = {"name": "s3", "key": "secret-key", "optional": True}
         assert environment["KEY"]["valueFrom"] == {"secretKeyRef": secret}
-        assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/cache", "/dev/shm"}  # noqa: S108
+        assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/cache", "/dev/shm"}
         assert {"medium": "Memory", "sizeLimit": "1536Mi"} in [volume.get("emptyDir") for volume in spec["volumes"]]
         assert spec["nodeSelector"] == {"pool": "gpu"}
         assert spec["tolerations"][1] == {

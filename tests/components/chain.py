@@ -12,6 +12,7 @@ import polars as pl
 from millrace.components.manifest.spec import ManifestParameters, manifest
 from millrace.components.shard.spec import ChannelShards, ShardParameters, shard
 from millrace.testing import run_component
+from tests.files import write_files
 
 __all__ = ["as_csv", "as_lines", "as_parquet", "make_shards"]
 
@@ -21,12 +22,8 @@ def make_shards(folder: Path, files: Mapping[str, bytes], *, shards: int = 2, **
 
     There are that many shards of train, one of each other channel.
     """
-    for key, content in files.items():
-        path = folder / "source" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
     given = {
-        "source": str(folder / "source"),
+        "source": str(write_files(folder / "source", files)),
         "formats": ["csv", "tsv", "parquet", "jsonl"],
         "labels": {"kind": "column", "column": "label"},
         "conflicts": "keep",

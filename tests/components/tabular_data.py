@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from millrace.runtime.columns import BinnedColumn, CategoryColumn, DateColumn, FittedColumn, HashedColumn, NumericColumn
-from millrace.runtime.records import FeatureRecord, RecordWriter, pack
-from millrace.runtime.schemas import Channel, ShardCounts, TabularRecords
+from millrace.runtime.records import FeatureRecord
+from millrace.runtime.schemas import TabularRecords
 from millrace.runtime.tabular import row_features
+from millrace.testing import write_records
+from tests.records import Sizes, numbered
 
 CLASSES = ("adelie", "chinstrap", "gentoo")
 ISLANDS = ("Biscoe", "Dream")
@@ -51,36 +53,14 @@ def write_table(path: Path, numbers: range, classes: Sequence[int] = (0, 1, 2)) 
 
 
 def write_tabular_records(
-    folder: Path,
-    *,
-    train: tuple[int, int, int] = (40, 30, 24),
-    validation: tuple[int, int, int] = (8, 8, 8),
-    test: tuple[int, int, int] = (12, 12, 12),
+    folder: Path, *, train: Sizes = (40, 30, 24), validation: Sizes = (8, 8, 8), test: Sizes = (12, 12, 12)
 ) -> Path:
     """A Records artifact with that many rows of each class, in two shards a channel."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "schema.json").write_text(SCHEMA.model_dump_json())
-    sizes: dict[Channel, tuple[int, int, int]] = {"train": train, "validation": validation, "test": test}
-    first = 0
-    for channel, of_class in sizes.items():
-        items = [(label, first + number) for label, size in enumerate(of_class) for number in range(size)]
-        first += max(of_class)
-        for shard in range(2 if items else 0):
-            _write_shard(folder, channel, shard, items[shard::2])
-    return folder
+    channels = numbered(train, validation, test)
+    return write_records(folder, SCHEMA, {name: [_records(file) for file in channels[name]] for name in channels})
 
 
-def _write_shard(folder: Path, channel: Channel, shard: int, items: list[tuple[int, int]]) -> None:
-    name = f"{channel}-{shard:05d}-of-00002"
-    vectors = row_features([bird(*item) for item in items], SCHEMA)
-    with RecordWriter(folder / f"{name}.tfrecord") as writer:
-        for (label, number), vector in zip(items, vectors, strict=True):
-            writer.write(pack(FeatureRecord(vector, label, f"file:///birds.csv#row={3 * number + label}")))
-    counts = ShardCounts(
-        file=f"{name}.tfrecord",
-        channel=channel,
-        records=len(items),
-        bytes=writer.bytes,
-        by_class={kind: sum(label == index for label, _ in items) for index, kind in enumerate(CLASSES)},
-    )
-    (folder / f"{name}.json").write_text(counts.model_dump_json())
+def _records(birds: Sequence[tuple[int, int]]) -> Iterator[FeatureRecord]:
+    vectors = row_features([bird(*one) for one in birds], SCHEMA)
+    for (label, number), vector in zip(birds, vectors, strict=True):
+        yield FeatureRecord(vector, label, f"file:///birds.csv#row={3 * number + label}")

@@ -34,7 +34,7 @@ from millrace.training.models import build_model, load_pretrained
 from millrace.training.options.models import Bert
 from millrace.training.options.schedules import EarlyStopping
 from tests.components.text_data import CLASSES, LENGTH, text_schema, write_text_records
-from tests.components.train_data import write_records
+from tests.components.train_data import write_picture_records
 from tests.conftest import needed
 from tests.runtime.launcher.groups import group_of
 
@@ -158,7 +158,7 @@ class TestWeightsThatDoNotFit:
 
 class TestNetworksForOtherRecords:
     def test_bert_for_pictures(self, tmp_path: Path) -> None:
-        pictures = write_records(tmp_path / "records")
+        pictures = write_picture_records(tmp_path / "records")
         with pytest.raises(ConfigError, match="the records hold pictures: use cnn, mlp, application or custom"):
             run_component(train, TrainParameters(model=TINY, batch_size=8), tmp_path / "train", records=pictures)
         with pytest.raises(ConfigError, match="the records hold images: use `train`"):

@@ -24,7 +24,7 @@ from millrace.training.data import evaluation_batches, inspect, training_batches
 from millrace.training.models import build_model
 from millrace.training.options.models import Bert
 from tests.components.text_data import LENGTH, text_schema, write_text_records
-from tests.components.train_data import write_records
+from tests.components.train_data import write_picture_records
 from tests.conftest import needed
 from tests.runtime.launcher.groups import group_of
 
@@ -132,6 +132,6 @@ def test_buckets_that_can_hold_nothing_are_refused(tmp_path: Path, records: Path
         BertParameters(buckets=(8, 6))
     with pytest.raises(ConfigError, match=r"buckets has 13, but texts have at most 12 tokens \(preprocess\.data"):
         inspect(records, BUCKETS.model_copy(update={"buckets": (6, 13)}).training())
-    pictures = write_records(tmp_path / "pictures")
+    pictures = write_picture_records(tmp_path / "pictures")
     with pytest.raises(ConfigError, match="buckets is for texts, the records hold images"):
         inspect(pictures, BUCKETS.training())

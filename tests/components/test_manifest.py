@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import random
 import unicodedata
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -22,56 +20,22 @@ from millrace.runtime.execute import attempt
 from millrace.runtime.schemas import Catalogue, read_json_model
 from millrace.runtime.task import GivenArtifact, TaskRequest
 from millrace.testing import Ran, run_component
+from tests.components.manifest_data import (
+    column,
+    files,
+    index,
+    keys,
+    labelled,
+    picture,
+    pictures,
+    reasons,
+    rejects,
+    run,
+)
 from tests.conftest import SECRET_KEY, Bucket
 from tests.faults import SLOW_DOWN, Chooser, faulty_proxy
-
-
-def picture(seed: int, form: str = "PNG") -> bytes:
-    """A small picture, another one for each seed."""
-    stream = BytesIO()
-    color = (seed % 256, seed // 256 % 256, seed // 65536 % 256)
-    Image.new("RGB", (4, 3), color).save(stream, form)
-    return stream.getvalue()
-
-
-def write(folder: Path, files: Mapping[str, bytes]) -> Path:
-    for key, data in files.items():
-        file = folder / key
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
-    return folder
-
-
-def pictures(*names: str, each: int = 5) -> dict[str, bytes]:
-    """`each` different pictures in each folder."""
-    keys = [f"{name}/{number}.png" for name in names for number in range(each)]
-    return {key: picture(seed) for seed, key in enumerate(keys)}
-
-
-def run(tmp_path: Path, files: Mapping[str, bytes], **parameters: Any) -> Ran:
-    source = write(tmp_path / "source", files)
-    return run_component(manifest, ManifestParameters(source=str(source), **parameters), tmp_path / "task")
-
-
-def index(ran: Ran) -> pl.DataFrame:
-    return pl.read_parquet(ran.outputs["manifest"] / "index.parquet")
-
-
-def column(ran: Ran, name: str) -> dict[str, Any]:
-    return dict(index(ran).select("key", name).iter_rows())
-
-
-def keys(ran: Ran) -> set[str]:
-    return set(index(ran)["key"])
-
-
-def rejects(ran: Ran) -> pl.DataFrame:
-    return pl.read_parquet(ran.outputs["rejects"] / "rejects.parquet")
-
-
-def reasons(ran: Ran) -> dict[str, str]:
-    """Reason by file name."""
-    return {uri.rpartition("/")[2]: reason for uri, reason in rejects(ran).select("uri", "reason").iter_rows()}
+from tests.files import write_files
+from tests.pictures import saved
 
 
 def known_by(tmp_path: Path, dataset: Path, uri: str, **parameters: Any) -> Ran:
@@ -85,10 +49,6 @@ def known_by(tmp_path: Path, dataset: Path, uri: str, **parameters: Any) -> Ran:
     result = attempt(tmp_path / "task", request)
     outputs = {name: tmp_path / "task" / made.path for name, made in result.outputs.items()}
     return Ran(outputs=outputs, metrics=result.metrics, metadata={})
-
-
-def files(ran: Ran) -> list[Path]:
-    return [file for folder in ran.outputs.values() for file in folder.rglob("*") if file.is_file()]
 
 
 class TestOutputs:
@@ -127,7 +87,7 @@ class TestOutputs:
         assert sum(ran.metadata["manifest"]["objects"].values()) == 11
 
     def test_the_same_bytes_twice(self, tmp_path: Path) -> None:
-        source = write(tmp_path / "source", {**pictures("cats", "dogs"), "cats/x.txt": b"x", "dogs/.y": b"y"})
+        source = write_files(tmp_path / "source", {**pictures("cats", "dogs"), "cats/x.txt": b"x", "dogs/.y": b"y"})
         parameters = ManifestParameters(source=str(source))
         first, second = (run_component(manifest, parameters, tmp_path / name) for name in ("one", "two"))
         for port, folder in first.outputs.items():
@@ -135,7 +95,7 @@ class TestOutputs:
                 assert file.read_bytes() == (second.outputs[port] / file.name).read_bytes(), file.name
 
     def test_a_dataset_of_an_earlier_task(self, tmp_path: Path) -> None:
-        dataset = write(tmp_path / "dataset", pictures("cats", "dogs"))
+        dataset = write_files(tmp_path / "dataset", pictures("cats", "dogs"))
         ran = run_component(manifest, ManifestParameters(), tmp_path / "task", dataset=dataset)
         assert ran.metrics["objects"] == 10
         rows = index(ran)
@@ -143,8 +103,8 @@ class TestOutputs:
         assert rows["uri"].to_list() == [(dataset / key).as_uri() for key in rows["key"]]
 
     def test_a_dataset_that_other_machines_know(self, tmp_path: Path) -> None:
-        dataset = write(tmp_path / "dataset", {**pictures("cats", "dogs"), "dogs/ä 1.png": picture(99)})
-        write(dataset, {"dogs/.DS_Store": b"x"})
+        dataset = write_files(tmp_path / "dataset", {**pictures("cats", "dogs"), "dogs/ä 1.png": picture(99)})
+        write_files(dataset, {"dogs/.DS_Store": b"x"})
         ran = known_by(tmp_path, dataset, "s3://store/run/dataset")
         rows = index(ran)
         assert rows["prefix"].unique().to_list() == ["s3://store/run/dataset/"]
@@ -161,7 +121,7 @@ class TestOutputs:
         keys = [f"{folder}/{number}.png" for folder in ("cats", "dogs") for number in range(5)]
         lines = [f"{name.replace('cats/0.png', key)},{key[:3]}" for key in keys]
         table = "\n".join(["key,label", *lines]).encode()
-        dataset = write(tmp_path / "dataset", {**pictures("cats", "dogs"), "labels.csv": table})
+        dataset = write_files(tmp_path / "dataset", {**pictures("cats", "dogs"), "labels.csv": table})
         ran = known_by(tmp_path, dataset, "s3://store/dataset", labels=CsvLabels(path="labels.csv"))
         assert set(column(ran, "class_label").values()) == {"cat", "dog"}
         assert reasons(ran) == {}
@@ -241,9 +201,8 @@ class TestJunk:
         assert reasons(run(tmp_path / "open", files, formats=())) == {}
 
     def test_huge_pictures_are_left_to_preprocess(self, tmp_path: Path) -> None:
-        stream = BytesIO()
-        Image.new("1", (20_000, 20_000)).save(stream, "PNG")
-        ran = run(tmp_path, {**pictures("cats", "dogs"), "cats/huge.png": stream.getvalue()})
+        huge = saved(Image.new("1", (20_000, 20_000)))
+        ran = run(tmp_path, {**pictures("cats", "dogs"), "cats/huge.png": huge})
         assert "cats/huge.png" in keys(ran)
 
     def test_nothing_but_junk(self, tmp_path: Path) -> None:
@@ -260,7 +219,7 @@ class TestJunk:
         assert rejects(ran)["detail"].to_list() == [f"it begins as {form}, but its header is broken or cut off"]
 
     def test_links_to_nothing(self, tmp_path: Path) -> None:
-        source = write(tmp_path / "source", pictures("cats", "dogs"))
+        source = write_files(tmp_path / "source", pictures("cats", "dogs"))
         (source / "cats" / "moved.png").symlink_to(tmp_path / "gone.png")
         assert reasons(run(tmp_path, {})) == {"moved.png": "broken_link"}
 
@@ -469,17 +428,6 @@ class TestSplit:
             run(tmp_path, files, split=Split(group=r"(?P<group>\d+)\."))
 
 
-@st.composite
-def labelled(draw: st.DrawFn) -> dict[str, bytes]:
-    """Contents by key in two classes; some contents and groups come more than once."""
-    size, chance = draw(st.integers(24, 40)), random.Random(draw(st.integers(0, 10**6)))
-    numbers = [(chance.randrange(size), chance.randrange(5 * size)) for _ in range(2 * size)]
-    return {
-        f"{'cats' if number % 2 else 'dogs'}/g{group}-{number}.bin": f"{number % 2} {content}".encode()
-        for number, (group, content) in enumerate(numbers)
-    }
-
-
 def divided(files: Mapping[str, bytes], **split: Any) -> pl.DataFrame:
     with TemporaryDirectory() as folder:
         return index(run(Path(folder), files, formats=(), split=Split(**split)))
@@ -539,7 +487,7 @@ class TestS3:
         assert rows["etag"].null_count() == 0
 
     def test_no_credentials_in_what_is_written(self, tmp_path: Path, s3: Bucket) -> None:
-        source = s3.upload(write(tmp_path / "source", self.files), "p")
+        source = s3.upload(write_files(tmp_path / "source", self.files), "p")
         run_component(manifest, ManifestParameters(source=source), tmp_path / "task")
         written = b"".join(file.read_bytes() for file in (tmp_path / "task").rglob("*") if file.is_file())
         assert SECRET_KEY.encode() not in written
@@ -548,7 +496,7 @@ class TestS3:
     def test_an_object_that_vanishes_is_set_aside(
         self, tmp_path: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        source = s3.upload(write(tmp_path / "source", pictures("cats", "dogs")), "p")
+        source = s3.upload(write_files(tmp_path / "source", pictures("cats", "dogs")), "p")
 
         def delete_first(number: int, path: str) -> None:
             if number == 1:  # after the listing
@@ -561,7 +509,7 @@ class TestS3:
         assert reasons(ran) == {"4.png": "changed"}
 
     def test_a_table_of_labels(self, tmp_path: Path, s3: Bucket) -> None:
-        source = s3.upload(write(tmp_path / "source", pictures("cats", "dogs")), "p")
+        source = s3.upload(write_files(tmp_path / "source", pictures("cats", "dogs")), "p")
         lines = [f"{source}/{key},{key[0]}" for key in pictures("cats", "dogs")]
         table = s3.put("labels.csv", "\n".join(("key,label", *lines)).encode())
         parameters = ManifestParameters(source=source, labels=CsvLabels(path=table))

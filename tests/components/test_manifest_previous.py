@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from millrace.components.manifest.spec import ColumnLabels, ManifestParameters, RegexLabels, Split, manifest
 from millrace.errors import DataError
 from millrace.testing import Ran, run_component
-from tests.components.test_manifest import column, index, labelled, picture, pictures, reasons, rejects, write
-from tests.components.test_manifest_tables import table
+from tests.components.manifest_data import column, index, labelled, picture, pictures, reasons, rejects, table
 from tests.conftest import Bucket
 from tests.faults import faulty_proxy
+from tests.files import write_files
 
 
 @pytest.fixture
@@ -94,10 +94,10 @@ class TestPictures:
 
     @pytest.mark.parametrize("minimum", [1, 3])
     def test_channels_are_kept_when_it_grows_tenfold(self, tmp_path: Path, minimum: int) -> None:
-        source = write(tmp_path / "source", pictures("cats", "dogs", each=3 * minimum))
+        source = write_files(tmp_path / "source", pictures("cats", "dogs", each=3 * minimum))
         first = run(source, tmp_path / "1", split=Split(minimum=minimum))
         assert first.metrics["repaired"] > 0
-        write(
+        write_files(
             source,
             {f"x/{key}": picture(5000 + at) for at, key in enumerate(pictures("cats", "dogs", each=30 * minimum))},
         )
@@ -110,9 +110,9 @@ class TestPictures:
 
     def test_new_copies_go_where_the_first_one_is(self, tmp_path: Path) -> None:
         files = pictures("cats", "dogs", each=3)
-        source = write(tmp_path / "source", files)
+        source = write_files(tmp_path / "source", files)
         first = run(source, tmp_path / "1")
-        write(source, {f"copies/{key}": data for key, data in files.items()})
+        write_files(source, {f"copies/{key}": data for key, data in files.items()})
         second = column(run(source, tmp_path / "2", first), "channel")
         assert all(second[f"copies/{key}"] == channel for key, channel in column(first, "channel").items())
 
@@ -122,11 +122,11 @@ class TestPictures:
             return {name: picture(100 * number + at) for at, name in enumerate(names)}
 
         split = Split(group=r"/(?P<group>p\d+)-", minimum=3)
-        source = write(tmp_path / "source", shots(0))
+        source = write_files(tmp_path / "source", shots(0))
         first = run(source, tmp_path / "1", split=split)
         assert first.metrics["repaired"] > 0
         for number in range(1, 6):
-            write(source, shots(number))
+            write_files(source, shots(number))
         second = run(source, tmp_path / "2", first, split=split)
         rows = index(second)
         assert rows.group_by("group").agg(pl.col("channel").n_unique())["channel"].max() == 1
@@ -134,21 +134,21 @@ class TestPictures:
         assert {key: after[key] for key in before} == before
 
     def test_groups_that_were_apart_are_refused(self, tmp_path: Path) -> None:
-        source = write(tmp_path / "source", pictures("cats", "dogs", each=20))
+        source = write_files(tmp_path / "source", pictures("cats", "dogs", each=20))
         first = run(source, tmp_path / "1")
         with pytest.raises(DataError, match=r"groups have objects that manifest\.previous has in two channels"):
             run(source, tmp_path / "2", first, split=Split(group=r"^(?P<group>.)"))
 
     def test_a_test_object_that_moved_into_the_train_folder(self, tmp_path: Path) -> None:
         files = pictures("train/cats", "train/dogs", "test/cats", "test/dogs", each=9)
-        source = write(tmp_path / "source", files)
+        source = write_files(tmp_path / "source", files)
         first = run(source, tmp_path / "1")
-        write(source, {"train/cats/leak.png": files["test/cats/0.png"]})
+        write_files(source, {"train/cats/leak.png": files["test/cats/0.png"]})
         second = run(source, tmp_path / "2", first)
         assert reasons(second) == {"leak.png": "duplicate_across_channels"}
 
     def test_files_that_were_touched(self, tmp_path: Path) -> None:
-        source = write(tmp_path / "source", pictures("cats", "dogs"))
+        source = write_files(tmp_path / "source", pictures("cats", "dogs"))
         first = run(source, tmp_path / "1")
         (source / "cats/0.png").write_bytes(picture(0))
         (source / "cats/1.png").write_bytes(picture(99))
@@ -175,7 +175,7 @@ class TestPictures:
         assert {key: after[key] for key in before} == before
 
     def test_files_without_etag_are_told_by_their_time_when_contents_are_listed(self, tmp_path: Path) -> None:
-        source = write(tmp_path / "source", pictures("cats", "dogs"))
+        source = write_files(tmp_path / "source", pictures("cats", "dogs"))
         first = run(source, tmp_path / "1", contents="listed")
         before = (source / "cats/0.png").stat()
         (source / "cats/0.png").write_bytes(bytes(before.st_size))
@@ -186,15 +186,15 @@ class TestPictures:
         assert column(second, "channel") == column(first, "channel")
 
     def test_another_source_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        first = run(write(tmp_path / "one", pictures("cats", "dogs")), tmp_path / "1")
+        first = run(write_files(tmp_path / "one", pictures("cats", "dogs")), tmp_path / "1")
         run(tmp_path / "one", tmp_path / "2", first)
         assert "the same keys" not in caplog.text
-        second = run(write(tmp_path / "other", pictures("cats", "dogs")), tmp_path / "3", first)
+        second = run(write_files(tmp_path / "other", pictures("cats", "dogs")), tmp_path / "3", first)
         assert f"is of {(tmp_path / 'one').as_uri()}/, this is {(tmp_path / 'other').as_uri()}/" in caplog.text
         assert column(second, "channel") == column(first, "channel")
 
     def test_what_is_no_manifest(self, tmp_path: Path) -> None:
-        source = write(tmp_path / "source", pictures("cats", "dogs"))
+        source = write_files(tmp_path / "source", pictures("cats", "dogs"))
         first = run(source, tmp_path / "1")
         (first.outputs["manifest"] / "index.parquet").write_bytes(b"PAR1")
         with pytest.raises(DataError, match=r"manifest\.previous=.* is not a manifest"):
@@ -225,7 +225,7 @@ class TestRows:
 
     def test_rows_that_moved_keep_their_channels(self, tmp_path: Path) -> None:
         given: dict[str, Any] = {"formats": ("csv",), "labels": ColumnLabels()}
-        source = write(tmp_path / "source", {"a.csv": table(12).encode()})
+        source = write_files(tmp_path / "source", {"a.csv": table(12).encode()})
         first = run(source, tmp_path / "1", **given)
         lines = table(12).splitlines()
         (source / "a.csv").write_text("\n".join((lines[0], "new 1,a", "new 2,b", *lines[1:], "")))
@@ -237,7 +237,7 @@ class TestRows:
     def test_other_columns_need_all_read_again(self, tmp_path: Path) -> None:
         given: dict[str, Any] = {"formats": ("csv",), "labels": ColumnLabels()}
         rows = "\n".join(f"{n},{n + 100},{'ab'[n % 2]}" for n in range(40))
-        source = write(tmp_path / "source", {"a.csv": f"x,y,label\n{rows}\n".encode()})
+        source = write_files(tmp_path / "source", {"a.csv": f"x,y,label\n{rows}\n".encode()})
         first = run(source, tmp_path / "1", **given)
         second = run(source, tmp_path / "2", first, columns=("x",), **given)
         assert index(second)["content"].is_in(index(first)["content"].implode()).sum() == 0
@@ -246,7 +246,7 @@ class TestRows:
     def test_other_columns_than_those_that_are_compared_change_rows(self, tmp_path: Path) -> None:
         given: dict[str, Any] = {"formats": ("csv",), "labels": ColumnLabels(), "columns": ("id",)}
         rows = [f"{n},{n + 100},{'ab'[n % 2]}" for n in range(40)]
-        source = write(tmp_path / "source", {"a.csv": "\n".join(("id,v,label", *rows, "")).encode()})
+        source = write_files(tmp_path / "source", {"a.csv": "\n".join(("id,v,label", *rows, "")).encode()})
         first = run(source, tmp_path / "1", **given)
         rows[7] = "7,9999,b"
         (source / "a.csv").write_text("\n".join(("id,v,label", *rows, "")))
@@ -262,7 +262,7 @@ class TestRows:
     def test_groups_and_classes_of_tables_are_those_of_now(self, tmp_path: Path) -> None:
         names = [f"{label}/p{person}_{label}.csv" for person in range(12) for label in ("cats", "dogs")]
         files = {name: table(9, start=100 * at).encode() for at, name in enumerate(names)}
-        source = write(tmp_path / "source", files)
+        source = write_files(tmp_path / "source", files)
         alone: dict[str, Any] = {"formats": ("csv",), "split": Split(train=1, validation=0, test=0)}
         grouped = {**alone, "split": Split(train=1, validation=0, test=0, group=r"(?P<group>p\d+)_")}
         first = run(source, tmp_path / "1", **alone)
@@ -287,7 +287,9 @@ class TestRows:
         odd = {5: ",a", 8: "text 9,a", 40: ",b", 41: "text 80,a", 77: "text 3,"}
         lines = [odd.get(n, f"text {n},{'ab'[n % 2]}") for n in range(90)] + ["text 80,a"] * 15
         data = "\n".join(("text,label", *lines, "")).encode()
-        source = write(tmp_path / "source", {f"{n}.csv": data.replace(b"text ", b"%d " % n) for n in range(tables)})
+        source = write_files(
+            tmp_path / "source", {f"{n}.csv": data.replace(b"text ", b"%d " % n) for n in range(tables)}
+        )
         (source / "0.csv").write_bytes(data)
         first = run(source, tmp_path / "1", **given)
         assert {"duplicate", "empty", "no_label", "duplicate_with_other_label"} == set(rejects(first)["reason"])
@@ -311,11 +313,13 @@ class TestProperties:
             "conflicts": "keep",
         }
         with TemporaryDirectory() as folder:
-            first = run(write(Path(folder, "1"), before), Path(folder, "task-1"), **options)
+            first = run(write_files(Path(folder, "1"), before), Path(folder, "task-1"), **options)
             kept = {key: data for key, data in before.items() if zlib.crc32(data) % 4}
-            source = write(Path(folder, "2"), {**kept, **{key: after[key] for key in after.keys() - before.keys()}})
+            source = write_files(
+                Path(folder, "2"), {**kept, **{key: after[key] for key in after.keys() - before.keys()}}
+            )
             names = [f"{name}/g{number}-new.bin" for name in ("cats", "dogs") for number in range(900, 940)]
-            write(source, {name: name.encode() for name in names})  # so that no class is too small
+            write_files(source, {name: name.encode() for name in names})  # so that no class is too small
             second = run(source, Path(folder, "task-2"), first, **options)
             old, new = column(first, "channel"), column(second, "channel")
             assert {key: new[key] for key in old.keys() & new.keys()} == {

@@ -13,20 +13,15 @@ from millrace.components.manifest.spec import ColumnLabels, ManifestParameters, 
 from millrace.errors import DataError
 from millrace.runtime.schemas import Catalogue, read_json_model
 from millrace.testing import Ran, run_component
-from tests.components.test_manifest import files, index, reasons, rejects, write
+from tests.components.manifest_data import files, index, reasons, rejects, table
 from tests.conftest import Bucket
+from tests.files import write_files
 
 FORMATS = ("csv", "tsv", "parquet", "jsonl")
 
 
-def table(rows: int, start: int = 0, classes: str = "ab") -> str:
-    """Texts that are all different, with their classes in turn."""
-    lines = [f"text {number},{classes[number % len(classes)]}" for number in range(start, start + rows)]
-    return "\n".join(("text,label", *lines, ""))
-
-
 def run(tmp_path: Path, tables: Mapping[str, str | bytes], name: str = "task", **parameters: Any) -> Ran:
-    source = write(
+    source = write_files(
         tmp_path / "source", {key: data if isinstance(data, bytes) else data.encode() for key, data in tables.items()}
     )
     return run_component(manifest, rows_of(source, **parameters), tmp_path / name)
@@ -78,14 +73,16 @@ class TestRows:
             assert rows.select("content", "channel", "label", "row", "size").equals(wanted)
 
     def test_a_single_file_is_a_source(self, tmp_path: Path) -> None:
-        source = write(tmp_path / "source", {"a.csv": table(40).encode(), "b.csv": table(9).encode(), "x.txt": b"x"})
+        source = write_files(
+            tmp_path / "source", {"a.csv": table(40).encode(), "b.csv": table(9).encode(), "x.txt": b"x"}
+        )
         ran = run_component(manifest, rows_of(source / "a.csv"), tmp_path / "task")
         assert set(index(ran)["key"].str.split("#").list.first()) == {"a.csv"}
         assert index(ran)["prefix"][0] == f"{source.as_uri()}/"
         assert rejects(ran).is_empty()
 
     def test_a_dataset_of_an_earlier_task(self, tmp_path: Path) -> None:
-        dataset = write(tmp_path / "dataset", {"ä 1.csv": table(40).encode()})
+        dataset = write_files(tmp_path / "dataset", {"ä 1.csv": table(40).encode()})
         parameters = ManifestParameters(formats=("csv",), labels=ColumnLabels())
         ran = run_component(manifest, parameters, tmp_path / "task", dataset=dataset)
         assert set(index(ran)["dataset_path"]) == {"%C3%A4%201.csv"}
@@ -247,7 +244,7 @@ class TestTexts:
             f"{name}/{number}.txt": f"né {name} {number}".encode() for name in ("good", "bad") for number in range(9)
         }
         broken = {"bad/latin.txt": "né".encode("latin-1"), "bad/zero.txt": b"a\0b", "bad/x.png": b"\x89PNG\r\n\x1a\n"}
-        source = write(tmp_path / "source", {**texts, **broken})
+        source = write_files(tmp_path / "source", {**texts, **broken})
         ran = run_component(manifest, ManifestParameters(source=str(source), formats=("text",)), tmp_path / "task")
         assert ran.metrics["objects"] == 18
         assert reasons(ran) == dict.fromkeys(("latin.txt", "zero.txt", "x.png"), "wrong_type")
@@ -257,7 +254,7 @@ class TestTexts:
 class TestS3:
     def test_the_same_as_a_folder(self, tmp_path: Path, s3: Bucket) -> None:
         tables = {"a b%.csv": table(40).encode(), "é/x.jsonl": b'{"text": "x", "label": "a"}\n'}
-        local = run_component(manifest, rows_of(write(tmp_path / "source", tables)), tmp_path / "local")
+        local = run_component(manifest, rows_of(write_files(tmp_path / "source", tables)), tmp_path / "local")
         remote = run_component(manifest, rows_of(s3.upload(tmp_path / "source", "some/prefix")), tmp_path / "remote")
         own = ("uri", "prefix", "etag", "modified")
         assert index(remote).drop(own).equals(index(local).drop(own))

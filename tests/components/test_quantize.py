@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,17 +16,17 @@ from sklearn.datasets import load_digits
 
 from millrace.components.quantize.spec import QuantizeParameters, quantize
 from millrace.errors import DataError, TaskFailedError
-from millrace.runtime.images import encode_image
 from millrace.runtime.models import load_predictor
-from millrace.runtime.records import ImageRecord, RecordWriter, pack
-from millrace.runtime.schemas import ImageRecords, ModelCard, ShardCounts, read_json_model
-from millrace.testing import ComponentContract, Ran, run_component
+from millrace.runtime.records import ImageRecord
+from millrace.runtime.schemas import Channel, ImageRecords, ModelCard, read_json_model
+from millrace.testing import ComponentContract, Ran, run_component, write_records
+from tests.pictures import picture_records
 
 pytestmark = pytest.mark.slow
 
 CLASSES = tuple("0123456789")
 SCHEMA = ImageRecords(height=8, width=8, channels=1, encoding="raw", resize="stretch", classes=CLASSES)
-SPLIT = {"train": slice(0, 1000), "validation": slice(1000, 1100), "test": slice(1100, 1797)}
+SPLIT: dict[Channel, slice] = {"train": slice(0, 1000), "validation": slice(1000, 1100), "test": slice(1100, 1797)}
 Scheme = Literal["dynamic", "float16", "int8"]
 
 
@@ -35,27 +35,17 @@ def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return np.rint(pixels.reshape(-1, 8, 8, 1) * 255 / 16).astype(np.uint8), np.asarray(labels)
 
 
-def write_records(folder: Path, channels: Mapping[str, slice], schema: ImageRecords = SCHEMA) -> Path:
-    folder.mkdir()
-    (folder / "schema.json").write_text(schema.model_dump_json())
+def some(rows: slice, schema: ImageRecords = SCHEMA) -> Iterator[ImageRecord]:
+    """Records of some of the digits."""
     images, labels = digits()
-    for channel, rows in channels.items():
-        file = folder / f"{channel}-00000-of-00001.tfrecord"
-        with RecordWriter(file) as writer:
-            for index, (image, label) in enumerate(zip(images[rows], labels[rows], strict=True)):
-                shaped = np.resize(image, (schema.height, schema.width, schema.channels))
-                writer.write(pack(ImageRecord(encode_image(shaped, schema), int(label), f"file:///{index}")))
-        size = file.stat().st_size
-        counts = ShardCounts.model_validate(
-            {"file": file.name, "channel": channel, "records": writer.records, "bytes": size}
-        )
-        file.with_suffix(".json").write_text(counts.model_dump_json())
-    return folder
+    shaped = (np.resize(image, schema.shape) for image in images[rows])
+    return picture_records(shaped, labels[rows], schema)
 
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_records(tmp_path_factory.mktemp("digits") / "records", SPLIT)
+    channels = {channel: [some(rows)] for channel, rows in SPLIT.items()}
+    return write_records(tmp_path_factory.mktemp("digits") / "records", SCHEMA, channels)
 
 
 @pytest.fixture(scope="module")
@@ -186,20 +176,16 @@ class TestCalibration:
     def test_is_spread_over_the_channel(self, model: Path, tmp_path: Path) -> None:
         """The first half of the channel is black: ranges of black images only would ruin the model."""
         images, _ = digits()
-        folder = write_records(tmp_path / "records", {"test": SPLIT["test"]})
-        file = folder / "train-00000-of-00001.tfrecord"
-        with RecordWriter(file) as writer:
-            for image in [np.zeros_like(images[0])] * 200 + list(images[:200]):
-                writer.write(pack(ImageRecord(encode_image(image, SCHEMA), 0, "file:///x")))
-        counts = ShardCounts(file=file.name, channel="train", records=400, bytes=file.stat().st_size)
-        file.with_suffix(".json").write_text(counts.model_dump_json())
+        half = [*[np.zeros_like(images[0])] * 200, *images[:200]]
+        train = picture_records(half, [0] * len(half), SCHEMA)
+        folder = write_records(tmp_path / "records", SCHEMA, {"train": [train], "test": [some(SPLIT["test"])]})
         ran = run_component(
             quantize, QuantizeParameters(calibration_records=100), tmp_path / "task", model=model, records=folder
         )
         assert ran.metrics["accuracy_drop"] <= 0.02
 
     def test_only_int8_needs_the_channel(self, model: Path, tmp_path: Path) -> None:
-        folder = write_records(tmp_path / "records", {"test": SPLIT["test"]})
+        folder = write_records(tmp_path / "records", SCHEMA, {"test": [some(SPLIT["test"])]})
         dynamic = QuantizeParameters(scheme="dynamic")
         assert run_component(quantize, dynamic, tmp_path / "a", model=model, records=folder).metrics["accuracy"] > 0.9
         with pytest.raises(DataError, match=r"channel 'train' has no records; set calibration_channel to .*: test"):
@@ -210,13 +196,8 @@ class TestMaximumDrop:
     @pytest.fixture
     def black(self, tmp_path: Path) -> Path:
         """Records whose train channel is black: calibrated on it, int8 knows one value only."""
-        folder = write_records(tmp_path / "black", {"test": SPLIT["test"]})
-        file = folder / "train-00000-of-00001.tfrecord"
-        with RecordWriter(file) as writer:
-            writer.write(pack(ImageRecord(bytes(64), 0, "file:///black")))
-        counts = ShardCounts(file=file.name, channel="train", records=1, bytes=file.stat().st_size)
-        file.with_suffix(".json").write_text(counts.model_dump_json())
-        return folder
+        train = [ImageRecord(bytes(64), 0, "file:///black")]
+        return write_records(tmp_path / "black", SCHEMA, {"train": [train], "test": [some(SPLIT["test"])]})
 
     def test_more_than_allowed_fails_with_both_accuracies(self, model: Path, black: Path, tmp_path: Path) -> None:
         expected = (
@@ -237,7 +218,7 @@ class TestMaximumDrop:
 
 class TestRefusals:
     def test_a_channel_without_records(self, model: Path, tmp_path: Path) -> None:
-        folder = write_records(tmp_path / "records", {"train": slice(0, 20)})
+        folder = write_records(tmp_path / "records", SCHEMA, {"train": [some(slice(0, 20))]})
         with pytest.raises(DataError, match=r"channel 'test' has no records; set channel to one that has: train$"):
             run_component(quantize, QuantizeParameters(), tmp_path / "task", model=model, records=folder)
 
@@ -252,7 +233,8 @@ class TestRefusals:
     )
     def test_records_that_do_not_fit(self, change: dict[str, Any], message: str, model: Path, tmp_path: Path) -> None:
         schema = SCHEMA.model_copy(update=change)
-        folder = write_records(tmp_path / "records", {"train": slice(0, 20), "test": slice(20, 40)}, schema)
+        train, test = some(slice(0, 20), schema), some(slice(20, 40), schema)
+        folder = write_records(tmp_path / "records", schema, {"train": [train], "test": [test]})
         with pytest.raises(DataError, match=message):
             run_component(quantize, QuantizeParameters(), tmp_path / "task", model=model, records=folder)
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,32 +18,22 @@ from millrace.components.shard.spec import ChannelShards, ShardParameters, shard
 from millrace.errors import DataError
 from millrace.runtime.schemas import CHANNELS, ShardPlan, read_json_model
 from millrace.testing import Ran, run_component
+from tests.components.manifest_data import write_manifest
+from tests.files import write_files
 
 
-def write_manifest(folder: Path, sizes: Mapping[str, Sequence[int]]) -> Path:
-    """A manifest of two classes with objects of these sizes in each channel."""
-    rows = [
-        {
-            "uri": f"s3://bucket/p/{label}/{channel}-{number:05d}",
-            "prefix": "s3://bucket/p/",
-            "key": f"{label}/{channel}-{number:05d}",
-            "class_label": label,
-            "label": int(label == "dogs"),
-            "channel": channel,
-            "size": size,
-        }
-        for channel, all_sizes in sizes.items()
-        for number, size in enumerate(all_sizes)
-        for label in [("cats", "dogs")[number * 2 // len(all_sizes)]]
-    ]
-    folder.mkdir(parents=True)
-    pl.DataFrame(rows).sort("key").write_parquet(folder / "index.parquet")
-    (folder / "classes.json").write_text(json.dumps({"classes": ["cats", "dogs"]}))
-    return folder
+def objects(sizes: Mapping[str, Sequence[int]]) -> Iterator[dict[str, Any]]:
+    """Objects of these sizes in each channel, one half of each class."""
+    for channel, all_sizes in sizes.items():
+        for number, size in enumerate(all_sizes):
+            label = number * 2 // len(all_sizes)
+            name = ("cats", "dogs")[label]
+            key = f"{name}/{channel}-{number:05d}"
+            yield {"key": key, "class_label": name, "label": label, "channel": channel, "size": size}
 
 
 def run(folder: Path, sizes: Mapping[str, Sequence[int]], **parameters: Any) -> Ran:
-    listed = write_manifest(folder / "manifest", sizes)
+    listed = write_manifest(folder / "manifest", sorted(objects(sizes), key=itemgetter("key")))
     return run_component(shard, ShardParameters(**parameters), folder / "task", manifest=listed)
 
 
@@ -95,17 +86,20 @@ class TestOutputs:
         assert all((first / file).read_bytes() == (second / file).read_bytes() for file in files)
 
     def test_after_the_manifest_component(self, tmp_path: Path) -> None:
-        for number in range(20):
-            file = tmp_path / "source" / "ab"[number % 2] / f"{number} é%.bin"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(b"x" * (number + 1))
-        listed = run_component(
-            manifest, ManifestParameters(source=str(tmp_path / "source"), formats=()), tmp_path / "listed"
-        )
+        files = {f"{'ab'[number % 2]}/{number} é%.bin": b"x" * (number + 1) for number in range(20)}
+        source = write_files(tmp_path / "source", files)
+        listed = run_component(manifest, ManifestParameters(source=str(source), formats=()), tmp_path / "listed")
         ran = run_component(shard, ShardParameters(shards=1), tmp_path / "task", manifest=listed.outputs["manifest"])
         rows = pl.concat([table for channel in CHANNELS for table in tables(ran, channel)])
         index = pl.read_parquet(listed.outputs["manifest"] / "index.parquet")
         assert rows.sort("key").equals(index)
+
+    def test_a_manifest_that_knows_of_no_rows(self, tmp_path: Path) -> None:
+        listed = write_manifest(tmp_path / "manifest", objects(SIZES))
+        table = listed / "index.parquet"
+        pl.read_parquet(table).drop("row").write_parquet(table)
+        ran = run_component(shard, ShardParameters(), tmp_path / "task", manifest=listed)
+        assert sum(table.height for channel in CHANNELS for table in tables(ran, channel)) == 150
 
 
 class TestOrder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,29 +24,8 @@ from millrace.errors import DataError
 from millrace.runtime.context import Context
 from millrace.runtime.schemas import ShardPlan, read_json_model
 from millrace.testing import run_component
+from tests.components.manifest_data import PREFIX, write_manifest
 from tests.conftest import Bucket
-
-SCHEMA = {
-    "uri": pl.String,
-    "prefix": pl.String,
-    "key": pl.String,
-    "label": pl.Int64,
-    "channel": pl.String,
-    "size": pl.Int64,
-    "etag": pl.String,
-    "row": pl.Int64,
-}
-PREFIX = "s3://bucket/p/"
-
-
-def write_manifest(folder: Path, rows: Iterable[Mapping[str, Any]], **catalogue: str) -> Path:
-    """A manifest of objects: `key`, and whatever else is not as usual."""
-    usual = {"prefix": PREFIX, "label": 0, "channel": "train", "size": 100, "etag": "e", "row": None}
-    table = [{**usual, "uri": f"{PREFIX}{row['key']}", **row} for row in rows]
-    folder.mkdir(parents=True)
-    pl.DataFrame(table, schema=SCHEMA).write_parquet(folder / "index.parquet", row_group_size=7)
-    (folder / "classes.json").write_text(json.dumps({"classes": ["cats", "dogs"], **catalogue}))
-    return folder
 
 
 def deal_out(manifest: Path, task: Path, **parameters: Any) -> tuple[Path, dict[str, float]]:

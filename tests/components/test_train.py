@@ -25,7 +25,8 @@ from millrace.training.options.images import Augmentation, Pixels
 from millrace.training.options.models import Cnn, Custom, Mlp
 from millrace.training.options.optimizers import Sgd
 from millrace.training.options.schedules import EarlyStopping, ReduceOnPlateau
-from tests.components.train_data import CLASSES, picture, png, write_records
+from tests.components.train_data import CLASSES, picture, write_picture_records
+from tests.pictures import png
 
 SMALL = Mlp(units=(16,), dropout=0)
 
@@ -36,7 +37,7 @@ def loaded(path: Path) -> Any:
 
 
 def run(tmp_path: Path, **parameters: Any) -> Ran:
-    records = write_records(tmp_path / "records", test=(5, 5, 5))
+    records = write_picture_records(tmp_path / "records", test=(5, 5, 5))
     chosen = TrainParameters.model_validate({"model": SMALL, "epochs": 2, "batch_size": 16, **parameters})
     return run_component(train, chosen, tmp_path / "task", records=records)
 
@@ -54,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 @pytest.fixture(scope="module")
 def digit_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_records(tmp_path_factory.mktemp("records"), train=(90, 60, 50))
+    return write_picture_records(tmp_path_factory.mktemp("records"), train=(90, 60, 50))
 
 
 class TestOutputs:
@@ -144,7 +145,7 @@ class TestKnobs:
     def test_a_study_is_put_over_the_parameters(self, tmp_path: Path) -> None:
         study = tmp_path / "study"
         study.mkdir()
-        records = write_records(tmp_path / "records")
+        records = write_picture_records(tmp_path / "records")
         parameters = TrainParameters(model=SMALL, epochs=1)
         best = {"parameters": {"model.units": [5], "epochs": 2}, "value": 1.0}
         (study / "best.json").write_text(json.dumps(best))
@@ -187,7 +188,7 @@ class TestKnobs:
     @pytest.mark.slow
     def test_xla(self, tmp_path: Path) -> None:
         parameters = TrainParameters(model=SMALL, epochs=2, batch_size=16, xla=True, deterministic=False)
-        records = GivenArtifact(path=write_records(tmp_path / "records"))
+        records = GivenArtifact(path=write_picture_records(tmp_path / "records"))
         directory = tmp_path / "task"
         TaskRequest(
             name="train",

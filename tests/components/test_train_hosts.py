@@ -28,7 +28,7 @@ from millrace.testing import run_component
 from millrace.training.options.images import Augmentation, Pixels
 from millrace.training.options.models import Cnn, Custom, Mlp
 from millrace.training.options.schedules import EarlyStopping, ReduceOnPlateau
-from tests.components.train_data import write_records
+from tests.components.train_data import write_picture_records
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +151,7 @@ def assert_alike(one: Trained, other: Trained) -> None:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_records(tmp_path_factory.mktemp("records"), validation=(5, 6, 6), test=(5, 5, 5))
+    return write_picture_records(tmp_path_factory.mktemp("records"), validation=(5, 6, 6), test=(5, 5, 5))
 
 
 class TestSameAsOneHost:
@@ -168,7 +168,7 @@ class TestSameAsOneHost:
                 assert "epoch=" not in group.log(index).split("epochs=")[0]
 
     def test_fewer_records_than_hosts_could_use(self, tmp_path: Path) -> None:
-        tiny = write_records(tmp_path / "tiny", train=(1, 1, 1), validation=(1, 0, 0), test=(1, 0, 0))
+        tiny = write_picture_records(tmp_path / "tiny", train=(1, 1, 1), validation=(1, 0, 0), test=(1, 0, 0))
         parameters = SAME.model_copy(update={"batch_size": 3})
         with started(tmp_path, tiny, parameters) as group:
             expected = alone(tmp_path, tiny, parameters)
@@ -225,7 +225,7 @@ class TestInterrupted:
 
 class TestFailing:
     def test_other_records_on_one_host(self, tmp_path: Path, records: Path) -> None:
-        half = write_records(tmp_path / "half", train=(10, 10, 10), test=(5, 5, 5))
+        half = write_picture_records(tmp_path / "half", train=(10, 10, 10), test=(5, 5, 5))
         with started(tmp_path, (records, half), SAME) as group:
             assert group.wait(60) == [2, 2], [group.log(0), group.log(1)]
             told = r"train-00000-of-00002.tfrecord is another file on 127\.0\.0\.1:\d+ than on 127\.0\.0\.1:\d+: give"

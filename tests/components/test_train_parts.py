@@ -31,7 +31,7 @@ from millrace.training.options.schedules import (
     Schedule,
 )
 from millrace.training.schedule import best_epoch, learning_rate, make_optimizer, should_stop
-from tests.components.train_data import CLASSES, picture, write_records
+from tests.components.train_data import CLASSES, picture, write_picture_records
 
 SCHEMA = ImageRecords(height=8, width=8, channels=1, encoding="png", resize="stretch", classes=CLASSES)
 
@@ -204,7 +204,7 @@ class TestData:
         parameters = TrainParameters(
             batch_size=10, cache_mib=cache_mib, shuffle_buffer=16, augmentation=Augmentation(rotation_degrees=20)
         )
-        data = inspect(write_records(tmp_path), parameters)
+        data = inspect(write_picture_records(tmp_path), parameters)
         whole = list(training_batches(data, parameters, 0).take(16).as_numpy_iterator())
         rest = list(training_batches(data, parameters, 9).take(7).as_numpy_iterator())
         for expected, found in zip(whole[9:], rest, strict=True):
@@ -213,7 +213,7 @@ class TestData:
     @pytest.mark.parametrize("cache_mib", [512, 0])
     def test_every_pass_sees_each_record_once_in_another_order(self, tmp_path: Path, cache_mib: int) -> None:
         parameters = TrainParameters(batch_size=16, cache_mib=cache_mib)
-        data = inspect(write_records(tmp_path), parameters)  # 64 records
+        data = inspect(write_picture_records(tmp_path), parameters)  # 64 records
         batches = training_batches(data, parameters, 0).take(8).as_numpy_iterator()
         seen = [image.tobytes() for images, _ in batches for image in images]
         assert len(set(seen[:64])) == 64
@@ -221,7 +221,7 @@ class TestData:
         assert seen[:64] != seen[64:]
 
     def test_seed_changes_the_order(self, tmp_path: Path) -> None:
-        records = write_records(tmp_path)
+        records = write_picture_records(tmp_path)
         first, second = (
             next(training_batches(inspect(records, p), p, 0).as_numpy_iterator())[0]
             for p in (TrainParameters(seed=0), TrainParameters(seed=1))
@@ -229,7 +229,7 @@ class TestData:
         assert not np.array_equal(first, second)
 
     def test_class_weights(self, tmp_path: Path) -> None:
-        records = write_records(tmp_path)
+        records = write_picture_records(tmp_path)
         assert inspect(records, TrainParameters()).class_weights is None
         balanced = inspect(records, TrainParameters(class_weights="balanced"))
         assert balanced.class_weights == pytest.approx((64 / 90, 64 / 60, 64 / 42))
@@ -241,15 +241,15 @@ class TestData:
 
     def test_refuses_what_cannot_be_trained_on(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no train records"):
-            inspect(write_records(tmp_path / "a", train=(0, 0, 0)), TrainParameters())
+            inspect(write_picture_records(tmp_path / "a", train=(0, 0, 0)), TrainParameters())
         with pytest.raises(DataError, match="no validation records"):
-            inspect(write_records(tmp_path / "b", validation=(0, 0, 0)), TrainParameters())
+            inspect(write_picture_records(tmp_path / "b", validation=(0, 0, 0)), TrainParameters())
         with pytest.raises(DataError, match="no train record of class 'north'"):
-            inspect(write_records(tmp_path / "c", train=(40, 0, 2)), TrainParameters())
+            inspect(write_picture_records(tmp_path / "c", train=(40, 0, 2)), TrainParameters())
         with pytest.raises(ConfigError, match="batch_size is 65, but there are only 64 train records"):
-            inspect(write_records(tmp_path / "d"), TrainParameters(batch_size=65))
+            inspect(write_picture_records(tmp_path / "d"), TrainParameters(batch_size=65))
         with pytest.raises(DataError, match="no test records"):
-            inspect(write_records(tmp_path / "e"), TrainParameters(test_steps=1))
+            inspect(write_picture_records(tmp_path / "e"), TrainParameters(test_steps=1))
 
 
 class TestModels:

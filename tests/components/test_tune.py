@@ -25,7 +25,7 @@ from millrace.specs import Inputs, Metric, Metrics, Outputs, Parameters, Records
 from millrace.specs.charts import charts_adapter
 from millrace.testing import Ran, run_component
 from millrace.training.options.models import Mlp
-from tests.components.train_data import write_records
+from tests.components.train_data import write_picture_records
 
 
 class HillParameters(Parameters):
@@ -327,7 +327,7 @@ class TestComposition:
 
 @pytest.mark.slow
 def test_searches_training(tmp_path: Path) -> None:
-    records = write_records(tmp_path / "records")
+    records = write_picture_records(tmp_path / "records")
     space = {"learning_rate": {"kind": "float", "low": 1e-3, "high": 1e-1, "log": True}}
     base = TrainParameters(model=Mlp(units=(16,)), epochs=2, batch_size=16)
     parameters = TuneParameters.model_validate({"space": space, "trials": 2}).of(train, base)

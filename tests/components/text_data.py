@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from millrace.runtime.records import RecordWriter, TextRecord, pack
-from millrace.runtime.schemas import VOCABULARY, Channel, ShardCounts, TextRecords
+from millrace.runtime.records import TextRecord
+from millrace.runtime.schemas import VOCABULARY, TextRecords
+from millrace.testing import write_records
+from tests.records import Sizes, numbered
 
 CLASSES = ("card", "transfer", "weather")
 TELLING = (("card", "lost", "stolen", "pin"), ("transfer", "send", "money", "abroad"), ("rain", "sun", "snow", "wind"))
@@ -52,37 +54,24 @@ def vocabulary() -> bytes:
 
 
 def write_text_records(
-    folder: Path,
-    *,
-    train: tuple[int, int, int] = (30, 20, 14),
-    validation: tuple[int, int, int] = (6, 6, 6),
-    test: tuple[int, int, int] = (6, 6, 6),
+    folder: Path, *, train: Sizes = (30, 20, 14), validation: Sizes = (6, 6, 6), test: Sizes = (6, 6, 6)
 ) -> Path:
     """A Records artifact with that many texts of each class, in two shards a channel."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "schema.json").write_text(text_schema().model_dump_json())
-    (folder / VOCABULARY).write_bytes(vocabulary())
-    sizes: dict[Channel, tuple[int, int, int]] = {"train": train, "validation": validation, "test": test}
-    first = 0
-    for channel, of_class in sizes.items():
-        items = [(label, first + number) for label, size in enumerate(of_class) for number in range(size)]
-        first += max(of_class)
-        for shard in range(2 if items else 0):
-            _write_shard(folder, channel, shard, items[shard::2])
-    return folder
-
-
-def _write_shard(folder: Path, channel: Channel, shard: int, items: list[tuple[int, int]]) -> None:
-    name = f"{channel}-{shard:05d}-of-00002"
-    with RecordWriter(folder / f"{name}.tfrecord") as writer:
-        for label, number in items:
-            uri = f"file:///{channel}.csv#row={label * 1000 + number}"
-            writer.write(pack(TextRecord(tokens(sentence(label, number)), label, uri)))
-    counts = ShardCounts(
-        file=f"{name}.tfrecord",
-        channel=channel,
-        records=len(items),
-        bytes=writer.bytes,
-        by_class={kind: sum(label == index for label, _ in items) for index, kind in enumerate(CLASSES)},
+    write_records(
+        folder,
+        text_schema(),
+        {
+            channel: [
+                [
+                    TextRecord(
+                        tokens(sentence(label, number)), label, f"file:///{channel}.csv#row={label * 1000 + number}"
+                    )
+                    for label, number in file
+                ]
+                for file in files
+            ]
+            for channel, files in numbered(train, validation, test).items()
+        },
     )
-    (folder / f"{name}.json").write_text(counts.model_dump_json())
+    (folder / VOCABULARY).write_bytes(vocabulary())
+    return folder

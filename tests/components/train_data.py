@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from millrace.runtime.records import ImageRecord, RecordWriter, pack
-from millrace.runtime.schemas import Channel, ImageRecords, ShardCounts
+from millrace.runtime.records import ImageRecord
+from millrace.runtime.schemas import ImageRecords
+from millrace.testing import write_records
+from tests.pictures import png
+from tests.records import Sizes, numbered
 
 CLASSES = ("east", "north", "west")
 
@@ -23,48 +25,27 @@ def picture(label: int, number: int, channels: int = 1) -> NDArray[np.uint8]:
     return pixels
 
 
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def write_records(
+def write_picture_records(
     folder: Path,
     *,
-    train: tuple[int, int, int] = (30, 20, 14),
-    validation: tuple[int, int, int] = (6, 6, 6),
-    test: tuple[int, int, int] = (0, 0, 0),
-    channels: int = 1,
+    train: Sizes = (30, 20, 14),
+    validation: Sizes = (6, 6, 6),
+    test: Sizes = (0, 0, 0),
+    channels: Literal[1, 3] = 1,
 ) -> Path:
     """A Records artifact with that many pictures of each class, in two shards a channel."""
-    folder.mkdir(parents=True, exist_ok=True)
-    schema = ImageRecords(
-        height=8, width=8, channels=3 if channels == 3 else 1, encoding="png", resize="stretch", classes=CLASSES
+    schema = ImageRecords(height=8, width=8, channels=channels, encoding="png", resize="stretch", classes=CLASSES)
+    return write_records(
+        folder,
+        schema,
+        {
+            channel: [
+                [
+                    ImageRecord(png(picture(label, number, channels)), label, f"file:///{label}/{number}.png")
+                    for label, number in file
+                ]
+                for file in files
+            ]
+            for channel, files in numbered(train, validation, test).items()
+        },
     )
-    (folder / "schema.json").write_text(schema.model_dump_json())
-    sizes: dict[Channel, tuple[int, int, int]] = {"train": train, "validation": validation, "test": test}
-    first = 0
-    for channel, of_class in sizes.items():
-        items = [(label, first + number) for label, size in enumerate(of_class) for number in range(size)]
-        first += max(of_class)
-        for shard in range(2 if items else 0):
-            _write_shard(folder, channel, shard, items[shard::2], channels)
-    return folder
-
-
-def _write_shard(folder: Path, channel: Channel, shard: int, items: list[tuple[int, int]], channels: int) -> None:
-    name = f"{channel}-{shard:05d}-of-00002"
-    with RecordWriter(folder / f"{name}.tfrecord") as writer:
-        for label, number in items:
-            writer.write(
-                pack(ImageRecord(png(picture(label, number, channels)), label, f"file:///{label}/{number}.png"))
-            )
-    counts = ShardCounts(
-        file=f"{name}.tfrecord",
-        channel=channel,
-        records=len(items),
-        bytes=writer.bytes,
-        by_class={kind: sum(label == index for label, _ in items) for index, kind in enumerate(CLASSES)},
-    )
-    (folder / f"{name}.json").write_text(counts.model_dump_json())

@@ -251,4 +251,4 @@ class TestSource:
 
 
 def git(folder: Path, *words: str) -> None:
-    subprocess.run(["git", *words], cwd=folder, check=True)  # noqa: S607
+    subprocess.run(["git", *words], cwd=folder, check=True)

@@ -131,7 +131,7 @@ def test_two_ranks_reduce_in_the_train_image(docker_engine: Any, images: dict[st
         user="4321",
         network_mode="none",
         read_only=True,
-        tmpfs={"/tmp": ""},  # noqa: S108
+        tmpfs={"/tmp": ""},
         cap_drop=["ALL"],
         remove=True,
     )

@@ -20,12 +20,13 @@ from millrace.runtime.task import GivenArtifact, TaskRequest, read_result
 from millrace.services.images import IMAGES
 from millrace.training.options.models import Mlp
 from tests import toys
-from tests.components.train_data import CLASSES, picture, png, write_records
+from tests.components.train_data import CLASSES, picture, write_picture_records
+from tests.pictures import png
 
 pytestmark = pytest.mark.docker
 
 each = pytest.mark.parametrize("name", IMAGES)
-LOCKED_DOWN = {"read_only": True, "tmpfs": {"/tmp": ""}, "cap_drop": ["ALL"], "network_mode": "none"}  # noqa: S108
+LOCKED_DOWN = {"read_only": True, "tmpfs": {"/tmp": ""}, "cap_drop": ["ALL"], "network_mode": "none"}
 
 
 def output(engine: Any, image: str, *words: str, **options: Any) -> str:
@@ -54,7 +55,7 @@ def training(folder: Path, epochs: int) -> TaskRequest:
         name="train",
         component="millrace.components.train.spec:train",
         parameters=TrainParameters(model=Mlp(units=(16,), dropout=0), epochs=epochs).model_dump(mode="json"),
-        inputs={"records": (GivenArtifact(path=write_records(folder / "records", train=(60, 60, 60))),)},
+        inputs={"records": (GivenArtifact(path=write_picture_records(folder / "records", train=(60, 60, 60))),)},
     )
 
 
@@ -195,7 +196,7 @@ def test_train_trains_and_serve_becomes_healthy_and_answers(
         detach=True,
         volumes=[f"{model}:/mnt/models:ro"],
         read_only=True,
-        tmpfs={"/tmp": ""},  # noqa: S108
+        tmpfs={"/tmp": ""},
         user="54321:0",
         environment={"http_proxy": "http://127.0.0.1:9"},
         healthcheck={"interval": 1_000_000_000},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +14,11 @@ from PIL import Image
 
 from millrace.errors import DataError
 from millrace.runtime.datasets import decode_records, decoded_dataset, load_arrays, record_dataset, total_records
-from millrace.runtime.records import ImageRecord, RecordWriter, TextRecord, pack
-from millrace.runtime.schemas import ImageRecords, ShardCounts, read_records_schema
-from tests.components.text_data import LENGTH, sentence, tokens, write_text_records
+from millrace.runtime.records import ImageRecord, TextRecord
+from millrace.runtime.schemas import ImageRecords, read_records_schema
+from millrace.testing import write_records
+from tests.components.text_data import LENGTH, sentence, text_schema, tokens, write_text_records
+from tests.pictures import saved
 
 HEIGHT, WIDTH = 6, 9
 
@@ -28,31 +31,22 @@ def picture(number: int, channels: int) -> np.ndarray[tuple[int, ...], np.dtype[
 def encode(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], encoding: str) -> bytes:
     if encoding == "raw":
         return pixels.tobytes()
-    stream = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).save(stream, encoding, **({"quality": 95} if encoding == "jpeg" else {}))
-    return stream.getvalue()
+    return saved(Image.fromarray(pixels.squeeze()), encoding, **({"quality": 95} if encoding == "jpeg" else {}))
 
 
 def make_records(
     folder: Path, shards: tuple[int, ...], encoding: Literal["png", "jpeg", "raw"] = "png", channels: Literal[1, 3] = 3
 ) -> Path:
     """Record files of consecutively numbered pictures, labelled with their number."""
-    folder.mkdir(exist_ok=True)
-    number = 0
-    for index, size in enumerate(shards):
-        name = f"train-{index:05d}-of-{len(shards):05d}"
-        with RecordWriter(folder / f"{name}.tfrecord") as writer:
-            for _ in range(size):
-                image = encode(picture(number, channels), encoding)
-                writer.write(pack(ImageRecord(image=image, label=number, uri=f"file:///{number}")))
-                number += 1
-        counted = ShardCounts(file=f"{name}.tfrecord", channel="train", records=size, bytes=writer.bytes)
-        (folder / f"{name}.json").write_text(counted.model_dump_json())
+    classes = tuple(f"class {number}" for number in range(max(sum(shards), 1)))
     schema = ImageRecords(
-        height=HEIGHT, width=WIDTH, channels=channels, encoding=encoding, resize="crop", classes=("a", "b")
+        height=HEIGHT, width=WIDTH, channels=channels, encoding=encoding, resize="crop", classes=classes
     )
-    (folder / "schema.json").write_text(schema.model_dump_json())
-    return folder
+    files = [
+        [ImageRecord(encode(picture(number, channels), encoding), number, f"file:///{number}") for number in some]
+        for some in (range(end - size, end) for size, end in zip(shards, accumulate(shards), strict=True))
+    ]
+    return write_records(folder, schema, {"train": files})
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -157,10 +151,7 @@ class TestTexts:
     @pytest.mark.parametrize("count", [0, LENGTH + 1])
     def test_of_a_wrong_length_are_damage(self, tmp_path: Path, count: int) -> None:
         records = write_text_records(tmp_path, train=(1, 0, 0))
-        file = records / "train-00000-of-00002"
-        with RecordWriter(file.with_suffix(".tfrecord")) as writer:
-            writer.write(pack(TextRecord([2] * count, 0, "file:///x")))
-        counted = ShardCounts(file=f"{file.name}.tfrecord", channel="train", records=1, bytes=writer.bytes)
-        file.with_suffix(".json").write_text(counted.model_dump_json())
+        wrong = TextRecord([2] * count, 0, "file:///x")
+        write_records(records, text_schema(), {"train": [[wrong], []]})
         with pytest.raises(DataError, match=rf"a record has tokens:\] \[{count}\].*; make the records anew$"):
             load_arrays(records, "train")

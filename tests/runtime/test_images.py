@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from millrace.runtime.images import ImageRejected, RejectReason, decode_image, encode_image
 from millrace.runtime.schemas import ImageRecords
+from tests.pictures import saved
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
@@ -31,12 +32,6 @@ def schema(
     return ImageRecords(
         height=height, width=width, channels=channels, encoding=encoding, resize=resize, classes=("a", "b")
     )
-
-
-def saved(picture: Image.Image, encoding: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, encoding, **options)
-    return stream.getvalue()
 
 
 def quarters(size: int = 40) -> Image.Image:

@@ -18,6 +18,7 @@ from PIL import Image, ImageFilter
 from millrace.runtime.images import ImageRejected, convert_image, decode_image
 from millrace.runtime.jpegs import decode_jpeg, encode_jpeg
 from millrace.runtime.schemas import ImageRecords
+from tests.pictures import saved
 
 MANY = 10**8
 
@@ -42,10 +43,8 @@ def scene(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray((total + 128).clip(0, 255).astype(np.uint8))
 
 
-def saved(picture: Image.Image, encoding: str = "JPEG", **options: Any) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, encoding, **options)
-    return stream.getvalue()
+def jpeg(picture: Image.Image, **options: Any) -> bytes:
+    return saved(picture, "JPEG", **options)
 
 
 def likeness(one: Any, other: Any) -> float:
@@ -95,7 +94,7 @@ class TestDecode:
     @pytest.mark.parametrize(("width", "height"), [(400, 533), (533, 400), (401, 299), (150, 149), (1600, 1200)])
     def test_is_like_pillow(self, width: int, height: int, channels: Literal[1, 3], resize: str) -> None:
         form = schema(224, 224, channels, resize=resize)
-        data = saved(scene(width, height), quality=92)
+        data = jpeg(scene(width, height), quality=92)
         pixels = decode_jpeg(data, form, MANY)
         assert pixels is not None
         assert pixels.shape == (224, 224, 4 if channels == 3 else 1)
@@ -104,7 +103,7 @@ class TestDecode:
     def test_fine_patterns_of_large_pictures_do_not_alias(self) -> None:
         stripes = np.zeros((1024, 1024, 3), np.uint8)
         stripes[:, ::2] = 255
-        pixels = decode_image(saved(Image.fromarray(stripes), quality=100, subsampling=0), schema(100, 100))
+        pixels = decode_image(jpeg(Image.fromarray(stripes), quality=100, subsampling=0), schema(100, 100))
         np.testing.assert_allclose(pixels, 127, atol=12)
 
     @pytest.mark.parametrize("orientation", range(10))
@@ -112,7 +111,7 @@ class TestDecode:
     def test_lies_as_exif_says(self, orientation: int, resize: str) -> None:
         exif = Image.Exif()
         exif[0x0112] = orientation
-        data = saved(scene(90, 60).filter(ImageFilter.GaussianBlur(2)), exif=exif, quality=95)
+        data = jpeg(scene(90, 60).filter(ImageFilter.GaussianBlur(2)), exif=exif, quality=95)
         form = schema(40, 50, resize=resize)
         pixels = decode_jpeg(data, form, MANY)
         assert pixels is not None
@@ -120,7 +119,7 @@ class TestDecode:
 
     def test_lies_as_xmp_says_when_exif_does_not(self) -> None:
         picture = scene(90, 60).filter(ImageFilter.GaussianBlur(2))
-        plain = saved(picture, quality=95)
+        plain = jpeg(picture, quality=95)
         told = b"http://ns.adobe.com/xap/1.0/\0" + b'<rdf:Description tiff:Orientation="3"/>'
         segment = b"\xff\xff\xe1" + (len(told) + 2).to_bytes(2, "big") + told  # with a fill byte
         form = schema(60, 90)
@@ -132,10 +131,10 @@ class TestDecode:
 
     @pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"quality": 5}])
     def test_takes_every_ordinary_form(self, options: dict[str, Any]) -> None:
-        assert decode_jpeg(saved(scene(60, 50), **options), schema(20, 20), MANY) is not None
+        assert decode_jpeg(jpeg(scene(60, 50), **options), schema(20, 20), MANY) is not None
 
     def test_greys_become_colours(self) -> None:
-        pixels = decode_jpeg(saved(scene(60, 50).convert("L"), quality=95), schema(20, 20), MANY)
+        pixels = decode_jpeg(jpeg(scene(60, 50).convert("L"), quality=95), schema(20, 20), MANY)
         assert pixels is not None
         np.testing.assert_array_equal(pixels[..., 0], pixels[..., 2])
 
@@ -147,22 +146,22 @@ class TestDecode:
             b"\xff\xd8\xff\xe0\x00\x01" + bytes(50),
             b"no picture",
             saved(scene(60, 50), "PNG"),
-            saved(scene(60, 50).convert("CMYK")),
-            saved(scene(60, 50))[:-200],
-            saved(scene(60, 50))[:-2],
-            saved(scene(60, 50))[:300],
+            jpeg(scene(60, 50).convert("CMYK")),
+            jpeg(scene(60, 50))[:-200],
+            jpeg(scene(60, 50))[:-2],
+            jpeg(scene(60, 50))[:300],
         ],
     )
     def test_leaves_others_alone(self, data: bytes) -> None:
         assert decode_jpeg(data, schema(20, 20), MANY) is None
 
     def test_leaves_large_ones_alone(self) -> None:
-        data = saved(scene(60, 50))
+        data = jpeg(scene(60, 50))
         assert decode_jpeg(data, schema(20, 20), 60 * 50) is not None
         assert decode_jpeg(data, schema(20, 20), 60 * 50 - 1) is None
 
     def test_is_the_same_in_many_threads(self) -> None:
-        pictures = [saved(scene(300, 200 + seed, seed)) for seed in range(8)]
+        pictures = [jpeg(scene(300, 200 + seed, seed)) for seed in range(8)]
         form = schema(64, 64)
         expected = [convert_image(data, form) for data in pictures]
         with ThreadPoolExecutor(8) as pool:
@@ -181,7 +180,7 @@ class TestDecode:
     )
     def test_enlarges_the_middle(self, given_size: tuple[int, int], wanted: tuple[int, int]) -> None:
         """A part of the picture that begins between two pixels; the resampler's own cropping died of these."""
-        data = saved(scene(*given_size).filter(ImageFilter.GaussianBlur(1)), quality=95, subsampling=0)
+        data = jpeg(scene(*given_size).filter(ImageFilter.GaussianBlur(1)), quality=95, subsampling=0)
         form = schema(wanted[1], wanted[0])
         done = subprocess.run([sys.executable, "-c", ONE, *map(str, wanted)], input=data, capture_output=True)
         assert done.returncode == 0, done.stderr.decode()
@@ -199,7 +198,7 @@ class TestDecode:
         for _ in range(20):
             width, height = draw.randint(100, 400), draw.randint(100, 400)
             form = schema(draw.randint(40, height), draw.randint(40, width), channels)
-            data = saved(scene(width, height).filter(ImageFilter.GaussianBlur(1.5)), quality=95)
+            data = jpeg(scene(width, height).filter(ImageFilter.GaussianBlur(1.5)), quality=95)
             pixels = decode_jpeg(data, form, MANY)
             assert pixels is not None
             like = likeness(pixels[..., :channels], by_pillow(data, form))
@@ -210,7 +209,7 @@ class TestEncode:
     def test_is_as_good_as_pillow(self) -> None:
         picture = scene(224, 224)
         ours = encode_jpeg(np.asarray(picture), 95)
-        theirs = saved(picture, quality=95, subsampling="4:2:0")
+        theirs = jpeg(picture, quality=95, subsampling="4:2:0")
         assert len(ours) < 1.05 * len(theirs)
         like = [likeness(Image.open(io.BytesIO(data)), picture) for data in (ours, theirs)]
         assert like[0] > like[1] - 0.5
@@ -227,16 +226,16 @@ class TestEncode:
         from millrace.runtime.images import encode_image
 
         form = schema(40, 60, channels, encoding=encoding)
-        for data in (saved(scene(90, 70)), saved(scene(90, 70), "PNG")):
+        for data in (jpeg(scene(90, 70)), saved(scene(90, 70), "PNG")):
             assert convert_image(data, form) == encode_image(decode_image(data, form), form)
 
 
 SEEDS = [
-    saved(scene(70, 50)),
-    saved(scene(70, 50), progressive=True),
-    saved(scene(70, 50), exif=Image.Exif().tobytes() + b"x", comment=b"c" * 300),
-    saved(scene(70, 50).convert("L")),
-    saved(scene(70, 50).convert("CMYK")),
+    jpeg(scene(70, 50)),
+    jpeg(scene(70, 50), progressive=True),
+    jpeg(scene(70, 50), exif=Image.Exif().tobytes() + b"x", comment=b"c" * 300),
+    jpeg(scene(70, 50).convert("L")),
+    jpeg(scene(70, 50).convert("CMYK")),
 ]
 
 

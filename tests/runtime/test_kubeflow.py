@@ -171,7 +171,7 @@ class TestATaskThatSucceeds:
         assert sorted(file.read_text() for file in pod.output("words").iterdir()) == ["12", "3.0"]
 
     def test_a_copy_is_published_whole_on_another_file_system(self, tmp_path: Path) -> None:
-        other = Path("/dev/shm")  # noqa: S108 - a file system of its own on every Linux
+        other = Path("/dev/shm")  # a file system of its own on every Linux
         if not os.access(other, os.W_OK) or other.stat().st_dev == tmp_path.stat().st_dev:
             pytest.skip("needs a second file system, at /dev/shm")
         with TemporaryDirectory(dir=other) as scratch:

@@ -32,7 +32,7 @@ def test_as_an_arbitrary_user_with_nothing_writable_but_tmp_and_the_store(
         command=["--executor-input", json.dumps(given), "--run", "run", "--task", "pictures"],
         detach=True,
         read_only=True,
-        tmpfs={"/tmp": ""},  # noqa: S108 - the container's
+        tmpfs={"/tmp": ""},  # the container's
         user="12345:0",
         cap_drop=["ALL"],
         network_mode="none",

@@ -209,7 +209,7 @@ class TestAMistake:
         assert "this pipeline has no task 'wrote': did you mean 'write'?" in complaint(wrong)
 
     def test_a_pipeline_name_that_no_target_can_carry(self) -> None:
-        def Wrong(config: Play) -> None:  # noqa: N802 # here
+        def Wrong(config: Play) -> None:  # noqa: N802 - a name that no target can carry # here
             write(config.write)
 
         assert "name: String should match pattern" in complaint(Wrong)

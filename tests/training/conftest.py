@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.components.train_data import write_records
+from tests.components.train_data import write_picture_records
 from tests.conftest import needed
 
 
@@ -19,6 +19,6 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.training.horovod_ranks import run_ranks
 
     folder = tmp_path_factory.mktemp("ranks")
-    write_records(folder / "records", validation=(5, 6, 6), test=(5, 5, 5))
+    write_picture_records(folder / "records", validation=(5, 6, 6), test=(5, 5, 5))
     run_ranks("tests.training.horovod_training", folder)
     return folder

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from millrace.runtime.records import ImageRecord, RecordWriter, pack
-from millrace.runtime.schemas import Channel, ImageRecords, ShardCounts
+from millrace.runtime.records import ImageRecord
+from millrace.runtime.schemas import ImageRecords
+from millrace.testing import write_records
 
 CLASSES = ("east", "north", "west")
 SIDE = 10
@@ -30,16 +32,8 @@ def numbers(images: Any) -> list[int]:
 
 def write_shards(folder: Path, train: Sequence[int], validation: Sequence[int] = (4, 5)) -> Path:
     """A Records artifact with files of that many records; each channel's records count from 0."""
-    folder.mkdir(parents=True)
     schema = ImageRecords(height=SIDE, width=SIDE, channels=1, encoding="raw", resize="stretch", classes=CLASSES)
-    (folder / "schema.json").write_text(schema.model_dump_json())
-    channels: dict[Channel, Sequence[int]] = {"train": train, "validation": validation}
-    for channel, sizes in channels.items():
-        first = 0
-        for index, size in enumerate(sizes):
-            _write(folder, channel, f"{channel}-{index:05d}-of-{len(sizes):05d}", range(first, first + size))
-            first += size
-    return folder
+    return write_records(folder, schema, {"train": _files(train), "validation": _files(validation)})
 
 
 def give(records: Path, folder: Path, *patterns: str) -> Path:
@@ -51,15 +45,9 @@ def give(records: Path, folder: Path, *patterns: str) -> Path:
     return folder
 
 
-def _write(folder: Path, channel: Channel, name: str, some: range) -> None:
-    with RecordWriter(folder / f"{name}.tfrecord") as writer:
-        for number in some:
-            writer.write(pack(ImageRecord(picture(number).tobytes(), number % 3, f"file:///{number}")))
-    counts = ShardCounts(
-        file=f"{name}.tfrecord",
-        channel=channel,
-        records=len(some),
-        bytes=writer.bytes,
-        by_class={kind: sum(number % 3 == label for number in some) for label, kind in enumerate(CLASSES)},
-    )
-    (folder / f"{name}.json").write_text(counts.model_dump_json())
+def _files(sizes: Sequence[int]) -> list[list[ImageRecord]]:
+    ends = [0, *accumulate(sizes)]
+    return [
+        [ImageRecord(picture(number).tobytes(), number % 3, f"file:///{number}") for number in range(first, end)]
+        for first, end in pairwise(ends)
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 
 from millrace.runtime.context import Context, Rank
-from millrace.runtime.records import ImageRecord, RecordWriter, pack
-from millrace.runtime.schemas import Channel, ImageRecords, ShardCounts
+from millrace.runtime.records import ImageRecord
+from millrace.runtime.schemas import ImageRecords
+from millrace.testing import write_records
 from millrace.training.horovod import HorovodRanks
 from millrace.training.options.images import Pixels
 from millrace.training.options.models import Cnn, Custom, Mlp
@@ -22,7 +24,7 @@ from millrace.training.options.optimizers import AdamW, Sgd
 from millrace.training.options.parallel import Parallel
 from millrace.training.parameters import TrainParameters
 from millrace.training.tensor_parallel_ranks import TensorRanks, connect
-from tests.components.train_data import png
+from tests.pictures import png
 from tests.training.horovod_training import run
 
 CLASSES = tuple(f"class-{number:02}" for number in range(11))
@@ -83,29 +85,20 @@ def words(shape: tuple[int, ...], classes: int) -> Any:
     return keras.Model(inputs, layers.Dense(classes, activation="softmax", name="classes")(x))
 
 
-def write_records(folder: Path) -> Path:
+def write_many_classes(folder: Path) -> Path:
     """Pictures of eleven classes."""
-    folder.mkdir(parents=True)
     schema = ImageRecords(height=8, width=8, channels=1, encoding="png", resize="stretch", classes=CLASSES)
-    (folder / "schema.json").write_text(schema.model_dump_json())
-    sizes: dict[Channel, int] = {"train": 6, "validation": 2, "test": 1}
-    for channel, size in sizes.items():
-        name = f"{channel}-00000-of-00001"
-        with RecordWriter(folder / f"{name}.tfrecord") as writer:
-            for number in range(size):
-                for label in range(len(CLASSES)):
-                    pixels = np.random.default_rng([label, number]).integers(0, 100, (8, 8, 1), np.uint8)
-                    pixels[label % 8, : 4 + label // 8] += np.uint8(150)
-                    writer.write(pack(ImageRecord(png(pixels), label, f"file:///{label}/{number}.png")))
-        cards = ShardCounts(
-            file=f"{name}.tfrecord",
-            channel=channel,
-            records=size * len(CLASSES),
-            bytes=writer.bytes,
-            by_class=dict.fromkeys(CLASSES, size),
-        )
-        (folder / f"{name}.json").write_text(cards.model_dump_json())
-    return folder
+    return write_records(
+        folder, schema, {"train": [_pictures(6)], "validation": [_pictures(2)], "test": [_pictures(1)]}
+    )
+
+
+def _pictures(of_each: int) -> Iterator[ImageRecord]:
+    for number in range(of_each):
+        for label in range(len(CLASSES)):
+            pixels = np.random.default_rng([label, number]).integers(0, 100, (8, 8, 1), np.uint8)
+            pixels[label % 8, : 4 + label // 8] += np.uint8(150)
+            yield ImageRecord(png(pixels), label, f"file:///{label}/{number}.png")
 
 
 def with_tensor(parameters: TrainParameters, tensor: int) -> TrainParameters:

@@ -25,7 +25,7 @@ from millrace.training.options.schedules import EarlyStopping
 from millrace.training.profile import Clock
 from millrace.training.schedule import should_stop
 from millrace.training.watch import Seen, Watch
-from tests.components.train_data import write_records
+from tests.components.train_data import write_picture_records
 
 X = tf.constant(np.random.default_rng(0).normal(size=(8, 5)), tf.float32)
 Y = tf.one_hot([0, 1, 2, 0, 1, 2, 0, 1], 3)
@@ -156,7 +156,7 @@ class TestRules:
 
 
 def test_a_run_tells_what_it_saw_and_learns_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    records = write_records(tmp_path / "records")
+    records = write_picture_records(tmp_path / "records")
     plain = TrainParameters(model=Cnn(filters=(4,)), epochs=3, batch_size=16)
     watched = plain.model_copy(update={"debug": Debug(every_steps=5, imbalance=2), "profile": True})
     models, charts = [], []

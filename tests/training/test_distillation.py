@@ -18,7 +18,7 @@ from millrace.training.models import build_model
 from millrace.training.options.reuse import Teacher
 from millrace.training.parameters import TrainParameters
 from millrace.training.reuse import find
-from tests.components.train_data import picture, write_records
+from tests.components.train_data import picture, write_picture_records
 from tests.training.reuse_data import SCHEMA, context_in, loaded, renamed
 
 STUDENT = {"kind": "mlp", "units": [4], "dropout": 0}
@@ -37,7 +37,7 @@ def softmax(logits: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_records(tmp_path_factory.mktemp("records"), train=(60, 60, 60))
+    return write_picture_records(tmp_path_factory.mktemp("records"), train=(60, 60, 60))
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,6 @@ class TestStudents:
         assert soft == pytest.approx(4 * (weights * apart).mean(), rel=1e-5)
 
     def test_of_other_classes_are_refused(self, tmp_path: Path, teacher: Path) -> None:
-        other = renamed(write_records(tmp_path / "records"), ("a", "b", "c"))
+        other = renamed(write_picture_records(tmp_path / "records"), ("a", "b", "c"))
         with pytest.raises(DataError, match=r"the input 'teacher' .* different classes"):
             fit(tmp_path / "task", other, {"teacher": teacher}, model=STUDENT)

@@ -28,7 +28,7 @@ from millrace.training.parameters import TrainParameters
 from millrace.training.reuse import find
 from millrace.training.schedule import make_optimizer
 from tests.components.test_train_hosts import started
-from tests.components.train_data import picture, write_records
+from tests.components.train_data import picture, write_picture_records
 from tests.training.reuse_data import SCHEMA, SMALL, context_in, loaded, renamed, write_model
 
 layers = keras.layers
@@ -37,7 +37,7 @@ NORMS = ("gamma", "beta", "moving_mean", "moving_variance")
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_records(tmp_path_factory.mktemp("records"))
+    return write_picture_records(tmp_path_factory.mktemp("records"))
 
 
 @pytest.fixture(scope="module")
@@ -202,13 +202,13 @@ class TestLayers:
 
 class TestHeads:
     def test_new_classes_are_learned_sooner_than_from_scratch(self, tmp_path: Path) -> None:
-        known = write_records(tmp_path / "known", train=(60, 60, 60))
+        known = write_picture_records(tmp_path / "known", train=(60, 60, 60))
         run = {"epochs": 8, "batch_size": 16, "learning_rate": 0.01, "early_stopping": None}
         anew = {**run, "model": Mlp(units=(16, 16), dropout=0)}
         first = run_component(train, TrainParameters.model_validate(anew), tmp_path / "first", records=known)
         assert first.metrics["accuracy"] > 0.9
         few = {"epochs": 4, "batch_size": 8, "learning_rate": 0.03}
-        other = renamed(write_records(tmp_path / "other", train=(8, 8, 8)), ("links", "oben", "rechts"))
+        other = renamed(write_picture_records(tmp_path / "other", train=(8, 8, 8)), ("links", "oben", "rechts"))
         scratch = run_component(
             train, TrainParameters.model_validate({**anew, **few}), tmp_path / "scratch", records=other
         )

@@ -16,7 +16,7 @@ from millrace.training.checkpoint import State
 from millrace.training.options.models import Mlp
 from millrace.training.parameters import TrainParameters
 from millrace.training.ranks import Alone
-from tests.components.train_data import write_records
+from tests.components.train_data import write_picture_records
 from tests.training.horovod_training import run
 
 PARAMETERS = TrainParameters(
@@ -32,7 +32,7 @@ def weights(folder: Path) -> list[Any]:
 
 def test_training_is_kept_when_the_validation_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("millrace.training.train._connect", lambda *_: Alone())  # the others are not needed
-    records = write_records(tmp_path / "records")
+    records = write_picture_records(tmp_path / "records")
     run(tmp_path / "whole", records, PARAMETERS, FIRST)
     [file] = records.glob("validation-00000-*.tfrecord")
     content = file.read_bytes()

@@ -23,7 +23,7 @@ from millrace.training.options.images import Augmentation
 from millrace.training.options.models import Cnn, Custom
 from millrace.training.options.optimizers import Sgd
 from millrace.training.options.schedules import ReduceOnPlateau
-from tests.components.train_data import write_records
+from tests.components.train_data import write_picture_records
 from tests.conftest import needed
 from tests.runtime.launcher.groups import Group, group_of
 from tests.training.shard_data import write_shards
@@ -80,7 +80,7 @@ def wait_for_some(group: Group, moments: random.Random, most: int = 8) -> None:
 
 
 def test_killed_three_times(tmp_path: Path, moments: random.Random) -> None:
-    records = write_records(tmp_path / "records")
+    records = write_picture_records(tmp_path / "records")
     with ranks(tmp_path / "whole", records, RANDOM) as whole:
         assert whole.wait(120) == [0], whole.log()
     with ranks(tmp_path / "cut", records, RANDOM) as cut:

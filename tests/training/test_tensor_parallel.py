@@ -27,7 +27,7 @@ from millrace.training.refusals import check_hosts, refuse
 from millrace.training.tensor_parallel_plan import plan
 from tests.training.horovod_ranks import run_ranks
 from tests.training.horovod_training import run
-from tests.training.tensor_parallel_training import CASES, HEAD, RESUMED, ROUGH, with_tensor, write_records
+from tests.training.tensor_parallel_training import CASES, HEAD, RESUMED, ROUGH, with_tensor, write_many_classes
 
 slow = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def assert_alike(one: Path, other: Path, tolerance: float = 1e-5) -> None:
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which four ranks have run all cases."""
     folder = tmp_path_factory.mktemp("ranks")
-    write_records(folder / "records")
+    write_many_classes(folder / "records")
     run_ranks("tests.training.tensor_parallel_training", folder, 4, 600)
     return folder
 

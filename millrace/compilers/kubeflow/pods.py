@@ -28,7 +28,7 @@ __all__ = [
 _FOLLOWER = Resources(cpus=0.5, memory_gib=1)
 """Of a step that hands its work to the cluster and follows it; one that deploys loads the model, to compare answers."""
 
-
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux has it
 _RESOURCES = ("cpus", "memory_gib", "gpus", "timeout_minutes")
 
 
@@ -208,7 +208,7 @@ def _set_volumes(kfp_task: Any, pod: PodSettings) -> None:
         kubernetes.mount_pvc(kfp_task, claim.claim, claim.path)
     if pod.shared_memory_gib is not None:
         size = _mebibytes(pod.shared_memory_gib)
-        kubernetes.empty_dir_mount(kfp_task, "shared-memory", "/dev/shm", medium="Memory", size_limit=size)  # noqa: S108
+        kubernetes.empty_dir_mount(kfp_task, "shared-memory", _SHARED_MEMORY, medium="Memory", size_limit=size)
 
 
 def _set_placement(kfp_task: Any, pod: PodSettings) -> None:

@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.store.finish(*place)
             self._send(HTTPStatus.OK)
 
-    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - http.server's name
         """Requests are no news."""
 
     def _report(self, answer: Callable[[Report, str], Order], content: bytes) -> None:

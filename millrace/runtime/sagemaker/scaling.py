@@ -74,7 +74,11 @@ def wanted_scaling(
 def _tracking(metric: str | None, target: int | None, work: EndpointWork) -> dict[str, Any]:
     times = {"ScaleInCooldown": work.cooldowns.back, "ScaleOutCooldown": work.cooldowns.out}
     if work.custom_metric is not None:
-        return {"TargetValue": work.custom_metric.target, "CustomizedMetricSpecification": _custom(work), **times}
+        return {
+            "TargetValue": work.custom_metric.target,
+            "CustomizedMetricSpecification": _custom(work, work.custom_metric),
+            **times,
+        }
     if metric in _PREDEFINED:
         if target is None:
             raise UnsupportedError(f"scaling.metric={metric}: SageMaker needs the number that is held: scaling.target")
@@ -93,13 +97,11 @@ def _tracking(metric: str | None, target: int | None, work: EndpointWork) -> dic
         )
     value = float(percent * (work.cpus or 1)) if chosen == "cpu" else float(percent)
     machine = CustomMetric(name=_MACHINE_METRICS[chosen], namespace="/aws/sagemaker/Endpoints", target=value)
-    specification = _custom(work.model_copy(update={"custom_metric": machine}))
+    specification = _custom(work, machine)
     return {"TargetValue": value, "CustomizedMetricSpecification": specification, **times}
 
 
-def _custom(work: EndpointWork) -> dict[str, Any]:
-    metric = work.custom_metric
-    assert metric is not None  # noqa: S101 - both callers have seen it
+def _custom(work: EndpointWork, metric: CustomMetric) -> dict[str, Any]:
     dimensions = metric.dimensions or {"EndpointName": work.name, "VariantName": work.variant}
     return {
         "MetricName": metric.name,

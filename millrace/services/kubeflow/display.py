@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from millrace.services.kubeflow.status import RunStatus, TaskStatus
+from millrace.services.kubeflow.status import RunStatus
+from millrace.services.times import duration
 from millrace.terminal import STATE_STYLES, Watched, plain_console, task_table
 
 __all__ = ["Display", "show"]
@@ -27,7 +28,12 @@ class Display(Watched):
         for task in status.tasks:
             if task.state != self._seen.get(task.name, "pending"):
                 self._seen[task.name] = task.state
-                words = (f"{task.name:<12}", task.state, "" if task.state == "running" else _seconds(task), task.detail)
+                words = (
+                    f"{task.name:<12}",
+                    task.state,
+                    "" if task.state == "running" else duration(task.seconds),
+                    task.detail,
+                )
                 self.console.print("  ".join(word for word in words if word))
 
 
@@ -41,7 +47,7 @@ def show(status: RunStatus, console: Console | None = None, tasks: bool = True) 
     if status.error:
         console.print(f"  {status.error}")
     began = f", started {status.created:%Y-%m-%d %H:%M:%S} UTC" if status.created else ""
-    took = f", {_duration((status.ended - status.created).total_seconds())}" if status.ended and status.created else ""
+    took = f", {duration((status.ended - status.created).total_seconds())}" if status.ended and status.created else ""
     console.print(f"{status.name}: {status.state}{began}{took}")
     console.print(f"see it: {status.link}")
 
@@ -50,16 +56,5 @@ def _table(status: RunStatus) -> Table:
     table = task_table(f"{status.name}  {status.run_id}")
     for task in status.tasks:
         state = Text(task.state, style=STATE_STYLES.get(task.state, ""))
-        table.add_row(task.name, state, _seconds(task), Text(task.detail))
+        table.add_row(task.name, state, duration(task.seconds), Text(task.detail))
     return table
-
-
-def _seconds(task: TaskStatus) -> str:
-    return "" if task.seconds is None else _duration(task.seconds)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

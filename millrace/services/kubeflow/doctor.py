@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import get_args
 
 from millrace.compilers.images import reference
 from millrace.errors import ConfigError, MillraceError
-from millrace.services.finding import Finding
+from millrace.services.finding import Finding, installed
 from millrace.services.kubeflow.cluster import examine_cluster
 from millrace.services.kubeflow.connection import connect
 from millrace.specs import PipelineSpec
@@ -28,25 +27,10 @@ _PURPOSE = {"kubeflow": "compile and services", "rehearse": "rehearse here"}
 def examine_kubeflow(spec: PipelineSpec, target: Kubeflow) -> Iterator[Finding]:
     """Look at packages, the Docker engine, the API and the cluster, for one pipeline."""
     for extra, packages in _EXTRAS.items():
-        yield _packages(extra, packages)
+        yield installed(extra, packages, _PURPOSE[extra])
     yield from _docker(spec, target)
     yield from _api(target)
     yield from examine_cluster(spec, target)
-
-
-def _packages(extra: str, names: tuple[str, ...]) -> Finding:
-    found = {name: _version(name) for name in names}
-    missing = [name for name, known in found.items() if known is None]
-    told = ", ".join(f"{name} {known}" for name, known in found.items() if known)
-    what = f"packages to {_PURPOSE[extra]}: " + (f"no {', '.join(missing)}" if missing else told)
-    return Finding(not missing, what, f"pip install -e '.[{extra}]'")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _docker(spec: PipelineSpec, target: Kubeflow) -> Iterator[Finding]:

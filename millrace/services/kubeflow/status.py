@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pydantic import JsonValue
@@ -14,6 +14,7 @@ from millrace.errors import ConfigError
 from millrace.services.kubeflow.connection import Connection, ServiceError, in_path
 from millrace.services.kubeflow.document import task_names
 from millrace.services.kubeflow.versions import find_pipeline
+from millrace.services.times import seconds_between
 
 __all__ = ["RunStatus", "TaskStatus", "find_run", "follow", "read_status"]
 
@@ -38,9 +39,7 @@ class TaskStatus:
     @property
     def seconds(self) -> float | None:
         """How long it took, or has taken until now."""
-        if self.started is None:
-            return None
-        return max(0.0, ((self.ended or datetime.now(UTC)) - self.started).total_seconds())
+        return seconds_between(self.started, self.ended)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from millrace.services.sagemaker.links import job_link
-from millrace.services.sagemaker.status import RunStatus, StepStatus
+from millrace.services.sagemaker.status import RunStatus
+from millrace.services.times import duration
 from millrace.terminal import STATE_STYLES, Watched, plain_console, task_table
 
 __all__ = ["Display", "show"]
@@ -33,7 +34,7 @@ class Display(Watched):
                 self._seen[step.name] = step.state
                 running = step.state == "running"
                 told = job_link(status.arn.split(":")[3], step.arn) if running else step.detail
-                words = (f"{step.name:<{width}}", step.state, "" if running else _seconds(step), told)
+                words = (f"{step.name:<{width}}", step.state, "" if running else duration(step.seconds), told)
                 self.console.print("  ".join(word for word in words if word))
 
 
@@ -47,7 +48,7 @@ def show(status: RunStatus, console: Console | None = None, steps: bool = True) 
     if status.error:
         console.print(f"  {status.error}")
     began = f", started {status.created.astimezone():%Y-%m-%d %H:%M:%S %Z}" if status.created else ""
-    took = f", {_duration((status.ended - status.created).total_seconds())}" if status.ended and status.created else ""
+    took = f", {duration((status.ended - status.created).total_seconds())}" if status.ended and status.created else ""
     console.print(f"{status.name}: {status.state}{began}{took}")
     if status.note:
         console.print(f"note: {status.note}")
@@ -63,16 +64,5 @@ def _table(status: RunStatus) -> Table:
     table = task_table(f"{status.name}  {status.run_id}", "kind")
     for step in status.steps:
         state = Text(step.state, style=STATE_STYLES.get(step.state, ""))
-        table.add_row(step.name, state, step.kind, _seconds(step), Text(step.detail))
+        table.add_row(step.name, state, step.kind, duration(step.seconds), Text(step.detail))
     return table
-
-
-def _seconds(step: StepStatus) -> str:
-    return "" if step.seconds is None else _duration(step.seconds)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from millrace.compilers.sagemaker import compile_pipeline
 from millrace.compilers.sagemaker.images import ecr_image, push_command
 from millrace.compilers.sagemaker.names import pipeline_name
 from millrace.errors import ConfigError, MillraceError
-from millrace.services.finding import Finding
+from millrace.services.finding import Finding, installed
 from millrace.services.sagemaker.document import Document, images_of, read_document
 from millrace.services.sagemaker.failures import ServiceError
 from millrace.services.sagemaker.quotas import examine_quotas
@@ -28,7 +27,7 @@ _PURPOSE = {"sagemaker": "talk to AWS", "rehearse": "rehearse here"}
 def examine_sagemaker(spec: PipelineSpec, target: SageMaker) -> Iterator[Finding]:
     """Look at packages, credentials, role, bucket, images and quotas, for one pipeline. Nothing is written."""
     for extra, packages in _EXTRAS.items():
-        yield _packages(extra, packages)
+        yield installed(extra, packages, _PURPOSE[extra])
     document = None
     try:
         document = read_document(compile_pipeline(spec, target), pipeline_name(spec.name))
@@ -58,21 +57,6 @@ def examine_sagemaker(spec: PipelineSpec, target: SageMaker) -> Iterator[Finding
         for image in sorted(images_of(document)):
             yield _image(opened, image)
         yield from examine_quotas(opened, document)
-
-
-def _packages(extra: str, names: tuple[str, ...]) -> Finding:
-    found = {name: _version(name) for name in names}
-    missing = [name for name, known in found.items() if known is None]
-    told = ", ".join(f"{name} {known}" for name, known in found.items() if known)
-    what = f"packages to {_PURPOSE[extra]}: " + (f"no {', '.join(missing)}" if missing else told)
-    return Finding(not missing, what, f"pip install -e '.[{extra}]'")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _unseen(document: Document | None, target: SageMaker) -> Iterator[str]:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -17,6 +17,7 @@ from millrace.services.sagemaker.links import execution_link
 from millrace.services.sagemaker.pipelines import find_pipeline
 from millrace.services.sagemaker.runs import execution_arn
 from millrace.services.sagemaker.session import Session
+from millrace.services.times import seconds_between
 
 __all__ = ["RunStatus", "StepStatus", "find_run", "follow", "read_plan", "read_status"]
 
@@ -53,9 +54,7 @@ class StepStatus:
     @property
     def seconds(self) -> float | None:
         """How long it took, or has taken until now."""
-        if self.started is None:
-            return None
-        return max(0.0, ((self.ended or datetime.now(UTC)) - self.started).total_seconds())
+        return seconds_between(self.started, self.ended)
 
 
 @dataclass(frozen=True)

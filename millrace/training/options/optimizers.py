@@ -10,32 +10,33 @@ from millrace.specs import Parameters
 
 __all__ = ["Adagrad", "Adam", "AdamW", "Lion", "Nadam", "Optimizer", "RmsProp", "Sgd"]
 
-Probability = Annotated[float, Field(ge=0, lt=1)]
+MeanDecay = Annotated[float, Field(ge=0, lt=1, description="Decay of the mean of gradients.")]
+SquareDecay = Annotated[float, Field(ge=0, lt=1, description="Decay of the mean of squared gradients.")]
+Momentum = Annotated[float, Field(ge=0, lt=1, description="Share of the last step that is taken again.")]
+Epsilon = Annotated[float, Field(gt=0, description="Keeps divisions away from zero.")]
+WeightDecay = Annotated[
+    float, Field(ge=0, description="Share of each weight taken away a step, times the learning rate.")
+]
 
 
 class Sgd(Parameters):
     """Stochastic gradient descent."""
 
     kind: Literal["sgd"] = "sgd"
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Share of the last step that is taken again."""
-    nesterov: bool = Field(default=False)
+    momentum: Momentum = 0.9
+    nesterov: bool = False
     """Look ahead along the momentum."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Share of each weight taken away a step, times the learning rate."""
+    weight_decay: WeightDecay = 0.0
 
 
 class Adam(Parameters):
     """Adam."""
 
     kind: Literal["adam"] = "adam"
-    beta_1: Probability = Field(default=0.9)
-    """Decay of the mean of gradients."""
-    beta_2: Probability = Field(default=0.999)
-    """Decay of the mean of squared gradients."""
-    epsilon: float = Field(default=1e-7, gt=0)
-    """Keeps divisions away from zero."""
-    amsgrad: bool = Field(default=False)
+    beta_1: MeanDecay = 0.9
+    beta_2: SquareDecay = 0.999
+    epsilon: Epsilon = 1e-7
+    amsgrad: bool = False
     """Never let the mean of squared gradients shrink."""
 
 
@@ -43,39 +44,29 @@ class AdamW(Parameters):
     """Adam with decoupled weight decay."""
 
     kind: Literal["adamw"] = "adamw"
-    beta_1: Probability = Field(default=0.9)
-    """Decay of the mean of gradients."""
-    beta_2: Probability = Field(default=0.999)
-    """Decay of the mean of squared gradients."""
-    epsilon: float = Field(default=1e-7, gt=0)
-    """Keeps divisions away from zero."""
-    weight_decay: float = Field(default=4e-3, ge=0)
-    """Share of each weight taken away a step, times the learning rate."""
+    beta_1: MeanDecay = 0.9
+    beta_2: SquareDecay = 0.999
+    epsilon: Epsilon = 1e-7
+    weight_decay: WeightDecay = 4e-3
 
 
 class Nadam(Parameters):
     """Adam with Nesterov momentum."""
 
     kind: Literal["nadam"] = "nadam"
-    beta_1: Probability = Field(default=0.9)
-    """Decay of the mean of gradients."""
-    beta_2: Probability = Field(default=0.999)
-    """Decay of the mean of squared gradients."""
-    epsilon: float = Field(default=1e-7, gt=0)
-    """Keeps divisions away from zero."""
+    beta_1: MeanDecay = 0.9
+    beta_2: SquareDecay = 0.999
+    epsilon: Epsilon = 1e-7
 
 
 class RmsProp(Parameters):
     """RMSprop."""
 
     kind: Literal["rmsprop"] = "rmsprop"
-    rho: Probability = Field(default=0.9)
-    """Decay of the mean of squared gradients."""
-    momentum: Probability = Field(default=0.0)
-    """Share of the last step that is taken again."""
-    epsilon: float = Field(default=1e-7, gt=0)
-    """Keeps divisions away from zero."""
-    centered: bool = Field(default=False)
+    rho: SquareDecay = 0.9
+    momentum: Momentum = 0.0
+    epsilon: Epsilon = 1e-7
+    centered: bool = False
     """Divide by the deviation of gradients instead of their size."""
 
 
@@ -83,8 +74,7 @@ class Adagrad(Parameters):
     """Adagrad."""
 
     kind: Literal["adagrad"] = "adagrad"
-    epsilon: float = Field(default=1e-7, gt=0)
-    """Keeps divisions away from zero."""
+    epsilon: Epsilon = 1e-7
 
 
 class Lion(Parameters):
@@ -93,10 +83,8 @@ class Lion(Parameters):
     kind: Literal["lion"] = "lion"
     beta_1: float = Field(default=0.9, gt=0, le=1)
     """Decay of the mean of gradients."""
-    beta_2: Probability = Field(default=0.99)
-    """Decay of the mean of squared gradients."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Share of each weight taken away a step, times the learning rate."""
+    beta_2: SquareDecay = 0.99
+    weight_decay: WeightDecay = 0.0
 
 
 Optimizer = Annotated[Sgd | Adam | AdamW | Nadam | RmsProp | Adagrad | Lion, Field(discriminator="kind")]

@@ -139,7 +139,7 @@ class TestSettings:
         assert pod["configMapAsEnv"][0]["keyToEnv"] == [{"configMapKey": "level", "envVar": "LEVEL"}]
         assert pod["pvcMount"][0]["mountPath"] == "/data"
         assert pod["emptyDirMounts"] == [
-            {"volumeName": "shared-memory", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "512Mi"}  # noqa: S108
+            {"volumeName": "shared-memory", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "512Mi"}
         ]
         assert pod["imagePullPolicy"] == "Always"
         assert pod["imagePullSecret"][0]["secretName"] == "registry"

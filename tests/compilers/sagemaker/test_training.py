@@ -19,7 +19,7 @@ from millrace.runtime.task import GivenArtifact, TaskRequest
 from millrace.specs import Distribution, ForEach, OpenField, RuntimeParameter
 from tests.compilers.sagemaker.definitions import Definition, compiled, of_digits, sagemaker, searching, with_task
 from tests.compilers.sagemaker.flows import Fits, fits
-from tests.components.train_data import write_records
+from tests.components.train_data import write_picture_records
 
 
 def own(**settings: Any) -> Definition:
@@ -295,7 +295,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         name="train",
         component=train.spec.entry,
         parameters=parameters.model_dump(mode="json"),
-        inputs={"records": (GivenArtifact(path=write_records(folder / "records")),)},
+        inputs={"records": (GivenArtifact(path=write_picture_records(folder / "records")),)},
     )
     request.write(folder)
     code = f"from pathlib import Path; from millrace.runtime.execute import execute; execute(Path({str(folder)!r}))"

@@ -23,12 +23,11 @@ from numpy.typing import NDArray
 
 from millrace.components.deploy.spec import DeployParameters, deploy
 from millrace.errors import ConfigError, DataError, TaskFailedError
-from millrace.runtime.images import encode_image
 from millrace.runtime.models import load_predictor
-from millrace.runtime.records import ImageRecord, RecordWriter, pack
-from millrace.runtime.schemas import Channel, ImageRecords, ModelCard, ShardCounts
+from millrace.runtime.schemas import Channel, ImageRecords, ModelCard
 from millrace.runtime.task import GivenArtifact, TaskRequest, launch
-from millrace.testing import run_component
+from millrace.testing import run_component, write_records
+from tests.pictures import picture_records
 
 SCHEMA = ImageRecords(height=8, width=8, channels=1, encoding="png", resize="stretch", classes=("a", "b", "c"))
 
@@ -65,22 +64,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_records(folder: Path, images: NDArray[np.uint8], schema: ImageRecords, channel: Channel) -> None:
-    (folder / "schema.json").write_text(schema.model_dump_json())
-    file = folder / f"{channel}-00000-of-00001.tfrecord"
-    with RecordWriter(file) as writer:
-        for index, picture in enumerate(images):
-            writer.write(pack(ImageRecord(encode_image(picture, schema), index % 3, f"file:///{index}.png")))
-    counts = ShardCounts(file=file.name, channel=channel, records=len(images), bytes=file.stat().st_size)
-    file.with_suffix(".json").write_text(counts.model_dump_json())
+def write_pictures(folder: Path, images: NDArray[np.uint8], schema: ImageRecords, channel: Channel) -> Path:
+    labels = [number % 3 for number in range(len(images))]
+    return write_records(folder, schema, {channel: [picture_records(images, labels, schema)]})
 
 
 @pytest.fixture(scope="session")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 records of random pictures in the test channel."""
-    folder = tmp_path_factory.mktemp("records")
-    write_records(folder, pictures(40), SCHEMA, "test")
-    return folder
+    return write_pictures(tmp_path_factory.mktemp("records"), pictures(40), SCHEMA, "test")
 
 
 @pytest.fixture
@@ -150,7 +142,7 @@ class TestComponent:
             folder.mkdir()
         card = export(linear(3), "linear", schema, folders[0])
         (folders[0] / "model.json").write_text(card.model_dump_json())
-        write_records(folders[1], pictures(6, channels=3), schema, "validation")
+        write_pictures(folders[1], pictures(6, channels=3), schema, "validation")
         ran = run_component(deploy, DeployParameters(), tmp_path / "task", model=folders[0], records=folders[1])
         assert ran.metrics["agreement"] == 1.0
 

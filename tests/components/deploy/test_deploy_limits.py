@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.components.deploy.conftest import Linear, linear_app, pictures, serving
+from tests.pictures import saved
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PNG = {"Content-Type": "image/png"}
@@ -108,9 +109,8 @@ class TestTime:
             assert time.monotonic() - started < 0.9
 
     def test_nothing_is_decoded_for_a_request_that_was_given_up(self) -> None:
-        stream = io.BytesIO()
-        Image.new("L", (5000, 5000)).save(stream, "PNG")
-        body = {"instances": [{"b64": base64.b64encode(stream.getvalue()).decode()}] * 200}
+        large = base64.b64encode(saved(Image.new("L", (5000, 5000)))).decode()
+        body = {"instances": [{"b64": large}] * 200}
         with serving(linear_app(timeout_seconds=0.3)) as url:
             for _ in range(2):
                 assert httpx.post(f"{url}/v1/models/digits:predict", json=body).status_code == 504

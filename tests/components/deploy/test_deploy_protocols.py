@@ -14,18 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from openapi_schema_validator import OAS30Validator
-from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.components.deploy.conftest import CLASSES, Linear, pictures
+from tests.pictures import png
 
 CONTRACT = Path(__file__).parents[4] / "shared" / "contracts" / "open-inference-protocol" / "dataplane.openapi.json"
-
-
-def png(image: NDArray[np.uint8]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image[..., 0]).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def b64(image: NDArray[np.uint8]) -> dict[str, str]:

@@ -16,14 +16,14 @@ from millrace.components.deploy.app import create_app
 from millrace.components.deploy.spec import DeployParameters, deploy
 from millrace.errors import TaskFailedError
 from millrace.runtime.execute import attempt
-from millrace.runtime.images import encode_image
 from millrace.runtime.limits import Limits
 from millrace.runtime.models import Predictor, load_predictor
-from millrace.runtime.records import ImageRecord, RecordWriter, pack
-from millrace.runtime.schemas import ImageRecords, ModelCard, ShardCounts
+from millrace.runtime.schemas import ImageRecords, ModelCard
 from millrace.runtime.task import GivenArtifact, TaskRequest, TaskResult
 from millrace.targets.sagemaker import EndpointWork
+from millrace.testing import write_records
 from tests.components.deploy.conftest import serving
+from tests.pictures import picture_records
 from tests.services.sagemaker.conftest import ROLE, aws, aws_server
 from tests.services.sagemaker.fake import FakeAws
 
@@ -57,17 +57,10 @@ def predictor(model: Path) -> Predictor:
 @pytest.fixture(scope="module")
 def records(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records about which the model is always right."""
-    folder = tmp_path_factory.mktemp("records")
-    (folder / "schema.json").write_text(SCHEMA.model_dump_json())
     images = np.random.default_rng(1).integers(0, 256, (12, 6, 8, 1), np.uint8)
     labels = predictor.predict(images).argmax(axis=1)
-    file = folder / "test-00000-of-00001.tfrecord"
-    with RecordWriter(file) as writer:
-        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-            writer.write(pack(ImageRecord(encode_image(image, SCHEMA), int(label), f"file:///{index}")))
-    told = ShardCounts(file=file.name, channel="test", records=12, bytes=file.stat().st_size)
-    file.with_suffix(".json").write_text(told.model_dump_json())
-    return folder
+    made = picture_records(images, labels, SCHEMA)
+    return write_records(tmp_path_factory.mktemp("records"), SCHEMA, {"test": [made]})
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +97,7 @@ def asked_by_invoke(aws: FakeAws, urls: dict[str, str]) -> list[str]:
 
 
 def sagemaker(name: str = "sagemaker") -> Any:
-    return boto3.client(name)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownMemberType]
+    return boto3.client(name)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownMemberType]  # of any name
 
 
 def configured(*names: str) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars
-from PIL import Image
 
 from millrace.components.preprocess.spec import ImageData, PreprocessParameters, preprocess
 from millrace.runtime.context import Share
@@ -23,6 +20,7 @@ from millrace.runtime.schemas import (
 )
 from millrace.runtime.task import GivenArtifact, TaskRequest
 from millrace.testing import Ran
+from tests.pictures import noise, saved
 
 CLASSES = ("cat", "dog")
 
@@ -33,16 +31,6 @@ class Listed(NamedTuple):
     uri: str
     label: int
     content: str | None
-
-
-def saved(picture: Image.Image, encoding: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, encoding, **options)
-    return stream.getvalue()
-
-
-def noise(seed: int, width: int = 30, height: int = 20) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8))
 
 
 def put(folder: Path, name: str, data: bytes, label: int = 0) -> Listed:

@@ -28,12 +28,11 @@ from tests.components.preprocess.material import (
     Listed,
     contents,
     make_shards,
-    noise,
     pictures,
     put,
-    saved,
     small,
 )
+from tests.pictures import noise, saved
 
 
 class TestRecords:

@@ -19,14 +19,13 @@ from tests.components.preprocess.material import (
     Listed,
     contents,
     make_shards,
-    noise,
     pictures,
     put,
     rejected,
-    saved,
     small,
 )
 from tests.conftest import Bucket
+from tests.pictures import noise, saved
 
 
 def previous(ran: Ran) -> Previous:

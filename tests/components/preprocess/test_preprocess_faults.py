@@ -20,15 +20,14 @@ from tests.components.preprocess.material import (
     Listed,
     contents,
     make_shards,
-    noise,
     pictures,
     put,
     rejected,
-    saved,
     small,
     worker,
 )
 from tests.conftest import Bucket
+from tests.pictures import noise, saved
 
 SHARDS = 6
 

@@ -17,13 +17,12 @@ from tests.components.preprocess.material import (
     Listed,
     contents,
     make_shards,
-    noise,
     pictures,
     put,
-    saved,
     small,
     worker,
 )
+from tests.pictures import noise, saved
 
 
 class TestInterrupted:

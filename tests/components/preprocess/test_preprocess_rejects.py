@@ -17,13 +17,12 @@ from millrace.runtime.records import counts, read_images
 from millrace.testing import run_component
 from tests.components.preprocess.material import (
     make_shards,
-    noise,
     pictures,
     put,
     rejected,
-    saved,
     small,
 )
+from tests.pictures import noise, saved
 
 
 def claiming_png() -> bytes:

@@ -24,6 +24,7 @@ from millrace.runtime.schemas import CHANNELS, TextRecords, read_records_schema
 from millrace.runtime.texts import decode, read_vocabulary
 from millrace.testing import Ran, run_component
 from tests.components.chain import as_parquet, make_shards
+from tests.components.preprocess.material import rejected
 from tests.components.text_data import CLASSES, sentence, vocabulary
 from tests.conftest import Bucket
 
@@ -88,11 +89,6 @@ def texts(ran: Ran) -> list[Row]:
     return sorted(found)
 
 
-def rejects(ran: Ran) -> dict[str, str]:
-    found = pl.read_parquet(ran.outputs["rejects"] / "*.parquet")
-    return {uri.rpartition("/")[2]: reason for uri, reason, _ in found.iter_rows()}
-
-
 class TestRecords:
     @pytest.mark.parametrize(
         ("name", "content"),
@@ -103,7 +99,7 @@ class TestRecords:
     def test_of_each_kind_of_table_hold_the_same(self, tmp_path: Path, name: str, content: bytes) -> None:
         ran = both(tmp_path, {name: content, "notes.txt": b"?"}, columns=["text"])
         assert texts(ran) == sorted(rows())
-        assert rejects(ran) == {}
+        assert rejected(ran) == {}
 
     def test_hold_quotes_commas_and_lines(self, tmp_path: Path) -> None:
         hard = [('say "hello",\nthen\r\n go', "a"), ("plain", "b")]
@@ -216,7 +212,7 @@ class TestRejects:
         shards = make_shards(tmp_path, {"a.csv": table.write_csv().encode()}, split=split)
         given = data(vocabulary=str(file))
         ran = run(shards, tmp_path / "task", given, max_error_rate=0.1)
-        assert rejects(ran) == {"a.csv#row=45": "too_long", "a.csv#row=46": "empty_text", "a.csv#row=47": "empty_text"}
+        assert rejected(ran) == {"a.csv#row=45": "too_long", "a.csv#row=46": "empty_text", "a.csv#row=47": "empty_text"}
         assert len(texts(ran)) == 45
         with pytest.raises(
             DataError, match=r"\d of the first \d+ objects were rejected .*max_error_rate=0.01 allows 1"
@@ -235,7 +231,7 @@ class TestRejects:
         (source / "card" / "0.txt").write_text("other")
         (source / "card" / "1.txt").unlink()
         ran = run(shards, tmp_path / "task", data(vocabulary=str(file)), max_error_rate=0.5)
-        assert rejects(ran) == {
+        assert rejected(ran) == {
             "0.txt": "changed", "1.txt": "missing", "latin.txt": "not_utf8", "blank.txt": "empty_text"
         }  # fmt: skip
         assert len(texts(ran)) == 10
@@ -249,7 +245,7 @@ class TestRejects:
         changed[1] = ("other words", changed[1][1])
         (tmp_path / "source" / "a.csv").write_bytes(as_csv(changed))
         ran = run(shards, tmp_path / "task", data(vocabulary=str(file)), max_error_rate=0.5)
-        assert rejects(ran) == {"a.csv#row=1": "changed", "a.csv#row=13": "missing", "a.csv#row=14": "missing"}
+        assert rejected(ran) == {"a.csv#row=1": "changed", "a.csv#row=13": "missing", "a.csv#row=14": "missing"}
 
     def test_a_column_that_is_not_there_ends_the_task(self, tmp_path: Path) -> None:
         file = tmp_path / "vocab.txt"

@@ -99,7 +99,7 @@ def _line(*template: str, compat: Any = "2.17", **parameters: Any) -> tuple[str,
             "parameterValues": parameters,
             "artifacts": {"data": {"artifacts": [{"uri": "s3://b/k", "metadata": {}}]}},
         },
-        "outputs": {"parameters": {"out": {"outputFile": "/tmp/kfp/outputs/out"}}},  # noqa: S108
+        "outputs": {"parameters": {"out": {"outputFile": "/tmp/kfp/outputs/out"}}},
     }
     return command_line(template, executor_input, given, compat)
 
@@ -113,7 +113,7 @@ def test_placeholders_are_replaced_wherever_they_stand() -> None:
         "{{$}}",
         rate=1e-5,
     )
-    assert line[:4] == ("run", "--rate=1e-05", "/s3/b/k:s3://b/k", "/tmp/kfp/outputs/out")  # noqa: S108
+    assert line[:4] == ("run", "--rate=1e-05", "/s3/b/k:s3://b/k", "/tmp/kfp/outputs/out")
     assert json.loads(line[4])["inputs"]["parameterValues"] == {"rate": 1e-5}
     assert _line("{{$.inputs.parameters['rate']}}", rate=1e-5, compat="2.16") == ("0.00001",)
 

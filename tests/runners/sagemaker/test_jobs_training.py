@@ -50,11 +50,10 @@ CHECKPOINTED = """
 def archive(place: Place, key: str) -> dict[str, str]:
     """Files of a tar.gz object; links by what they lead to."""
     with tarfile.open(fileobj=io.BytesIO(got(place, key)), mode="r:gz") as opened:
+        files = {member: opened.extractfile(member) if member.isfile() else None for member in opened}
         return {
-            member.name: opened.extractfile(member).read().decode()  # type: ignore[union-attr]
-            if member.isfile()
-            else member.linkname
-            for member in opened
+            member.name: member.linkname if file is None else file.read().decode()
+            for member, file in files.items()
             if not member.isdir()
         }
 

@@ -22,7 +22,7 @@ from millrace.runtime.task import GivenArtifact, TaskRequest, read_failure
 from millrace.testing import run_component
 from millrace.training.options.elastic import Elastic
 from millrace.training.options.models import Mlp
-from tests.components.train_data import write_records
+from tests.components.train_data import write_picture_records
 
 PLAIN = TrainParameters(
     model=Mlp(units=(16,), dropout=0, batch_norm=False),
@@ -61,7 +61,7 @@ class Containers:
         directory.chmod(0o777)
         name = Hosts(names=("first", "second")).names[host]
         words = ["docker", "run", "--rm", "--network", self.network, "--network-alias", name, "--hostname", name]
-        words += ["--user", "4711:0", "--read-only", "--tmpfs", "/tmp:mode=1777", "--cap-drop", "ALL"]  # noqa: S108
+        words += ["--user", "4711:0", "--read-only", "--tmpfs", "/tmp:mode=1777", "--cap-drop", "ALL"]
         words += ["--name", f"{self.network}-{host}", "--volume", f"{directory}:/task"]
         words += ["--volume", f"{self.folder / 'records'}:/records:ro", self.image, "exec", "--task", "/task"]
         with (self.folder / f"log-{host}.txt").open("ab") as log:
@@ -93,7 +93,7 @@ def _removed(containers: Containers) -> Iterator[Containers]:
 @pytest.fixture
 def containers(docker_engine: Any, images: dict[str, str], tmp_path: Path) -> Iterator[Containers]:
     made = docker_engine.networks.create(f"millrace-test-{uuid.uuid4().hex[:8]}")
-    write_records(tmp_path / "records")
+    write_picture_records(tmp_path / "records")
     with _removed(Containers(tmp_path, docker_engine, made.name, images["train"])) as found:
         yield found
     made.reload()

@@ -17,7 +17,7 @@ from millrace.runtime.execute import read_request
 from millrace.runtime.task import read_result
 from millrace.testing import run_component
 from millrace.training.options.models import Mlp
-from tests.components.train_data import write_records
+from tests.components.train_data import write_picture_records
 from tests.conftest import needed
 from tests.runtime.launcher.groups import free_port
 from tests.runtime.launcher.test_launcher import STEPS, asked
@@ -79,7 +79,7 @@ def test_they_train_one_model(mpirun: str, tmp_path: Path) -> None:
         model=Mlp(units=(8,), dropout=0, batch_norm=False), epochs=1, early_stopping=None, batch_size=16
     )
     alone, together = tmp_path / "alone", tmp_path / "together"
-    records = write_records(tmp_path / "records")
+    records = write_picture_records(tmp_path / "records")
     run_component(train, plain, alone, cores=2, records=records)
     request = read_request(alone)
     patient = {"parameters": {**request.parameters, "peer_seconds": 60}}

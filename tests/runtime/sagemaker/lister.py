@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from millrace.runtime.context import Context, Result
 from millrace.specs import Dataset, Inputs, Outputs, Parameters, Report, Resources, component
@@ -39,7 +40,7 @@ def list_main(parameters: ListParameters, inputs: ListInputs, outputs: ListOutpu
     found = []
     if inputs.words is not None:
         for folder, _, names in os.walk(inputs.words.path):
-            found += [os.path.relpath(os.path.join(folder, name), inputs.words.path) for name in names]  # noqa: PTH118
+            found += [str(Path(folder, name).relative_to(inputs.words.path)) for name in names]
     found.sort()
     if inputs.page is not None:
         found.append(inputs.page.path.read_text())

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.components.train_data import CLASSES, picture, png, write_records
+from tests.components.train_data import CLASSES, picture, write_picture_records
+from tests.pictures import png
 from tests.runtime.sagemaker.layout import Processing, Training
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
@@ -107,7 +108,7 @@ def test_data_are_listed_by_a_processing_job(docker_engine: Any, images: dict[st
 def test_a_model_is_trained_and_evaluated_from_its_archive(
     docker_engine: Any, images: dict[str, str], tmp_path: Path
 ) -> None:
-    records = write_records(tmp_path / "records", train=(60, 60, 60), test=(9, 9, 9))
+    records = write_picture_records(tmp_path / "records", train=(60, 60, 60), test=(9, 9, 9))
     first = Training(tmp_path / "training", TRAIN, SETTINGS)
     copied(records, first.give("records"))
     (first.base / "checkpoints").mkdir()
@@ -132,7 +133,7 @@ def test_a_model_is_trained_and_evaluated_from_its_archive(
 
 def test_a_run_that_starts_again_goes_on(docker_engine: Any, images: dict[str, str], tmp_path: Path) -> None:
     job = Training(tmp_path, TRAIN, {**SETTINGS, "epochs": "300", "early_stopping": "null"})
-    copied(write_records(tmp_path / "records"), job.give("records"))
+    copied(write_picture_records(tmp_path / "records"), job.give("records"))
     (job.base / "checkpoints").mkdir()
     container = docker_engine.containers.run(
         images["train"],

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.components.train_data import write_records
+from tests.components.train_data import write_picture_records
 from tests.conftest import Bucket, needed
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
@@ -73,7 +73,7 @@ def test_a_processing_job(local: Any, rooted: dict[str, str], s3: Bucket) -> Non
 
 
 def test_a_training_job(local: Any, rooted: dict[str, str], s3: Bucket, tmp_path: Path) -> None:
-    records = s3.upload(write_records(tmp_path / "records"), "records")
+    records = s3.upload(write_picture_records(tmp_path / "records"), "records")
     source = {"S3DataType": "S3Prefix", "S3Uri": f"{records}/", "S3DataDistributionType": "FullyReplicated"}
     local.create_training_job(
         TrainingJobName="train-1",

@@ -304,7 +304,7 @@ class TestAJobThatFails:
 
 
 def test_a_file_that_finds_no_room_leaves_all_folders_empty(tmp_path: Path) -> None:
-    shared = Path("/dev/shm")  # noqa: S108 - a file system of its own on every Linux: from there files are copied
+    shared = Path("/dev/shm")  # a file system of its own on every Linux: from there files are copied
     if not os.access(shared, os.W_OK) or shared.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("needs a second file system, at /dev/shm")
     program = """

@@ -134,8 +134,8 @@ class TestParameters:
     @pytest.mark.parametrize(
         "given", [{"train.epochs": 3}, {"train_epochs": 3}, {"train": {"epochs": 3}}, {"train_epochs": 3.0}]
     )
-    def test_go_by_every_name(self, document: Document, given: dict[str, object]) -> None:
-        found = given_parameters(document, given)  # type: ignore[arg-type]
+    def test_go_by_every_name(self, document: Document, given: dict[str, Any]) -> None:
+        found = given_parameters(document, given)
         assert found == {"train_epochs": 3}
         assert type(found["train_epochs"]) is int
 
@@ -153,9 +153,9 @@ class TestParameters:
             ({"train.model": "cn"}, r"'cn' is not allowed: did you mean 'cnn'\?"),
         ],
     )
-    def test_that_do_not_fit_are_refused(self, document: Document, given: dict[str, object], message: str) -> None:
+    def test_that_do_not_fit_are_refused(self, document: Document, given: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigError, match=message):
-            given_parameters(document, given)  # type: ignore[arg-type]
+            given_parameters(document, given)
 
     def test_without_a_default_must_be_given(self, document: Document) -> None:
         asks = read_document(document.text.replace("        defaultValue: cnn\n        isOptional: true\n", ""))

@@ -31,7 +31,7 @@ GROUP = "digits"
 
 
 def client(name: str = "sagemaker") -> Any:
-    return boto3.client(name)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownMemberType]
+    return boto3.client(name)  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownMemberType]  # of any name
 
 
 def package(number: int, *, approved: bool = True) -> str:
