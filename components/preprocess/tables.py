@@ -78,4 +78,4 @@ class _Tables:
                     detail = f"column {wrong[row].column!r}: {wrong[row].problem}"
                     yield at, Reject(uris[at], "bad_value", detail)
                 else:
-                    yield at, pack(FeatureRecord(values[row], labels[at], uris[at]))
+                    yield at, pack(FeatureRecord(values[row].tolist(), labels[at], uris[at]))

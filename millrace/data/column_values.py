@@ -29,7 +29,10 @@ class Reading(NamedTuple):
 
     def read(self, values: pl.Series) -> Read:
         """What values are, each for itself."""
-        return as_dates(values, self.form) if self.kind == "date" else as_numbers(values, self.form or ".")
+        if self.kind == "date":
+            return as_dates(values, self.form)
+        numbers, wrong = as_numbers(values, self.form or ".")
+        return pl.Series(numbers).fill_nan(None), wrong
 
 
 class ColumnValues:

@@ -224,11 +224,10 @@ def _of_kind(kind: type[_Column], members: Sequence[int], columns: Sequence[Fitt
 def _numbers(
     values: pl.Series, decimal: str, columns: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Numbers, 0 where there is none; where they are missing or none; and where they are none: [columns, rows]."""
+    """Numbers; where they are missing or none; and where they are none: [columns, rows]."""
     numbers, wrong = as_numbers(values, decimal)
-    shape = columns, len(values) // max(columns, 1)
-    missing = numbers.is_null().to_numpy()
-    return numbers.fill_null(0.0).to_numpy().reshape(shape), missing.reshape(shape), wrong.reshape(shape)
+    shape = columns, len(values) // columns
+    return numbers.reshape(shape), np.isnan(numbers).reshape(shape), wrong.reshape(shape)
 
 
 def _no_number(decimal: str) -> str:

@@ -114,8 +114,8 @@ def _stripped(values: pl.Series) -> pl.Series:
     return lower.zip_with(lower.is_in(_TRUTHS).fill_null(False), texts)
 
 
-def as_numbers(values: pl.Series, decimal: str = ".") -> tuple[pl.Series, NDArray[np.bool_]]:
-    """Values as Float64, null where they are missing or no number, and which of them are no number.
+def as_numbers(values: pl.Series, decimal: str = ".") -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Values as numbers, NaN where they are missing or none, and which of them are none.
 
     Args:
         values: Text or typed.
@@ -124,19 +124,18 @@ def as_numbers(values: pl.Series, decimal: str = ".") -> tuple[pl.Series, NDArra
     Raises:
         DataError: As `as_texts`.
     """
-    if values.dtype.is_numeric():
-        numbers = values.cast(pl.Float64)
-        given = numbers.is_not_null()
-    else:
-        texts = _stripped(values)
-        given = texts.is_not_null()
-        if decimal == ",":
-            points = texts.str.contains(".", literal=True).fill_null(False)
-            texts = texts.set(points, None).str.replace(",", ".", literal=True)
-        numbers = texts.cast(pl.Float64, strict=False)
-    given &= ~numbers.is_nan().fill_null(False)
-    numbers = numbers.set(~numbers.is_finite().fill_null(False), None)
-    return numbers, (given & numbers.is_null()).to_numpy()
+    texts = None if values.dtype.is_numeric() else _stripped(values)
+    given = values if texts is None else texts
+    if texts is not None and decimal == ",":
+        points = texts.str.contains(".", literal=True).fill_null(False)
+        given = texts.set(points, None).str.replace(",", ".", literal=True)
+    read = given.cast(pl.Float64, strict=False)
+    numbers: NDArray[np.float64] = read.to_numpy()
+    finite = np.isfinite(numbers)
+    wrong = np.isinf(numbers)
+    if texts is not None and not finite.all():
+        wrong |= (texts.is_not_null() & read.is_null()).to_numpy()
+    return np.where(finite, numbers, np.nan), wrong
 
 
 def as_dates(values: pl.Series, form: str | None) -> tuple[pl.Series, NDArray[np.bool_]]:

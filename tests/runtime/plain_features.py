@@ -59,8 +59,8 @@ def fill(cells: NDArray[np.float32], value: pl.Series, column: FittedColumn) -> 
 
 
 def fill_number(cells: NDArray[np.float32], value: pl.Series, column: NumericColumn | BinnedColumn) -> str | None:
-    numbers, (wrong,) = as_numbers(value, column.decimal)
-    number: float | None = numbers[0]
+    (read,), (wrong,) = as_numbers(value, column.decimal)
+    number = None if np.isnan(read) else read
     if isinstance(column, BinnedColumn):
         cells[-1 if number is None else sum(number >= edge for edge in column.edges)] = 1
     else:
