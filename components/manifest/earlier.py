@@ -187,7 +187,7 @@ def open_earlier(parameters: ManifestParameters, source: Source, context: Contex
         _compare_sources(folder, parameters, source, context)
         return _read(folder, parameters, context, comparable=comparable)
     except (OSError, pl.exceptions.PolarsError) as error:
-        if isinstance(error, OSError) and is_disk_full(error):
+        if is_disk_full(error):
             raise
         first = str(error).partition("\n")[0]
         raise DataError(f"manifest.previous={parameters.previous!r} is not a manifest: {first}") from error
@@ -209,11 +209,12 @@ def _compare_sources(folder: Path, parameters: ManifestParameters, source: Sourc
 def fingerprints(rows: pl.DataFrame) -> NDArray[np.uint64]:
     """A number for what a listing tells of each object; 0 when that is too little to see a change.
 
-    An ETag stands for the content; where there is none, the time of the last change does.
+    An ETag stands for the content; where there is none, the version and the time of the last change do. So it is the
+    same whether an inventory tells the versions or a listing does not.
     """
     etag = pl.col("etag").str.strip_chars('"')
-    modified = pl.when(etag.is_null()).then(pl.col("modified"))
-    told = pl.struct(etag, "version", "size", modified.alias("modified")).hash()
+    version, modified = (pl.when(etag.is_null()).then(pl.col(name)).alias(name) for name in ("version", "modified"))
+    told = pl.struct(etag, version, "size", modified).hash()
     silent = etag.is_null() & (pl.col("modified").fill_null(0) == 0)
     return rows.select(told=pl.when(silent).then(0).otherwise(told).cast(pl.UInt64))["told"].to_numpy()
 

@@ -93,7 +93,7 @@ def list_source(
     """
     listed = chosen = 0
     first = ""
-    for batch in even(_batches(source, parameters)):
+    for batch in even(_batches(source, parameters, context.scratch)):
         first = first or str(batch["key"][0])
         listed += batch.height
         context.progress(listed, None, "objects listed")
@@ -126,7 +126,7 @@ def _whole_or_file(place: str, uri: str, *, dataset: bool) -> Source:
     return Source(folder or "/", uri.rstrip("/").rpartition("/")[0], dataset, file=name)
 
 
-def _batches(source: Source, parameters: ManifestParameters) -> Iterator[pl.DataFrame]:
+def _batches(source: Source, parameters: ManifestParameters, scratch: Path) -> Iterator[pl.DataFrame]:
     listing = parameters.listing
     if source.file:
         yield from _single(source)
@@ -135,9 +135,9 @@ def _batches(source: Source, parameters: ManifestParameters) -> Iterator[pl.Data
         case StoreListing():
             yield from list_batches(source.place, concurrency=listing.concurrency)
         case InventoryListing():
-            yield from inventory_batches(source.place, listing.manifest)
+            yield from inventory_batches(source.place, listing.manifest, scratch)
         case KeysListing():
-            yield from keys_batches(source.place, listing.path, listing.column)
+            yield from keys_batches(source.place, listing.path, listing.column, scratch)
 
 
 def _single(source: Source) -> Iterator[pl.DataFrame]:

@@ -192,7 +192,7 @@ def _remembered(earlier: Earlier, known: Table, table: _Table, own: Collection[s
 
 
 def _read(table: _Table, parameters: ManifestParameters, scratch: Path) -> Iterator[pl.DataFrame]:
-    path = local_copy(table.place, scratch)
+    path = local_copy(table.place, scratch, etag=table.etag, size=table.size)
     local = parse_source(table.place)[0] == "file"
     try:
         status = path.stat()

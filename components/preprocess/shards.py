@@ -21,6 +21,7 @@ __all__ = ["Shard", "find_shards", "made_from", "read_rows", "would_show"]
 
 _COLUMNS = {
     "uri": polars.String,
+    "key": polars.String,
     "row": polars.Int64,
     "label": polars.Int64,
     "content": polars.String,
@@ -28,11 +29,10 @@ _COLUMNS = {
     "size": polars.Int64,
     "etag": polars.String,
     "version": polars.String,
+    "modified": polars.Int64,
 }
-"""What a record file depends on. The time of the last change counts where none of `_SIGNS` is known: a copy of a
-folder has the same objects."""
-_SIGNS = ("content", "row_digest", "etag")
-_OTHERS = {"key": polars.String, "modified": polars.Int64}
+_DIGESTS = ("content", "row_digest")
+_SIGNS = (*_DIGESTS, "etag")
 _CODE = ("data", "runtime", "specs")
 """Packages of the framework that records are made with."""
 _SHOWN = 5
@@ -76,7 +76,7 @@ def read_rows(shard: Shard, dataset: Dataset | None) -> polars.DataFrame:
         ConfigError: When some are in a dataset that is not given.
         DataError: When there are more or fewer than planned.
     """
-    rows = objects_of(shard.file, dataset, "preprocess", {**_COLUMNS, **_OTHERS})
+    rows = objects_of(shard.file, dataset, "preprocess", _COLUMNS)
     if rows.height != shard.objects:
         raise DataError(f"{shard.file} has {rows.height} objects, plan.json says {shard.objects}; run shard again")
     return rows
@@ -89,7 +89,11 @@ def would_show(rows: polars.DataFrame) -> bool:
 
 
 def made_from(rows: polars.DataFrame, kind: Kind, parameters: PreprocessParameters) -> str:
-    """A digest that changes with whatever the shard's record file depends on; not with the shard's name."""
+    """A digest that changes with whatever the shard's record file depends on; not with the shard's name.
+
+    What the store tells of an object counts where its digest is not known: rows that are appended to a table give it
+    another ETag, and a copy of a folder has the same objects.
+    """
     preparation = [
         code_digest(preprocess.spec.main.partition(":")[0], _CODE),
         kind.schema.model_dump(mode="json"),
@@ -97,8 +101,13 @@ def made_from(rows: polars.DataFrame, kind: Kind, parameters: PreprocessParamete
         kind.depends_on,
     ]
     digest = hashlib.sha256(json.dumps(preparation, sort_keys=True).encode())
+    read = polars.any_horizontal(polars.col(*_DIGESTS).is_not_null())
     silent = polars.all_horizontal(polars.col(*_SIGNS).is_null())
-    told = rows.select(*_COLUMNS, polars.when(silent).then("modified").alias("modified"))
+    told = rows.select(
+        *("uri", "row", "label", *_DIGESTS),
+        *(polars.when(~read).then(name).alias(name) for name in ("size", "etag")),
+        *(polars.when(silent).then(name).alias(name) for name in ("version", "modified")),
+    )
     for row in told.iter_rows():
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()

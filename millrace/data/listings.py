@@ -1,7 +1,7 @@
 """Lists of objects that somebody else has made: S3 Inventory reports, and plain tables of keys.
 
-Both may be larger than memory, and in any order: rows are sorted in files of a temporary folder (TMPDIR), which need
-about as much room as the list itself.
+Both may be larger than memory, and in any order: rows are sorted in files of a temporary folder, which need about as
+much room as the list itself.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Report(BaseModel):
     files: tuple[_File, ...]
 
 
-def inventory_batches(source: str, manifest: str) -> Iterator[pl.DataFrame]:
+def inventory_batches(source: str, manifest: str, scratch: Path | None = None) -> Iterator[pl.DataFrame]:
     """The objects below a source as an S3 Inventory report tells them, in the form and order of `list_batches`.
 
     Of reports of all versions, only the latest of each object are taken, and no deleted ones. `size`, `modified` and
@@ -68,6 +68,7 @@ def inventory_batches(source: str, manifest: str) -> Iterator[pl.DataFrame]:
     Args:
         source: `s3://bucket/prefix`.
         manifest: Path or URI of the report's `manifest.json`.
+        scratch: Where the temporary folder is made; None: below TMPDIR.
 
     Raises:
         ConfigError: When the source is not in S3.
@@ -80,12 +81,12 @@ def inventory_batches(source: str, manifest: str) -> Iterator[pl.DataFrame]:
     report = _report(manifest)
     if report.source_bucket != bucket:
         raise DataError(f"{manifest} is an inventory of the bucket {report.source_bucket!r}, the source is {source}")
-    with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
+    with tempfile.TemporaryDirectory(prefix="millrace-", dir=scratch) as folder:
         rows = _report_rows(report, manifest, source, Path(folder))
         yield from _in_order(_below(rows, source), Path(folder))
 
 
-def keys_batches(source: str, path: str, column: str) -> Iterator[pl.DataFrame]:
+def keys_batches(source: str, path: str, column: str, scratch: Path | None = None) -> Iterator[pl.DataFrame]:
     """The objects below a source that a table names, in the form and order of `list_batches`.
 
     A key that is named twice is taken once. Sizes and times of files in folders are asked of the file system; what
@@ -96,11 +97,12 @@ def keys_batches(source: str, path: str, column: str) -> Iterator[pl.DataFrame]:
         path: Path or URI of a table with a header: CSV, or what its ending tells.
         column: With keys below the source, or whole URIs. `size` (bytes), `modified` (nanoseconds since 1970, or ISO
             8601 in UTC), `etag` and `version` are taken when there are such columns.
+        scratch: Where the temporary folder is made; None: below TMPDIR.
 
     Raises:
         DataError: When it is no such table, or names what is not below the source.
     """
-    with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
+    with tempfile.TemporaryDirectory(prefix="millrace-", dir=scratch) as folder:
         table = local_copy(path, Path(folder))
         form = table_format(path) or "csv"
         there = scan(table, form, name=path).collect_schema().names()
@@ -143,7 +145,11 @@ def _report_rows(report: _Report, manifest: str, source: str, folder: Path) -> I
 def _data_file(report: _Report, file: _File, manifest: str, folder: Path) -> Path:
     """A copy of a data file in a folder, as it was written and unpacked."""
     target = folder / "data"
-    shutil.copyfile(_found(report, file, manifest, folder), target)
+    found = _found(report, file, manifest, folder)
+    if found.parent == folder:
+        found.rename(target)
+    else:
+        shutil.copyfile(found, target)
     with target.open("rb") as stream:
         digest = hashlib.file_digest(stream, "md5").hexdigest()
         stream.seek(0)
@@ -248,6 +254,7 @@ def _named(batch: pl.DataFrame, column: str, source: str, path: str) -> pl.DataF
     base = Path(place).as_uri() if scheme == "file" else f"{scheme}://{place}"
     base = base.rstrip("/") + "/"
     keys = batch[column].cast(pl.String)
+    whole = keys.str.starts_with(base).fill_null(False) & (scheme != "file")
     if scheme == "file":  # whose URIs are percent-encoded, unlike those of buckets
         decoded = [unquote(key.removeprefix(base)) if key and key.startswith(base) else key for key in keys]
         keys = pl.Series(decoded, dtype=pl.String)
@@ -259,14 +266,15 @@ def _named(batch: pl.DataFrame, column: str, source: str, path: str) -> pl.DataF
         etag=_texts(batch, "etag"),
         version=_texts(batch, "version"),
     )
-    _check_keys(rows["key"], source, path, column)
+    _check_keys(rows["key"], whole, source, path, column)
     if scheme == "file":
         return _files(rows, Path(place))
     return rows.with_columns(uri=pl.lit(base) + pl.col("key"))
 
 
-def _check_keys(keys: pl.Series, source: str, path: str, column: str) -> None:
-    outside = keys.str.contains(r"^(file|s3|gs)://|^/|(^|/)\.\.(/|$)") | (keys == "")
+def _check_keys(keys: pl.Series, whole: pl.Series, source: str, path: str, column: str) -> None:
+    """See that keys are below the source; `whole` are those told by URIs of a store, where any key may be."""
+    outside = (keys.str.contains(r"^(file|s3|gs)://|^/|(^|/)\.\.(/|$)") & ~whole) | (keys == "")
     for key in keys.filter(outside.fill_null(True)).head(1):
         what = "an empty key" if not key else f"{key!r}, which is not below {source}"
         raise DataError(f"{path} has in column {column!r} {what}; keys below it are allowed, or whole URIs there")

@@ -111,7 +111,7 @@ def _of_file(
     try:
         path = local_copy(place, scratch)
         path.stat()
-    except (DataError, OSError) as error:
+    except (DataError, FileNotFoundError, NotADirectoryError) as error:
         yield LostRows(places, "missing", str(error))
         return
     try:

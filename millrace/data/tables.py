@@ -113,22 +113,24 @@ def check_columns(wanted: Iterable[str], there: Sequence[str], source: str) -> N
             raise DataError(f"{source} has no column {column!r}: {did_you_mean(column, there)}")
 
 
-def local_copy(place: str, folder: Path) -> Path:
+def local_copy(place: str, folder: Path, *, etag: str | None = None, size: int | None = None) -> Path:
     """Where a table can be read here: the file itself, or a copy of the object in a folder.
 
     Args:
         place: Path or URI.
         folder: Where a copy goes, under a name that goes with the URI. Whoever asks for it removes it.
+        etag: That the object must have, when it is known; files have none.
+        size: Its bytes, when they are known; files are not measured.
 
     Raises:
-        DataError: When there is no such object.
+        DataError: When there is no such object, or it is no longer what was listed.
     """
     scheme, rest = parse_source(place)
     if scheme == "file":
         return Path(rest)
     bucket, _, key = rest.partition("/")
     target = folder / hashlib.sha256(place.encode()).hexdigest()[:32]
-    copy_from_bucket(scheme, bucket, key, target, Patience())
+    copy_from_bucket(scheme, bucket, key, target, Patience(), etag=etag, size=size)
     return target
 
 
@@ -282,7 +284,7 @@ def _explained(source: str, path: Path, form: TableFormat) -> Iterator[None]:
     except _FlawError as flaw:
         raise DataError(f"{source} {flaw}") from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, csv.Error, EOFError, OSError) as error:
-        if isinstance(error, OSError) and is_disk_full(error):
+        if is_disk_full(error):
             raise
         reason = str(error).strip().partition("\n")[0]
         told = _flaw(path, form) or f"can't be read as {form}: {reason}"

@@ -11,8 +11,9 @@ import polars as pl
 
 from millrace.data.rows import LostRows, read_rows
 from millrace.errors import DataError
+from millrace.runtime.bucket_errors import ChangedError
 from millrace.runtime.schemas import ShardPlan
-from millrace.runtime.storage import process_many
+from millrace.runtime.storage import Listed, parse_source, process_many
 from millrace.runtime.texts import MAX_CHARACTERS
 
 __all__ = ["TextProblem", "read_texts"]
@@ -37,7 +38,8 @@ def read_texts(
     """The text of each object, with its place among them; those of tables come file by file.
 
     Args:
-        objects: With `place`, `row` (null for whole files) and `content`.
+        objects: With `place`, `key`, `row` (null for whole files) and `content`; also `size` and `etag`, where an
+            object that was changed shall be noticed of which no content is known.
         column: Of tables.
         plan: What the objects are of.
         scratch: Where copies of tables go.
@@ -62,10 +64,10 @@ def read_texts(
 
 
 def _of_files(objects: pl.DataFrame, concurrency: int) -> Iterator[tuple[int, str | TextProblem]]:
-    results: Iterable[tuple[str, _Read | Exception]] = process_many(objects["place"], _read, concurrency=concurrency)
+    results: Iterable[tuple[str, _Read | Exception]] = process_many(_items(objects), _read, concurrency=concurrency)
     for at, content, (_, result) in zip(objects["at"], objects["content"], results, strict=True):
         if isinstance(result, DataError):
-            yield at, TextProblem("missing", str(result))
+            yield at, TextProblem("changed" if isinstance(result, ChangedError) else "missing", str(result))
         elif isinstance(result, Exception):
             raise result
         elif content and result.content != content:
@@ -73,6 +75,17 @@ def _of_files(objects: pl.DataFrame, concurrency: int) -> Iterator[tuple[int, st
             yield at, TextProblem("changed", detail)
         else:
             yield at, result.text
+
+
+def _items(objects: pl.DataFrame) -> Iterator[str | Listed]:
+    """What to read; a store is asked for what was listed where only its etag can tell another."""
+    names = ("place", "key", "content", "size", "etag", "version")
+    told = objects.select(pl.col(name) if name in objects.columns else pl.lit(None).alias(name) for name in names)
+    for place, key, content, size, etag, version in told.iter_rows():
+        if content or not etag or size is None or parse_source(place)[0] == "file":
+            yield place
+        else:
+            yield Listed(place, key or "", size, 0, etag, version)
 
 
 def _read(data: bytes) -> _Read:

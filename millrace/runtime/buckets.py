@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millrace.errors import DataError, MillraceError, UserError
-from millrace.runtime.bucket_errors import BrokenOffError, explained
+from millrace.runtime.bucket_errors import BrokenOffError, ChangedError, explained
 from millrace.runtime.odd_keys import (
     ODD_KEYS,
     can_read_odd,
@@ -186,10 +186,9 @@ def read_from_bucket(
         except Exception as error:
             failure = explained(failure_as_obstore(error) if odd else error, uri)
         else:
-            wanted = there if size is None else size
-            if len(data) == wanted:
+            if (problem := _incomplete(uri, len(data), there, etag, size)) is None:
                 return data
-            failure = BrokenOffError(f"{uri}: only {len(data)} of {wanted} bytes arrive")
+            failure = problem
         attempts.wait_or_raise(failure)
 
 
@@ -200,30 +199,59 @@ def _got(store: S3Store | GCSStore, key: str, etag: str | None) -> tuple[bytes, 
     return bytes(result.bytes()), result.meta["size"]
 
 
-def copy_from_bucket(scheme: str, bucket: str, key: str, target: Path, patience: Patience) -> None:
-    """Write an object to a new file, in pieces: it may be larger than memory."""
+def _incomplete(uri: str, arrived: int, told: int, etag: str | None, size: int | None) -> MillraceError | None:
+    """What is wrong with a body by its length.
+
+    Args:
+        uri: Of the object.
+        arrived: Bytes.
+        told: Bytes that the answer promises.
+        etag: That the object has, when it was asked for.
+        size: Bytes that were listed, when they are known.
+    """
+    if size is not None and etag is None and arrived == told != size:
+        return ChangedError(f"{uri} was changed after it was listed: it has {told} bytes, and had {size}")
+    wanted = told if size is None else size
+    return None if arrived == wanted else BrokenOffError(f"{uri}: only {arrived} of {wanted} bytes arrive")
+
+
+def copy_from_bucket(
+    scheme: str,
+    bucket: str,
+    key: str,
+    target: Path,
+    patience: Patience,
+    *,
+    etag: str | None = None,
+    size: int | None = None,
+) -> None:
+    """Write an object to a new file, in pieces: it may be larger than memory.
+
+    It must still have that etag and size when they are given.
+    """
     import obstore
 
+    uri = f"{scheme}://{bucket}/{key}"
     if is_odd(key):
-        target.write_bytes(read_from_bucket(scheme, bucket, key, patience, etag=None, size=None))
+        target.write_bytes(read_from_bucket(scheme, bucket, key, patience, etag=etag, size=size))
         return
     store = _store(scheme, bucket, patience)
     attempts = _Attempts(patience)
     while True:
         written = 0
         try:
-            result = obstore.get(store, key)
+            result = obstore.get(store, key, options={"if_match": etag} if etag else None)
             with target.open("wb") as stream:
                 for piece in result.stream(min_chunk_size=_PIECE):
                     written += stream.write(piece)
         except Exception as error:
             if isinstance(error, OSError) and error.errno is not None:  # of the file here
                 raise
-            failure = explained(error, f"{scheme}://{bucket}/{key}")
+            failure = explained(error, uri)
         else:
-            if written == result.meta["size"]:
+            if (problem := _incomplete(uri, written, result.meta["size"], etag, size)) is None:
                 return
-            failure = BrokenOffError(f"{scheme}://{bucket}/{key}: only {written} of {result.meta['size']} bytes arrive")
+            failure = problem
         attempts.wait_or_raise(failure)
 
 

@@ -323,7 +323,7 @@ def _classify(error: Exception) -> tuple[Failure, int]:
         return Failure(kind="transient", message=str(error), follows=follows), TransientError.exit_code
     if isinstance(error, MillraceError):
         return Failure(kind="error", message=str(error)), MillraceError.exit_code
-    if isinstance(error, OSError) and is_disk_full(error):
+    if is_disk_full(error):
         return Failure(kind="disk_full", message=explain_os_error(error)), 1
     if isinstance(error, MemoryError):
         return Failure(kind="error", message="memory ran out"), 1
