@@ -74,6 +74,7 @@ def answer(
     *,
     batch_size: int,
     mistakes: int = 0,
+    keep: Callable[[Sequence[bytes], NDArray[np.int64], NDArray[np.float32]], None] = lambda *batch: None,
     progress: Callable[[int], None] = lambda records: None,
 ) -> Answers:
     """Ask a model about every record of a channel.
@@ -86,6 +87,7 @@ def answer(
         channel: The channel, which must have records.
         batch_size: Records asked about at once.
         mistakes: How many mistakes to keep.
+        keep: Given the URIs, true classes [N] and probabilities [N, classes] of each batch.
         progress: Told the number of records of each batch.
 
     Raises:
@@ -106,6 +108,7 @@ def answer(
         labels[start:end] = some
         first = examples[0] if first is None else first
         kept = _most_confident(kept, probabilities[start:end], some, examples, uris, mistakes)
+        keep(uris, some, probabilities[start:end])
         progress(len(some))
         start = end
     if first is None:

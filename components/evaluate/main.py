@@ -10,9 +10,10 @@ import numpy as np
 from millrace.components.evaluate.answers import Answers, answer
 from millrace.components.evaluate.comparison import Compared, simplest
 from millrace.components.evaluate.figures import charts, figures, metrics
-from millrace.components.evaluate.report import Findings, write_report
+from millrace.components.evaluate.report import CONFUSIONS, URIS, Findings, write_report
 from millrace.components.evaluate.spec import EvaluateInputs, EvaluateOutputs, EvaluateParameters
 from millrace.errors import DataError
+from millrace.runtime.answer_tables import AnswerWriter, answer_table, confusions
 from millrace.runtime.context import Context, Result
 from millrace.runtime.datasets import total_records
 from millrace.runtime.models import Predictor, check_fits, latency_ms, load_predictor
@@ -47,14 +48,16 @@ def main(parameters: EvaluateParameters, inputs: EvaluateInputs, outputs: Evalua
     progress = _progress(parameters, records, len(folders), context)
 
     predictor = load_predictor(inputs.model.path, threads=context.cores)
-    answers = answer(
-        predictor,
-        records,
-        parameters.channel,
-        batch_size=parameters.batch_size,
-        mistakes=parameters.mistakes,
-        progress=progress,
-    )
+    with AnswerWriter(outputs.predictions.path, schema.classes) as writer:
+        answers = answer(
+            predictor,
+            records,
+            parameters.channel,
+            batch_size=parameters.batch_size,
+            mistakes=parameters.mistakes,
+            keep=writer.add,
+            progress=progress,
+        )
     trained = _train_accuracy(parameters, predictor, records, answers, progress)
     latency = latency_ms(predictor, answers.first, parameters.latency_runs)
     models = [Compared("model", predictor.card, answers.accuracy, latency)]
@@ -78,6 +81,7 @@ def main(parameters: EvaluateParameters, inputs: EvaluateInputs, outputs: Evalua
         undefined=frozenset(["roc_auc"] * bool(np.isnan(found.roc_auc)) + ["overfit_gap"] * (trained is None)),
         charts=drawn,
         mistakes=answers.mistakes,
+        confusions=confusions(answer_table(outputs.predictions.path), pairs=CONFUSIONS, uris=URIS),
         vocabulary=load_vocabulary(records, schema) if isinstance(schema, TextRecords) else (),
         models=tuple(models),
         chosen=chosen,

@@ -17,13 +17,19 @@ from millrace.components.evaluate.answers import Mistake
 from millrace.components.evaluate.comparison import Compared
 from millrace.components.evaluate.figures import Figures
 from millrace.components.evaluate.spec import EvaluateParameters, evaluate
+from millrace.runtime.answer_tables import Confusion
 from millrace.runtime.charts import render_svg
 from millrace.runtime.pages import page_environment, size
 from millrace.runtime.schemas import ModelCard
 from millrace.runtime.texts import decode
 from millrace.specs import Plot
 
-__all__ = ["Findings", "write_report"]
+__all__ = ["CONFUSIONS", "URIS", "Findings", "write_report"]
+
+CONFUSIONS = 20
+"""Pairs of classes that the page lists."""
+URIS = 3
+"""Of each."""
 
 _NAMES = 10
 _CHARACTERS = 280
@@ -41,6 +47,7 @@ class Findings:
     """Metrics that stand for an undefined figure."""
     charts: tuple[Plot, ...]
     mistakes: tuple[Mistake, ...]
+    confusions: Sequence[Confusion]
     vocabulary: tuple[str, ...]
     """Of records of texts."""
     models: tuple[Compared, ...]
@@ -76,6 +83,7 @@ def write_report(path: Path, findings: Findings) -> None:
             kind=findings.card.records.kind,
             things=findings.card.records.things,
             mistakes=[(mistake, _shown(mistake, findings)) for mistake in findings.mistakes],
+            confusions=findings.confusions,
             classes=classes,
             models=findings.models,
             chosen=findings.chosen,

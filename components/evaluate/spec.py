@@ -13,6 +13,7 @@ from millrace.specs import (
     Model,
     Outputs,
     Parameters,
+    Predictions,
     Records,
     Report,
     Resources,
@@ -60,6 +61,9 @@ class EvaluateOutputs(Outputs):
 
     report: Report
     """Figures, plots, candidates and the most confident mistakes on one page."""
+    predictions: Predictions
+    """What `model` answers about each record of the channel, its true class, and whether that is right:
+    `answers-NNNNN.parquet`."""
     metrics: Metrics
     """All figures, and `precision.CLASS`, `recall.CLASS` and `f1.CLASS` where defined."""
     accuracy: Metric
@@ -84,7 +88,7 @@ class EvaluateOutputs(Outputs):
 
 evaluate = component(
     name="evaluate",
-    version="2",
+    version="3",
     description="Measure a classifier, compare it with candidates and show its mistakes.",
     parameters=EvaluateParameters,
     inputs=EvaluateInputs,

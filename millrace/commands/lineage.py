@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from millrace.errors import UserError
+from millrace.runners.answers import Measured
 from millrace.runners.lineage import ROOT, RunLineage, of_run, open_run
 from millrace.runners.trace import Trace, trace
 from millrace.terminal import plain_console
@@ -23,13 +24,14 @@ _WIDE = 200
 """Where nobody watches: whoever reads a file or a pipe does not want cells cut."""
 _DIGITS = 12
 """Of a digest, as git shows its own."""
+_MISTAKES = 20
 
 
 def run(words: Sequence[str]) -> int:
     """Print the chain of a run (its id, or the newest), or the way of one object, record or metric of it."""
     names, root, as_json = _asked(words)
     record = open_run(root, names[0] if names else "latest")
-    found = of_run(record) if len(names) < 2 else trace(record, names[1])
+    found = of_run(record) if len(names) < 2 else trace(record, names[1], mistakes=None if as_json else _MISTAKES)
     if as_json:
         print(found.model_dump_json(indent=2))
         return 0
@@ -93,6 +95,24 @@ def _print_trace(found: Trace, console: Console) -> None:
         told = "\n".join(_flat(step.facts))
         table.add_row(step.task, told, _key(step.keys), "\n".join(_flat(step.parameters)))
     console.print(table)
+    if found.measured is not None:
+        _print_measured(found.measured, console)
+
+
+def _print_measured(found: Measured, console: Console) -> None:
+    told = f"{found.records:,} records of the channel {found.channel}"
+    which = f" {found.which}" if found.which else ""
+    listed = "" if found.objects is None else f" (the manifest has {found.objects:,} objects there)"
+    console.print(f"\nover {told}{which}{listed}: {found.right:,} are classified correctly, {found.wrong:,} are not")
+    console.print(f"answers: {_short(found.predictions)}\nmodel: {_short(found.model)}")
+    if not found.mistakes:
+        return
+    rest = "" if len(found.mistakes) == found.wrong else f", the first {len(found.mistakes)}; --json lists all"
+    console.print(f"\nwrong answers, the most confident first{rest}:")
+    confused = [f"{mistake.true}, taken for {mistake.predicted}" for mistake in found.mistakes]
+    wide = max(map(len, confused))
+    for said, mistake in zip(confused, found.mistakes, strict=True):  # no table: a URI in one piece can be copied
+        console.print(f"  {mistake.probability:.4f}  {said:<{wide}}  {mistake.uri}", soft_wrap=True)
 
 
 def _print_head(run: str, revision: str, console: Console, told: str) -> None:
@@ -117,11 +137,14 @@ def _flat(facts: Mapping[str, JsonValue], above: str = "") -> list[str]:
         if isinstance(value, dict) and value:
             lines += _flat(value, f"{above}{name}.")
         else:
-            told = (
-                f"{value:.6g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
-            )
-            lines.append(f"{above}{name}={told}")
+            lines.append(f"{above}{name}={_told(name, value)}")
     return lines
+
+
+def _told(name: str, value: JsonValue) -> str:
+    if isinstance(value, str):
+        return value[:_DIGITS] if name == "sha256" else value
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
 
 
 def _short(path: str) -> str:

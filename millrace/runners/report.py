@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment
 
+from millrace.runners.answers import wrong_answers
 from millrace.runners.record import PipelineRun, TaskState
 from millrace.runners.report_data import lineages, links, outputs_of, rejections
 from millrace.runners.report_graph import picture
@@ -55,6 +57,7 @@ def _facts(run: PipelineRun, folder: Path) -> dict[str, Any]:
         "sections": [section(run, run.tasks[name], folder) for name in order],
         "links": links(run),
         "lineages": lineages(run),
+        "answers": wrong_answers(run),
         "rejections": rejections(run),
         "config": settings(run.config),
         "machine": _machine(run),
@@ -96,7 +99,7 @@ def _machine(run: PipelineRun) -> str:
 def _environment() -> Environment:
     environment = page_environment(Path(__file__).parent)
     environment.filters |= {"duration": duration, "moment": moment, "number": number}
-    environment.filters |= {"svg_address": _svg_address, "checksum": _checksum}
+    environment.filters |= {"svg_address": _svg_address, "checksum": _checksum, "quoted": shlex.quote}
     return environment
 
 

@@ -15,7 +15,19 @@ from millrace.runners.record import PipelineRun, TaskRun
 from millrace.runners.report_text import number
 from millrace.runtime.schemas import CHANNELS
 from millrace.runtime.task import MadeArtifact
-from millrace.specs import Analysis, Artifact, Dataset, Endpoint, Manifest, Metrics, Model, Records, Rejects, Shards
+from millrace.specs import (
+    Analysis,
+    Artifact,
+    Dataset,
+    Endpoint,
+    Manifest,
+    Metrics,
+    Model,
+    Predictions,
+    Records,
+    Rejects,
+    Shards,
+)
 from millrace.specs.charts import Chart, Plot, Table, charts_adapter
 
 if TYPE_CHECKING:
@@ -39,7 +51,7 @@ _REJECT_ROWS = 200
 _CLASS_ROWS = 100
 _SHORT = 32
 """Letters of a table's cell that may stand on one line."""
-_CHAIN = (Dataset, Manifest, Shards, Analysis, Records, Model, Endpoint)
+_CHAIN = (Dataset, Manifest, Shards, Analysis, Records, Model, Predictions, Endpoint)
 
 _plot_adapter: TypeAdapter[Plot] = TypeAdapter(Plot)
 
@@ -113,7 +125,7 @@ def outputs_of(run: PipelineRun, *kinds: type[Artifact]) -> Iterator[tuple[TaskR
 
 
 def links(run: PipelineRun) -> list[Link]:
-    """The chain of artifacts from the source objects to the endpoint."""
+    """The chain of artifacts from the source objects to the answers and the endpoint."""
     found = [(task, port) for task, port in outputs_of(run, *_CHAIN)]
     names = {f"{task.name}.{port}" for task, port in found}
     chain = []
@@ -177,8 +189,9 @@ def _lineage(task: TaskRun, file: Path) -> Lineage:
     except ImportError:
         return Lineage(task.name, problem=_needs("polars", "data"))
     try:
-        index = pl.read_parquet(file)
-        counts = index.group_by("class_label", "channel").len().rows()
+        index = pl.scan_parquet(file, glob=False)
+        counts = index.group_by("class_label", "channel").len().collect(engine="streaming").rows()
+        first = index.head(_SAMPLE_ROWS).collect()
     except (OSError, pl.exceptions.PolarsError) as error:
         return Lineage(task.name, problem=_unreadable(file, error))
     check, verdict = leaks_in(file)
@@ -194,9 +207,9 @@ def _lineage(task: TaskRun, file: Path) -> Lineage:
         classes=tuple((label, tuple(row.get(name, 0) for name in channels)) for label, row in ordered[:_CLASS_ROWS]),
         totals=tuple(sum(row.get(name, 0) for row in by_class.values()) for name in channels),
         class_count=len(by_class),
-        columns=tuple(index.columns),
-        rows=tuple(tuple(_cell(value) for value in row) for row in index.head(_SAMPLE_ROWS).rows()),
-        objects=index.height,
+        columns=tuple(first.columns),
+        rows=tuple(tuple(_cell(value) for value in row) for row in first.rows()),
+        objects=sum(count for _, _, count in counts),
         verdict=verdict,
         leaks=check is not None and not check.clean,
     )

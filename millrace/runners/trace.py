@@ -1,10 +1,10 @@
-"""One object of a run, from where it was listed to the answers about it."""
+"""One object of a run, from where it was listed to the answers about it; and a metric, with the records it is over."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, JsonValue
 
 from millrace.errors import DataError, UserError, did_you_mean
+from millrace.runners.answers import Measured, answer_about, measured
 from millrace.runners.lineage import parameters_set, upstream
 from millrace.runners.record import PipelineRun, TaskRun
-from millrace.runners.report_data import outputs_of
+from millrace.runners.report_data import links, outputs_of
 from millrace.specs import Artifact, Frozen, Manifest, Model, Predictions, Records, Rejects, Report, Shards
 
 if TYPE_CHECKING:
@@ -49,22 +50,25 @@ class Trace(Frozen):
     """Its row of the lineage table; empty for a metric, and for an object that was set aside."""
     steps: tuple[Made, ...]
     """In the order of the pipeline."""
+    measured: Measured | None = None
+    """For a metric, the records that it is over, where their answers were written down."""
 
 
-def trace(run: PipelineRun, what: str) -> Trace:
+def trace(run: PipelineRun, what: str, *, mistakes: int | None = None) -> Trace:
     """Follow an object, a record or a metric.
 
     Args:
         run: The record.
         what: A URI, a key or a unique part of one; `FILE.tfrecord#N`, a record counted from 0; `KEY.out`, a
             prediction; or `TASK.METRIC`.
+        mistakes: Most wrong answers to tell of those that a metric is over; None for all.
 
     Raises:
         UserError: When there is none, or there are several; or when a package is missing.
     """
     task, _, metric = what.partition(".")
     if task in run.tasks and metric in run.tasks[task].metrics:
-        return _of_metric(run, task, metric)
+        return _of_metric(run, task, metric, mistakes)
     try:
         import polars as pl
     except ImportError:
@@ -75,10 +79,27 @@ def trace(run: PipelineRun, what: str) -> Trace:
         raise DataError(f"an artifact of run {run.id} can't be read: {type(error).__name__}: {error}") from error
 
 
-def _of_metric(run: PipelineRun, task: str, metric: str) -> Trace:
-    steps = [_made(run, one, {}) for one in upstream(run, task)]
-    last = steps[-1].model_copy(update={"facts": {metric: run.tasks[task].metrics[metric]}})
-    return Trace(run=run.id, revision=run.revision, about=f"{task}.{metric}", object={}, steps=(*steps[:-1], last))
+def _of_metric(run: PipelineRun, name: str, metric: str, mistakes: int | None) -> Trace:
+    task = run.tasks[name]
+    *before, _ = upstream(run, name)
+    steps = [_made(run, one, _artifacts(run, one)) for one in before]
+    return Trace(
+        run=run.id,
+        revision=run.revision,
+        about=f"{name}.{metric}",
+        object={},
+        steps=(*steps, _made(run, task, {metric: task.metrics[metric]})),
+        measured=measured(run, task, metric, mistakes),
+    )
+
+
+def _artifacts(run: PipelineRun, task: TaskRun) -> dict[str, JsonValue]:
+    """Where what a task made is, and its digest: what can stand between an object and an answer."""
+    return {
+        link.port: {"path": str(_path(task, link.port)), "sha256": link.made.digest}
+        for link in links(run)
+        if link.task == task.name
+    }
 
 
 def _of_object(run: PipelineRun, what: str) -> Trace:
@@ -88,14 +109,36 @@ def _of_object(run: PipelineRun, what: str) -> Trace:
     row, listed = _find(run, wanted)
     steps: list[Made] = []
     if listed is not None:
-        steps += [_made(run, task, {}) for task in upstream(run, listed.name)]
+        steps += [_made(run, task, _artifacts(run, task)) for task in upstream(run, listed.name)]
         steps += _in_shards(run, row)
-        steps += _answers(run, row)
+        answers = list(_answers(run, row))
+        steps += answers
+        steps += _before(run, answers, {step.task for step in steps})
     steps += [_made(run, task, {"rejected": told}) for task, told in _rejections(run, str(row["uri"]))]
     order = run.pipeline.order()
     steps.sort(key=lambda step: order.index(step.task))
     shown = {name: row[name] for name in _SHOWN if row.get(name) is not None} if listed is not None else {}
-    return Trace(run=run.id, revision=run.revision, about=str(row["uri"]), object=shown, steps=tuple(steps))
+    return Trace(run=run.id, revision=run.revision, about=str(row["uri"]), object=shown, steps=tuple(_joined(steps)))
+
+
+def _before(run: PipelineRun, answers: Sequence[Made], told: Set[str]) -> Iterator[Made]:
+    """The tasks that answers depend on and that are not told yet: what made the models, for one."""
+    wanted = {task.name: task for answer in answers for task in upstream(run, answer.task)}
+    return (_made(run, task, _artifacts(run, task)) for name, task in wanted.items() if name not in told)
+
+
+def _joined(steps: Sequence[Made]) -> Iterator[Made]:
+    """Steps in a row of one task as one, where they don't tell different things under one name."""
+    last: Made | None = None
+    for step in steps:
+        if last and last.task == step.task and all(last.facts.get(k, v) == v for k, v in step.facts.items()):
+            last = last.model_copy(update={"facts": last.facts | step.facts})
+            continue
+        if last:
+            yield last
+        last = step
+    if last:
+        yield last
 
 
 def _find(run: PipelineRun, what: str) -> tuple[dict[str, Any], TaskRun | None]:
@@ -176,9 +219,9 @@ def _in_shards(run: PipelineRun, row: Mapping[str, Any]) -> Iterator[Made]:
                 before = uris.head(at).select("uri").collect()["uri"]
                 yield from _records(run, file.stem, uri, before)
     if channel == "train":
-        for task, port in outputs_of(run, Model):
+        for task, _ in outputs_of(run, Model):
             if any(_is(run, source, Records) for source in _sources(task)) and task.metrics:
-                yield _made(run, task, {"model": str(_path(task, port)), **task.metrics})
+                yield _made(run, task, {**_artifacts(run, task), **task.metrics})
 
 
 def _records(run: PipelineRun, name: str, uri: str, before: pl.Series) -> Iterator[Made]:
@@ -236,6 +279,8 @@ def _answers(run: PipelineRun, row: Mapping[str, Any]) -> Iterator[Made]:
             if name and file.is_file():
                 yield _made(run, task, {"answer": json.loads(file.read_bytes())})
                 break
+        if answer := answer_about(task, port, str(row["uri"])):
+            yield _made(run, task, answer)
     for task, port in outputs_of(run, Report):
         channel = task.parameters.get("channel")
         if channel is not None and channel == row.get("channel"):

@@ -171,8 +171,9 @@ class Model(Artifact):
 
 
 class Predictions(Artifact):
-    """A model's answers: for each object `KEY.out`, KEY being its path below the dataset, as JSON:
-    `{"predictions": [{"label": ..., "index": ..., "probabilities": [...]}]}`."""
+    """A model's answers. About the objects of a folder: for each `KEY.out`, KEY being its path below the dataset, as
+    JSON: `{"predictions": [{"label": ..., "index": ..., "probabilities": [...]}]}`. About records: the same as a table
+    in parts, `answers-NNNNN.parquet`, with `uri`, `true_label`, `true_index` and `right`."""
 
 
 class Logs(Artifact):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -20,6 +21,7 @@ from sklearn.datasets import load_digits
 from millrace.components.evaluate import scores
 from millrace.components.evaluate.spec import EvaluateParameters, evaluate
 from millrace.errors import DataError
+from millrace.runtime.answer_tables import answer_table
 from millrace.runtime.datasets import load_arrays
 from millrace.runtime.models import load_predictor
 from millrace.runtime.records import ImageRecord, RecordWriter, pack
@@ -312,6 +314,37 @@ class TestFigures:
 
 
 @pytest.mark.slow
+class TestPredictions:
+    def test_are_the_models_answers_about_each_record(self, compared: Ran, trained: Digits) -> None:
+        images, labels = load_arrays(trained.records, "test")
+        answers = load_predictor(trained.models["linear"]).predict(images)
+        table = answer_table(compared.outputs["predictions"]).collect()
+        names = [f's3://bucket/test/{index}"><img src=x onerror=alert(1)>.png' for index in range(len(labels))]
+        assert table["uri"].to_list() == names
+        np.testing.assert_array_equal(table["true_index"], labels)
+        np.testing.assert_array_equal(table["index"], answers.argmax(axis=1))
+        np.testing.assert_allclose(np.stack(table["probabilities"].to_list()), answers, atol=1e-5)
+        assert table["right"].mean() == pytest.approx(compared.metrics["accuracy"])
+        assert table["true_label"].to_list() == [CLASSES[label] for label in labels]
+
+    def test_have_the_same_bytes_each_time(self, compared: Ran, trained: Digits, tmp_path: Path) -> None:
+        ran = run_component(evaluate, QUICK, tmp_path, model=trained.models["linear"], records=trained.records)
+        again = ran.outputs["predictions"]
+        files = sorted(compared.outputs["predictions"].iterdir())
+        assert [file.name for file in files] == ["answers-00000.parquet"]
+        assert [file.read_bytes() for file in sorted(again.iterdir())] == [file.read_bytes() for file in files]
+
+    def test_the_page_names_objects_that_were_confused(self, compared: Ran) -> None:
+        table = answer_table(compared.outputs["predictions"]).collect()
+        wrong = [row for row in table.to_dicts() if not row["right"]]
+        often, count = Counter((row["true_label"], row["label"]) for row in wrong).most_common(1)[0]
+        same = [row for row in wrong if (row["true_label"], row["label"]) == often]
+        sure = max(same, key=lambda row: float(row["probability"]))
+        shown = Page(compared.outputs["report"]).text.partition("Confusions")[2].partition("Most confident")[0]
+        assert [count, sure["uri"] in shown] == [len(same), True]
+
+
+@pytest.mark.slow
 class TestUndefined:
     def run(self, trained: Digits, folder: Path, channels: Mapping[Channel, tuple[Images, Labels]], **more: Any) -> Ran:
         records = write_records(folder / "records", channels)
@@ -403,7 +436,7 @@ class TestPage:
         answers = load_predictor(trained.models["linear"]).predict(images)
         wrong = np.flatnonzero(answers.argmax(axis=1) != labels)
         expected = wrong[np.argsort(-answers[wrong].max(axis=1), kind="stable")][:24]
-        text = Page(compared.outputs["report"]).text
+        text = Page(compared.outputs["report"]).text.partition("Most confident mistakes")[2]
         shown = [part.partition('"')[0] for part in text.split("s3://bucket/test/")[1:]]
         assert shown == [str(index) for index in expected]
 

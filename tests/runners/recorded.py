@@ -7,10 +7,12 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 from pydantic import JsonValue
 
 from millrace.runners.record import PipelineRun, RunState, ShareRun, TaskRun, TaskState
+from millrace.runtime.answer_tables import AnswerWriter
 from millrace.runtime.execute import digest
 from millrace.runtime.task import Failure, MadeArtifact
 from millrace.specs import (
@@ -30,6 +32,7 @@ from millrace.specs import (
     Model,
     PipelineSpec,
     Port,
+    Predictions,
     Records,
     Rejects,
     Report,
@@ -85,8 +88,9 @@ def pipeline() -> PipelineSpec:
         component(
             "evaluate",
             {"model": Model, "records": Records},
-            {"report": Report, "metrics": Metrics},
+            {"report": Report, "predictions": Predictions, "metrics": Metrics},
             ("accuracy",),
+            {"channel": "test"},
         ),
         component("quantize", {"model": Model, "records": Records}, {"model": Model}),
         component("deploy", {"model": Model, "records": Records}, {"endpoint": Endpoint}),
@@ -104,7 +108,9 @@ def pipeline() -> PipelineSpec:
             task("shard", manifest="manifest.manifest"),
             task("preprocess", shards="shard.shards").model_copy(update={"for_each": ForEach(shares=2)}),
             task("train", records="preprocess.records").model_copy(update={"parameters": training}),
-            task("evaluate", model="train.model", records="preprocess.records"),
+            task("evaluate", model="train.model", records="preprocess.records").model_copy(
+                update={"parameters": {"channel": "test"}}
+            ),
             task("quantize", model="train.model", records="preprocess.records").model_copy(update={"conditions": gate}),
             task("deploy", model="quantize.model", records="preprocess.records"),
             task("monitor", model="train.model").model_copy(update={"after": ("evaluate",)}),
@@ -233,6 +239,7 @@ def _publish(run: PipelineRun) -> None:
     _write_charts(place("train", "metrics"), {"loss": 0.25}, _training_charts())
     _write_charts(place("evaluate", "metrics"), {"accuracy": 0.975}, _evaluation_charts())
     (place("evaluate", "report").with_suffix(".html")).write_text("<!doctype html><title>evaluation</title>")
+    _write_answers(place("evaluate", "predictions"))
     run.tasks["train"].metrics = {"loss": 0.25, "seconds_a_step": 0.00123}
     run.tasks["evaluate"].metrics = {"accuracy": 0.975}
     run.tasks["manifest"].metrics = {"objects": 12}
@@ -242,6 +249,7 @@ def _publish(run: PipelineRun) -> None:
         ("preprocess", "rejects"),
         ("train", "metrics"),
         ("evaluate", "metrics"),
+        ("evaluate", "predictions"),
     ]:
         add_output(run.tasks[name], port)
     add_output(run.tasks["evaluate"], "report", suffix=".html")
@@ -261,6 +269,14 @@ def _write_index(folder: Path) -> None:
         for index in range(count)
     ]
     pl.DataFrame(rows).write_parquet(folder / "index.parquet")
+
+
+def _write_answers(folder: Path) -> None:
+    """Two records of each class; the second of the first class is taken for the other."""
+    probabilities = np.array([[0.9, 0.1], [0.25, 0.75], [0.125, 0.875], [0.0, 1.0]], np.float32)
+    uris = [f"s3://bucket/{label}/{index}.png".encode() for label in ("a", HOSTILE) for index in range(2)]
+    with AnswerWriter(folder, ("a", HOSTILE)) as writer:
+        writer.add(uris, np.array([0, 0, 1, 1]), probabilities)
 
 
 def write_rejects(folder: Path, count: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 
 import tests
@@ -20,6 +22,7 @@ from millrace.runners.record import PipelineRun, RunState, TaskRun, TaskState
 from millrace.runners.report import write_report
 from millrace.runners.report_graph import picture
 from millrace.runners.report_text import Setting, duration, number, relative_link, settings
+from millrace.runtime.answer_tables import AnswerWriter
 from millrace.runtime.pages import size
 from tests.runners.recorded import HOSTILE, START, graph, recorded_run, write_rejects
 
@@ -222,6 +225,29 @@ class TestTheGraph:
         drawn = picture(PipelineRun(id="x", pipeline=spec, started=START, millrace="1"))
         edges = {(source, task.name) for task in spec.tasks for source in task.upstream()}
         assert {(line.source, line.target) for line in drawn.lines} == edges
+
+
+class TestWrongAnswers:
+    def test_are_listed_by_class_with_the_objects(self, recorded: tuple[PipelineRun, Path]) -> None:
+        page = Page()
+        whole = (recorded[1] / "report.html").read_text()
+        page.feed(whole.partition('<section id="answers"')[2].partition(">")[2].partition("</section>")[0])
+        assert "1 of 4 records of the channel test are taken for another class." in page.text
+        assert f"millrace lineage {recorded[0].id} evaluate.accuracy --json" in page.text
+        assert f"Is Taken for Records Objects a {HOSTILE} 1 s3://bucket/a/1.png" in page.text
+
+    def test_are_quoted_for_a_shell(self, tmp_path: Path) -> None:
+        run, folder = recorded_run(tmp_path)
+        uri = "s3://bucket/it's a cat.png"
+        with AnswerWriter(run.tasks["evaluate"].output_path("predictions"), ("a", "b")) as writer:
+            writer.add([uri.encode()], np.array([1]), np.array([[0.9, 0.1]], np.float32))
+        shown = [text for text in parse(write_report(run, folder)).texts if "s a cat.png" in text]
+        assert [shlex.split(text) for text in shown] == [[uri]]
+
+    def test_that_can_not_be_read_are_told(self, tmp_path: Path) -> None:
+        run, folder = recorded_run(tmp_path)
+        (run.tasks["evaluate"].output_path("predictions") / "answers-00000.parquet").write_text("no table")
+        assert "predictions can't be read" in parse(write_report(run, folder)).text
 
 
 class TestLineage:

@@ -107,7 +107,7 @@ def test_train_and_evaluate_on_the_union_of_the_shares(folder: Path, shares: lis
         inputs={"model": trained.output("model")},
         lists=records,
         metadata=card | {"store_session_info": "{}", "display_name": "model"},
-        outputs=("report", "metrics", "summary", "confusion_matrix", "roc"),
+        outputs=("report", "predictions", "metrics", "summary", "confusion_matrix", "roc"),
         metrics=("accuracy", "roc_auc"),
     )
     told = {name: item["artifacts"][0]["metadata"] for name, item in report.succeed()["artifacts"].items()}
@@ -119,6 +119,8 @@ def test_train_and_evaluate_on_the_union_of_the_shares(folder: Path, shares: lis
     assert (points[0]["recall"], points[-1]["recall"]) == (0, 1)
     assert points[0]["confidenceThreshold"] > 1 > points[1]["confidenceThreshold"]
     assert report.output("report").read_text().lstrip().lower().startswith("<!doctype html>")
+    answers = pl.read_parquet(report.output("predictions") / "answers-00000.parquet")
+    assert answers["right"].mean() == pytest.approx(told["metrics"]["accuracy"])
     assert "| accuracy |" in report.output("summary").read_text()
 
 

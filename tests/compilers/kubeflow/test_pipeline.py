@@ -92,6 +92,7 @@ class TestTasks:
         titles = {name: one["artifactType"]["schemaTitle"] for name, one in made["artifacts"].items()}
         assert titles == {
             "report": "system.HTML",
+            "predictions": "system.Artifact",
             "metrics": "system.Metrics",
             "summary": "system.Markdown",
             "confusion_matrix": "system.ClassificationMetrics",

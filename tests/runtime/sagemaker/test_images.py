@@ -124,10 +124,11 @@ def test_a_model_is_trained_and_evaluated_from_its_archive(
     second = Processing(tmp_path / "evaluation")
     copied(records, second.give("records"))
     (tmp_path / "model.tar.gz").rename(second.give("model") / "model.tar.gz")
-    second.take("report", "metrics")
+    second.take("report", "predictions", "metrics")
     settings = json.dumps({"latency_runs": 1, "mistakes": 1})
     process(docker_engine, images["train"], second, EVALUATE, "--parameters", settings, "--archive", "model=.")
     assert [file.name for file in second.output("report").iterdir()] == ["report.html"]
+    assert [file.name for file in second.output("predictions").iterdir()] == ["answers-00000.parquet"]
     assert 0 <= json.loads((second.output("metrics") / "metrics.json").read_text())["accuracy"] <= 1
 
 
