@@ -20,7 +20,7 @@ from millrace.services.finding import Finding
 __all__ = ["Finding", "examine", "examine_local"]
 
 _MODULES = {
-    "data": ("google_crc32c", "google.protobuf", "numpy", "obstore", "PIL", "polars", "sklearn"),
+    "data": ("google_crc32c", "google.protobuf", "numpy", "obstore", "PIL", "polars", "pyarrow", "sklearn"),
     "train": ("keras", "matplotlib", "optuna", "tensorflow"),
     "serve": ("ai_edge_litert", "httpx", "prometheus_client", "starlette", "uvicorn"),
 }

@@ -6,7 +6,7 @@ from millrace.components.analyze.spec import AnalyzeInputs, AnalyzeOutputs
 from millrace.data.analysis import read_analysis, write_analysis
 from millrace.data.options import TabularData, TextData
 from millrace.data.rows import objects_of
-from millrace.data.tables import local_copy, scan, table_format
+from millrace.data.tables import local_copy, table_format, table_schema
 from millrace.errors import ConfigError, DataError, did_you_mean
 from millrace.runtime.context import Context, Result
 from millrace.runtime.earlier import earlier_folder
@@ -89,7 +89,7 @@ def _first_columns(plan: ShardPlan, inputs: AnalyzeInputs, context: Context) -> 
         return None
     path = local_copy(place, context.scratch)
     try:
-        return scan(path, form, name=place).collect_schema().names()
+        return table_schema(path, form, name=place).names()
     finally:
         if parse_source(place)[0] != "file":
             path.unlink(missing_ok=True)

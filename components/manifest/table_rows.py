@@ -17,7 +17,7 @@ from millrace.components.manifest.rejected import Rejected
 from millrace.components.manifest.spec import ColumnLabels, ManifestParameters
 from millrace.components.manifest.survey import gathered
 from millrace.data.contents import as_written, is_written, row_contents, whole_row
-from millrace.data.tables import local_copy, read_batches, scan, table_format
+from millrace.data.tables import local_copy, read_batches, table_format, table_schema
 from millrace.errors import DataError, did_you_mean
 from millrace.runtime.context import Context
 from millrace.runtime.storage import parse_source
@@ -213,7 +213,7 @@ def _batches(table: _Table, path: Path, parameters: ManifestParameters) -> Itera
     """The columns that are needed, with messages that name the object and the parameter."""
     own = _own_columns(parameters)
     kind = table_format(table.key) or "csv"  # the listing has left out what is no table
-    there = scan(path, kind, name=table.uri).collect_schema().names()
+    there = table_schema(path, kind, name=table.uri).names()
     for name, column in (*own.items(), *(("columns", one) for one in parameters.columns or ())):
         if column not in there:
             raise DataError(f"{table.uri} has no column {column!r}: set manifest.{name}: {did_you_mean(column, there)}")
@@ -233,17 +233,18 @@ def _own_columns(parameters: ManifestParameters) -> dict[str, str]:
 def _judged(batch: pl.DataFrame, first: int, table: _Table, parameters: ManifestParameters) -> pl.DataFrame:
     """The columns `_TOLD` of rows; contents are equal when all values are, differences of space apart."""
     own = _own_columns(parameters)
+    schema = batch.schema  # made anew each time it is asked for
     names = parameters.columns or [name for name in batch.columns if name not in own.values()]
     if not names:
         raise DataError(f"{table.uri} has no columns but those of classes and groups")
-    unwritten = [name for name in (*names, *own.values()) if not is_written(batch.schema[name])]
+    unwritten = [name for name in (*names, *own.values()) if not is_written(schema[name])]
     if unwritten:
         raise DataError(
-            f"{table.uri}: values of column {unwritten[0]!r}, of type {batch.schema[unwritten[0]]}, can't be compared: "
+            f"{table.uri}: values of column {unwritten[0]!r}, of type {schema[unwritten[0]]}, can't be compared: "
             "name other columns in manifest.columns"
         )
     told = row_contents(batch, names)
-    whole = [] if parameters.columns is None else whole_row(batch.schema, own.values())
+    whole = [] if parameters.columns is None else whole_row(schema, own.values())
     rows = told.select(
         "empty",
         "size",

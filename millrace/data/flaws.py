@@ -1,18 +1,82 @@
-"""Where a table in text is broken, for messages: its reader tells neither line nor encoding."""
+"""What is wrong with a table, and where a text is broken: its reader tells neither line nor encoding."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
-__all__ = ["GZIP", "find_flaw", "open_plain"]
+from millrace.errors import did_you_mean
+
+__all__ = [
+    "GZIP",
+    "MAX_CELL",
+    "MAX_COLUMNS",
+    "FlawError",
+    "check_header",
+    "check_size",
+    "chosen_columns",
+    "find_flaw",
+    "open_plain",
+]
+
+MAX_COLUMNS = 10_000
+"""Of one table; with more it is refused."""
+MAX_CELL = 1 << 24
+"""Bytes of one text in a table; a table with a longer one is refused."""
 
 GZIP = b"\x1f\x8b"
 """What packed files begin with."""
+
+
+class FlawError(Exception):
+    """What is wrong with a table, without its name."""
+
+
+def check_header(names: Sequence[str]) -> None:
+    """See that columns are not too many, and none is there twice.
+
+    Raises:
+        FlawError: When they are.
+    """
+    if len(names) > MAX_COLUMNS:
+        raise FlawError(f"has {len(names)} columns, the limit is {MAX_COLUMNS}: keep those that are needed")
+    twice = [name for name, count in Counter(names).items() if name and count > 1]
+    if twice:
+        raise FlawError(f"has the column {twice[0]!r} more than once: rename or remove one")
+
+
+def chosen_columns(wanted: Sequence[str] | None, there: Sequence[str]) -> list[str]:
+    """Those that are wanted, all when there is no wish.
+
+    Raises:
+        FlawError: When one is not there.
+    """
+    for column in wanted or ():
+        if column not in there:
+            raise FlawError(f"has no column {column!r}: {did_you_mean(column, there)}")
+    return list(there if wanted is None else wanted)
+
+
+def check_size(longest: object, column: str) -> None:
+    """See that no text is too long.
+
+    Args:
+        longest: Bytes of the longest; None when there is none.
+        column: Where it is.
+
+    Raises:
+        FlawError: When it is.
+    """
+    if isinstance(longest, int) and longest > MAX_CELL:
+        raise FlawError(
+            f"has a value of {longest} bytes in column {column!r}, the limit is {MAX_CELL}: shorten it, or look "
+            "for a quote that is never closed"
+        )
 
 
 def find_flaw(path: Path, separator: str | None, ending: str) -> str | None:

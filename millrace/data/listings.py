@@ -22,20 +22,17 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from millrace.data.tables import check_columns, local_copy, read_batches, scan, table_format
+from millrace.data.tables import check_columns, local_copy, read_batches, table_format, table_schema
 from millrace.errors import ConfigError, DataError, explain_validation
 from millrace.runtime.storage import parse_source, read
 
 __all__ = ["inventory_batches", "keys_batches"]
 
 _SCHEMA = {
-    "uri": pl.String,
-    "key": pl.String,
-    "size": pl.Int64,
-    "modified": pl.Int64,
-    "etag": pl.String,
-    "version": pl.String,
-}
+    "uri": pl.String, "key": pl.String, "size": pl.Int64, "modified": pl.Int64, "etag": pl.String, "version": pl.String
+}  # fmt: skip
+_TOLD = ("key", "size", "lastmodifieddate", "etag", "versionid", "islatest", "isdeletemarker")
+"""What is taken of an inventory."""
 _SORTED = 1_000_000
 """Rows that are sorted at a time, and held when sorted files are merged."""
 _BATCH = 50_000
@@ -105,7 +102,7 @@ def keys_batches(source: str, path: str, column: str, scratch: Path | None = Non
     with tempfile.TemporaryDirectory(prefix="millrace-", dir=scratch) as folder:
         table = local_copy(path, Path(folder))
         form = table_format(path) or "csv"
-        there = scan(table, form, name=path).collect_schema().names()
+        there = table_schema(table, form, name=path).names()
         check_columns([column], there, path)
         columns = [column, *(name for name in ("size", "modified", "etag", "version") if name in there)]
         batches = read_batches(table, form, list(dict.fromkeys(columns)), name=path)
@@ -127,19 +124,26 @@ def _report_rows(report: _Report, manifest: str, source: str, folder: Path) -> I
     """All rows of a report with the columns of `_SCHEMA`, with whole keys."""
     for file in report.files:
         copy = _data_file(report, file, manifest, folder)
+        name = f"{file.key}, of the inventory {manifest},"
         try:
             if report.file_format == "Parquet":
-                frame = pl.scan_parquet(copy, glob=False)
-            else:
-                names = [name.strip() for name in report.file_schema.split(",")]
-                frame = pl.scan_csv(copy, has_header=False, new_columns=names, infer_schema=False, glob=False)
+                yield from _parquet_rows(copy, source, name)
+                continue
+            names = [column.strip() for column in report.file_schema.split(",")]
+            frame = pl.scan_csv(copy, has_header=False, new_columns=names, infer_schema=False, glob=False)
             for batch in _uniform(frame, source).collect_batches(chunk_size=_BATCH, maintain_order=False):
-                yield _decoded(batch) if report.file_format == "CSV" else batch
+                yield _decoded(batch)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             reason = str(error).strip().partition("\n")[0]
-            raise DataError(f"{file.key}, of the inventory {manifest}, can't be read: {reason}") from error
+            raise DataError(f"{name} can't be read: {reason}") from error
         finally:
             copy.unlink()
+
+
+def _parquet_rows(path: Path, source: str, name: str) -> Iterator[pl.DataFrame]:
+    columns = _columns(table_schema(path, "parquet", name=name))
+    for batch in read_batches(path, "parquet", [columns[told] for told in _TOLD if told in columns], name=name):
+        yield _uniform(batch.lazy(), source).collect()
 
 
 def _data_file(report: _Report, file: _File, manifest: str, folder: Path) -> Path:
@@ -190,12 +194,17 @@ def _found(report: _Report, file: _File, manifest: str, folder: Path) -> Path:
     raise DataError(f"{manifest} names the data file {file.key}, which is at none of: {', '.join(places)}")
 
 
-def _uniform(frame: pl.LazyFrame, source: str) -> pl.LazyFrame:
-    """The columns of `_SCHEMA` from those of a report, whose names differ between formats in case and `_`."""
-    schema = frame.collect_schema()
+def _columns(schema: pl.Schema) -> dict[str, str]:
+    """The columns of a report by names as `_TOLD` has them: they differ between formats in case and `_`."""
     columns = {name.lower().replace("_", ""): name for name in schema.names()}
     if "key" not in columns:
         raise DataError(f"an inventory has no column Key, its columns are {', '.join(schema.names())}")
+    return columns
+
+
+def _uniform(frame: pl.LazyFrame, source: str) -> pl.LazyFrame:
+    """The columns of `_SCHEMA` from those of a report."""
+    columns = _columns(schema := frame.collect_schema())
 
     def column(name: str) -> pl.Expr:
         return pl.col(columns[name]) if name in columns else pl.lit(None, dtype=pl.String)

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from millrace.data.contents import row_contents, whole_row
-from millrace.data.tables import TableFormat, check_columns, local_copy, read_batches, scan, table_format
+from millrace.data.tables import TableFormat, check_columns, local_copy, read_batches, table_format, table_schema
 from millrace.errors import ConfigError, DataError
 from millrace.runtime.schemas import ShardPlan
 from millrace.runtime.storage import parse_source
@@ -116,7 +116,7 @@ def _of_file(
         return
     try:
         try:
-            schema = scan(path, form, name=place).collect_schema()
+            schema = table_schema(path, form, name=place)
         except DataError as error:
             yield LostRows(places, "changed", str(error))
             return
@@ -184,8 +184,9 @@ def _checked(batch: pl.DataFrame, place: str, wanted: pl.DataFrame, needed: _Nee
 
 
 def _complete(batch: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-    absent = [pl.lit(None, pl.String).alias(name) for name in columns if name not in batch.columns]
-    return batch.with_columns(absent).select(columns)
+    there = set(batch.columns)
+    absent = [pl.lit(None, pl.String).alias(name) for name in columns if name not in there]
+    return (batch.with_columns(absent) if absent else batch)[list(columns)]
 
 
 def _format(place: str) -> TableFormat:
