@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -13,8 +13,8 @@ from millrace.runtime.values import as_dates, as_numbers, as_texts, stacked
 
 __all__ = ["ColumnValues", "Reading", "read_at_once", "read_texts", "rule_out"]
 
-Read = tuple[pl.Series, NDArray[np.bool_]]
-"""What values are, null where they are missing or no such thing; and which of them are no such thing."""
+Read = tuple[NDArray[Any], NDArray[np.bool_]]
+"""What values are, NaN or NaT where they are missing or no such thing; and which of them are no such thing."""
 
 _NEARLY = 0.99
 """Part of the values that must be numbers, or dates, for the others to be told as mistakes."""
@@ -30,9 +30,10 @@ class Reading(NamedTuple):
     def read(self, values: pl.Series) -> Read:
         """What values are, each for itself."""
         if self.kind == "date":
-            return as_dates(values, self.form)
+            dates, wrong = as_dates(values, self.form)
+            return dates.to_numpy(), wrong
         numbers, wrong = as_numbers(values, self.form or ".")
-        return pl.Series(numbers).fill_nan(None), wrong
+        return numbers + 0.0, wrong  # of equal numbers, which comes first when they are sorted shall not matter
 
 
 class ColumnValues:
@@ -85,7 +86,7 @@ def read_texts(columns: Mapping[str, Sequence[pl.Series]]) -> list[ColumnValues]
     for places, values in stacked(parts):
         made = as_texts(values)
         for at, span in _spans(parts, places):
-            texts[at] = made[span]
+            texts[at] = made.slice(span.start, span.stop - span.start)
     left = iter(texts)
     return [ColumnValues(name, some, [next(left) for _ in some]) for name, some in columns.items()]
 

@@ -70,6 +70,8 @@ def _row_by_row(columns: Sequence[pl.Series]) -> pl.Series:
 
 def _text(values: pl.Series) -> pl.Series:
     kind = values.dtype
+    if kind == pl.String:
+        return values
     if kind.is_nested() or kind in (pl.Binary, pl.Duration):
         return values.to_frame().select(as_written(values.name, kind)).to_series()
     return values.cast(pl.String)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -190,20 +190,20 @@ def _unlike(values: ColumnValues, reading: Reading) -> tuple[int, str | None]:
     return others, min(texts, default=None)
 
 
-def _found(values: ColumnValues, reading: Reading) -> pl.Series:
+def _found(values: ColumnValues, reading: Reading) -> NDArray[Any]:
     """Numbers or dates without missing ones, rising."""
-    return pl.concat([found for found, _ in values.read(reading)]).drop_nulls().sort()
+    found = np.concatenate([found for found, _ in values.read(reading)])
+    return np.sort(found[~np.isnan(found)])
 
 
 def _fit_column(
-    name: str, found: pl.Series, option: Numeric | Bins | Date, decimal: Literal[".", ","], lacks: bool
+    name: str, found: NDArray[Any], option: Numeric | Bins | Date, decimal: Literal[".", ","], lacks: bool
 ) -> tuple[FittedColumn, str]:
     if isinstance(option, Date):
-        return _fit_date(name, found, option)
-    numbers = found.to_numpy()
+        return _fit_date(name, pl.Series(found), option)
     if isinstance(option, Bins):
-        return _fit_bins(name, numbers, option, decimal)
-    return _fit_number(name, numbers, option, decimal, lacks)
+        return _fit_bins(name, found, option, decimal)
+    return _fit_number(name, found, option, decimal, lacks)
 
 
 def _fit_number(

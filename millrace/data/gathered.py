@@ -20,7 +20,7 @@ class Gathered:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         self._folder = folder
-        self._parts: list[tuple[Path, frozenset[str], int]] = []
+        self._parts: list[tuple[Path | pl.DataFrame, frozenset[str], int]] = []
         self._waiting: list[pl.DataFrame] = []
         self._columns: dict[str, str] = {}
         self._complete: frozenset[str] | None = None
@@ -35,7 +35,7 @@ class Gathered:
             DataError: When the file has columns that others have not; JSON lines apart.
         """
         if self._waiting and self._waiting[-1].schema != frame.schema:
-            self.flush()
+            self._write()
         self._waiting.append(frame)
         self.rows += frame.height
         for name in frame.columns:
@@ -44,15 +44,20 @@ class Gathered:
             there = frozenset(frame.columns)
             self._complete = there if self._complete is None else self._complete & there
         if sum(part.height for part in self._waiting) * max(frame.width, 1) >= _CELLS:
-            self.flush()
+            self._write()
 
-    def flush(self) -> None:
-        """Write what waits."""
+    def _write(self) -> None:
+        path = self._folder / f"{len(self._parts):06d}.parquet"
+        whole = pl.concat(self._waiting)
+        whole.write_parquet(path, compression="lz4", statistics=False)
+        self._parts.append((path, frozenset(whole.columns), whole.height))
+        self._waiting = []
+
+    def _end(self) -> None:
+        """Take what waits for a part, too: it need not be written."""
         if self._waiting:
-            path = self._folder / f"{len(self._parts):06d}.parquet"
-            whole = pl.concat(self._waiting)
-            whole.write_parquet(path, compression="lz4", statistics=False)
-            self._parts.append((path, frozenset(whole.columns), whole.height))
+            last = pl.concat(self._waiting)
+            self._parts.append((last, frozenset(last.columns), last.height))
             self._waiting = []
 
     def columns(self) -> list[str]:
@@ -70,23 +75,24 @@ class Gathered:
         return sorted(self._columns)
 
     def column(self, name: str) -> Iterator[pl.Series]:
-        """The values of a column, part by part."""
-        self.flush()
+        """The values of a column, part by part. No rows may be added after this."""
+        self._end()
         if name not in self._read:
             self._read = self._columns_of([name])
         yield from self._read[name]
 
     def groups(self, names: Sequence[str]) -> Iterator[dict[str, list[pl.Series]]]:
-        """The values of columns, part by part, as many columns at a time as have some million values."""
-        self.flush()
+        """The values of columns, part by part, some million at a time. No rows may be added after this."""
+        self._end()
         size = max(_CELLS // max(self.rows, 1), 1)
         for start in range(0, len(names), size):
             yield self._columns_of(names[start : start + size])
 
     def _columns_of(self, names: Sequence[str]) -> dict[str, list[pl.Series]]:
         read: dict[str, list[pl.Series]] = {name: [] for name in names}
-        for path, there, rows in self._parts:
-            found = pl.read_parquet(path, columns=[name for name in names if name in there])
+        for part, there, rows in self._parts:
+            some = [name for name in names if name in there]
+            found = part[some] if isinstance(part, pl.DataFrame) else pl.read_parquet(part, columns=some)
             absent = pl.repeat(None, rows, dtype=pl.String, eager=True)
             for name, parts in read.items():
                 parts.append(found[name] if name in there else absent.alias(name))

@@ -123,11 +123,14 @@ class _Table:
     def __init__(self, frame: pl.DataFrame, columns: Sequence[FittedColumn]) -> None:
         there = {values.name: values for values in frame.get_columns()}
         self._columns: list[pl.Series] = []
+        kinds: set[pl.DataType] = set()
         for column in columns:
             values = there.get(column.name)
             if values is None:
                 raise DataError(f"there is no column {column.name!r}: {did_you_mean(column.name, there)}")
-            check_kind(values)
+            if values.dtype not in kinds:
+                check_kind(values)
+                kinds.add(values.dtype)
             self._columns.append(values)
 
     def value(self, at: int, row: int) -> object:
