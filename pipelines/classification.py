@@ -32,8 +32,7 @@ class Gate(Frozen):
     """What a model must reach before it is quantized and deployed."""
 
     accuracy: float = Field(default=0.0, ge=0, le=1)
-    """Smallest accuracy on the test channel. At 0, the default, no gate is set: every model is deployed. What is good
-    enough depends on the classes and on what a mistake costs, so nobody but you can set it."""
+    """Smallest accuracy on the test channel; 0, the default, is no gate: every model is deployed."""
 
 
 class Classification(PipelineConfig):

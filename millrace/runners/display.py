@@ -48,7 +48,7 @@ class Display(Watched):
         for task in run.tasks.values():
             if task.state is not self._seen.get(task.name, TaskState.PENDING):
                 self._seen[task.name] = task.state
-                if not self.live:
+                if not self.live and not _not_begun(task):
                     self.console.print(_line(task))
                 if task.state is TaskState.FAILED:
                     self._explain(task)
@@ -68,6 +68,8 @@ class Display(Watched):
             self._warn(task)
         for task in run.tasks.values():
             self._tell_running(task)
+        if never := [task.name for task in run.tasks.values() if _not_begun(task)]:
+            self.console.print(f"not started: {', '.join(never)}")
         elapsed = ((run.ended or datetime.now(UTC)) - run.started).total_seconds()
         told = any(task.state is TaskState.FAILED for task in run.tasks.values())
         reason = f": {run.reason}" if run.reason and not told else ""
@@ -121,6 +123,10 @@ def _table(run: PipelineRun) -> Table:
     for task in run.tasks.values():
         table.add_row(task.name, Text(task.state, style=STATE_STYLES[task.state]), _seconds(task), Text(_detail(task)))
     return table
+
+
+def _not_begun(task: TaskRun) -> bool:
+    return task.state is TaskState.CANCELLED and task.started is None
 
 
 def _line(task: TaskRun) -> str:

@@ -96,6 +96,24 @@ def test_times_of_a_rehearsal_go_on_while_nothing_happens(
     assert max(seconds) >= 1
 
 
+@pytest.mark.parametrize("rehearsal", [sagemaker_rehearsal, kubeflow_rehearsal])
+def test_a_failure_in_a_rehearsal_is_told_once(
+    rehearsal: Callable[[], tuple[Any, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    display, record = rehearsal()
+    with display:
+        display.update(record)
+        entry = (record.steps if isinstance(record, sagemaker.Rehearsal) else record.tasks)["lasts"]
+        entry.state, entry.reason = TaskState.FAILED, "the disk is full"
+        record.state, record.reason = RunState.FAILED, "lasts: the disk is full"
+        display.update(record)
+    display.close(record)
+    found = capsys.readouterr().out
+    assert found.count("the disk is full") == 1
+    assert "lasts failed: the disk is full\n" in found
+    assert "p: failed in" in found
+
+
 def shown(tmp_path: Path, capsys: pytest.CaptureFixture[str], **given: Any) -> str:
     """What is seen of a run with real workers."""
     with Display("millrace run pipeline=play") as display:
@@ -126,6 +144,7 @@ class TestAFailure:
         assert re.search(rf"^log: {tmp_path}/tasks/work/\w+/log.txt$", found, re.MULTILINE)
         again = f"next: {mend}run the same command again to go on from here: millrace run pipeline=play\n"
         assert found.endswith(again)
+        assert "\nnot started: split, judge, last\n" in found
         assert re.search(r"^play: failed in [\d.]+ s$", found, re.MULTILINE)
         assert ("raise RuntimeError" in found) == (behaviour == "crash")  # what did not say why by itself
 

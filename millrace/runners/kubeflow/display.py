@@ -41,12 +41,13 @@ class Display(Watched):
     def close(self, record: Rehearsal) -> None:
         """Show how it went: failures with the ends of their logs, metrics, outputs and where all is."""
         for task in record.tasks.values():
-            if task.state is TaskState.FAILED and task.kind in ("container", "importer", "volume"):
+            if _is_explained(task):
                 self._explain(task)
         for line in _results(record):
             self.console.print(line)
         seconds = ((record.ended or datetime.now(UTC)) - record.started).total_seconds()
-        reason = f": {record.reason}" if record.reason else ""
+        told = any(map(_is_explained, record.tasks.values()))
+        reason = f": {record.reason}" if record.reason and not told else ""
         self.console.print(f"{record.pipeline}: {record.state} in {seconds:.1f} s{reason}")
 
     def _explain(self, task: TaskRecord) -> None:
@@ -55,6 +56,11 @@ class Display(Watched):
             self.console.print(f"the end of {task.log}:")
             for line in last_lines(task.log):
                 self.console.print(f"  | {line}")
+
+
+def _is_explained(task: TaskRecord) -> bool:
+    """Whether it is told at the end why it failed, and so nowhere else."""
+    return task.state is TaskState.FAILED and task.kind in ("container", "importer", "volume")
 
 
 def _results(record: Rehearsal) -> Iterator[str]:
@@ -96,7 +102,7 @@ def _seconds(task: TaskRecord) -> str:
 
 
 def _detail(task: TaskRecord) -> str:
-    if task.reason:
+    if task.reason and not _is_explained(task):
         return task.reason.splitlines()[0]
     numbers = {name: value for name, value in task.parameters.items() if isinstance(value, int | float)}
     return "  ".join(f"{name} {value:.4g}" for name, value in list(numbers.items())[:3])

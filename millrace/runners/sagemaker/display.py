@@ -50,16 +50,16 @@ class Display(Watched):
 
     def close(self, record: Rehearsal) -> None:
         """Show how it went: failures with the ends of their logs, metrics, and where all is."""
+        entries: list[StepRecord | TrialRecord] = []
         for step in record.steps.values():
-            if step.state is TaskState.FAILED and step.type != "Fail":
-                self._explain(step.name, step.reason, step.logs)
-            for trial in step.trials:
-                if trial.state is TaskState.FAILED:
-                    self._explain(trial.name, trial.reason, trial.logs)
+            entries += [step, *step.trials]
+        explained = [one for one in entries if _is_explained(one)]
+        for one in explained:
+            self._explain(one.name, one.reason, one.logs)
         for line in _results(record):
             self.console.print(line)
         seconds = ((record.ended or datetime.now(UTC)) - record.started).total_seconds()
-        reason = f": {record.reason}" if record.reason else ""
+        reason = f": {record.reason}" if record.reason and not explained else ""
         self.console.print(f"{record.pipeline}: {record.state} in {seconds:.1f} s{reason}")
 
     def _explain(self, name: str, reason: str, logs: list[Path]) -> None:
@@ -70,6 +70,11 @@ class Display(Watched):
                 self.console.print(f"the end of {log}:")
             for line in lines:
                 self.console.print(f"  | {line}")
+
+
+def _is_explained(one: StepRecord | TrialRecord) -> bool:
+    """Whether it is told at the end why it failed, and so nowhere else."""
+    return one.state is TaskState.FAILED and not (isinstance(one, StepRecord) and one.type == "Fail")
 
 
 def _where(name: str, address: str) -> str:
@@ -118,7 +123,8 @@ def _trial_line(trial: TrialRecord) -> str:
 def _trial_detail(trial: TrialRecord) -> str:
     objective = "" if trial.objective is None else f"objective {trial.objective:.6g}"
     values = " ".join(f"{name}={value}" for name, value in trial.hyperparameters.items())
-    return "  ".join(word for word in (objective, values, trial.reason.partition("\n")[0]) if word)
+    reason = "" if _is_explained(trial) else trial.reason.partition("\n")[0]
+    return "  ".join(word for word in (objective, values, reason) if word)
 
 
 def _seconds(step: StepRecord) -> str:
@@ -130,7 +136,7 @@ def _seconds(step: StepRecord) -> str:
 
 
 def _detail(step: StepRecord) -> str:
-    if step.reason:
+    if step.reason and not _is_explained(step):
         return step.reason.splitlines()[0]
     if step.type == "Condition" and "Outcome" in step.outputs:
         return f"it {'holds' if step.outputs['Outcome'] == 'True' else 'does not hold'}"
