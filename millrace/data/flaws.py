@@ -56,8 +56,9 @@ def chosen_columns(wanted: Sequence[str] | None, there: Sequence[str]) -> list[s
     Raises:
         FlawError: When one is not there.
     """
+    known = set(there)
     for column in wanted or ():
-        if column not in there:
+        if column not in known:
             raise FlawError(f"has no column {column!r}: {did_you_mean(column, there)}")
     return list(there if wanted is None else wanted)
 
