@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from millrace.components.deploy import text_payloads
-from millrace.components.deploy.payloads import INPUT, OUTPUTS, InferRequest
+from millrace.components.deploy import image_payloads, text_payloads
+from millrace.components.deploy.payloads import OUTPUTS, InferRequest
 from millrace.runtime.answers import Probabilities, predictions
 from millrace.runtime.schemas import ImageRecords, ModelCard, RecordsSchema, TabularRecords, TextRecords
 
@@ -69,7 +69,7 @@ def _inputs(schema: RecordsSchema) -> list[dict[str, Any]]:
         ]
     return [
         {
-            "name": INPUT,
+            "name": image_payloads.INPUT,
             "datatype": "UINT8",
             "shape": [-1, *schema.shape],
             "parameters": {"encoded": "or BYTES [-1]: encoded images of any size in base64"},

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from millrace.components.deploy.answers import Probabilities
-from millrace.components.deploy.payloads import INPUT, Images
+from millrace.components.deploy.image_payloads import INPUT, Images
 from millrace.components.deploy.text_payloads import INPUT as TEXT
 from millrace.runtime.limits import Limits
 

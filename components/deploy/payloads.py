@@ -1,52 +1,43 @@
-"""Bodies of requests to images, each checked for size and shape before memory is spent on it."""
+"""What bodies of requests have in common, whatever a model is about: instances, inference requests, JSON, CSV."""
 
 from __future__ import annotations
 
-import base64
-import binascii
+import csv
 import io
 import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Callable
 from typing import Any, Literal
 
-import numpy as np
 import pydantic_core
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from millrace.errors import explain_validation
-from millrace.runtime.images import ImageRejected, decode_image
 from millrace.runtime.limits import Limits
-from millrace.runtime.schemas import ImageRecords
 
 __all__ = [
-    "INPUT",
+    "NUMERIC",
     "OUTPUTS",
-    "Expected",
-    "Images",
     "InferRequest",
-    "Instances",
     "PayloadError",
+    "Tensor",
+    "check_bytes",
     "check_count",
-    "from_csv",
-    "from_image",
-    "from_infer",
-    "from_instances",
-    "from_npy",
+    "decoded",
+    "instances_in",
+    "parse_csv",
     "parse_infer",
+    "parse_instances",
     "parse_json",
     "parse_request",
 ]
 
-Images = NDArray[np.uint8]
-"""uint8 [N, H, W, C]."""
-
-INPUT = "image"
-"""Name of the input tensor."""
 OUTPUTS = ("probabilities", "index", "label")
 """Names of the output tensors."""
+NUMERIC = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64")
+"""Types of the Open Inference Protocol for numbers."""
+
+_UTF16 = "UTF-16 is given, UTF-8 is needed: save it so, or iconv -f UTF-16 -t UTF-8 FILE > NEW"
 
 
 class PayloadError(Exception):
@@ -57,17 +48,7 @@ class PayloadError(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Expected:
-    """What one request may hold."""
-
-    schema: ImageRecords
-    limits: Limits
-    deadline: float = math.inf
-    """On the monotonic clock; after it no further image is decoded: nobody waits for the answer any more."""
-
-
-class Instances(BaseModel):
+class _Instances(BaseModel):
     """A request of TensorFlow Serving's protocol."""
 
     model_config = ConfigDict(extra="forbid")
@@ -76,7 +57,9 @@ class Instances(BaseModel):
     signature_name: Literal["serving_default"] = "serving_default"
 
 
-class _Tensor(BaseModel):
+class Tensor(BaseModel):
+    """An input of an inference request."""
+
     name: str
     shape: list[int] = Field(min_length=1, max_length=4)
     datatype: str
@@ -91,48 +74,38 @@ class InferRequest(BaseModel):
     """An inference request of the Open Inference Protocol; fields of its extensions are passed over."""
 
     id: str | None = None
-    inputs: list[_Tensor]
+    inputs: list[Tensor]
     outputs: list[_Wanted] = Field(default_factory=list)
 
 
-def from_instances(body: bytes, expected: Expected, *, bare: bool = False) -> Images:
-    """Images of `{"instances": [...]}`: arrays of pixels or `{"b64": ...}` with an encoded image.
+def parse_instances(body: bytes, needed: str, is_one: Callable[[Any], bool], *, bare: bool) -> list[Any]:
+    """The instances in a body of JSON.
 
     Args:
         body: JSON text.
-        schema: The size and the resize policy that the model needs.
-        expected: Expected of the endpoint.
-        bare: Whether an array of instances, or of one image's pixels, will do as well.
+        needed: An instance, for messages.
+        is_one: Whether a JSON value is an instance.
+        bare: Whether an array of instances, or one instance, will do as well as `{"instances": [...]}`.
 
     Raises:
         PayloadError: When it is anything else.
     """
-    parsed = _parse(body, expected)
+    parsed = parse_json(body)
     if bare and isinstance(parsed, list):
-        if not _encoded(parsed):
-            return _to_images(_numbers(parsed, "the array"), expected, single=True)
-        instances = parsed
-    else:
-        try:
-            instances = Instances.model_validate(parsed).instances
-        except ValidationError as error:
-            raise PayloadError(f'{explain_validation(error)}; needed: {{"instances": [...]}}') from error
-    check_count(len(instances), expected.limits)
-    if not _encoded(instances):
-        return _to_images(_numbers(instances, "instances"), expected)
-    return np.concatenate([_instance(one, index, expected) for index, one in enumerate(instances)])
+        return parsed
+    return [parsed] if bare and is_one(parsed) else instances_in(parsed, needed)
 
 
-def from_infer(body: bytes, expected: Expected) -> tuple[InferRequest, Images]:
-    """The request and images of an Open Inference Protocol body.
-
-    Numeric tensors hold whole numbers from 0 to 255; BYTES tensors hold encoded images in base64.
+def instances_in(parsed: Any, needed: str) -> list[Any]:
+    """The instances of `{"instances": [...]}`.
 
     Raises:
-        PayloadError: When the body is malformed or asks for what the model does not have.
+        PayloadError: When it is anything else; `needed` is told for an instance.
     """
-    request = parse_infer(_parse(body, expected), INPUT)
-    return request, _from_tensor(request.inputs[0], expected)
+    try:
+        return _Instances.model_validate(parsed).instances
+    except ValidationError as error:
+        raise PayloadError(f'{explain_validation(error)}; needed: {{"instances": [{needed}]}}') from error
 
 
 def parse_infer(parsed: Any, name: str) -> InferRequest:
@@ -164,63 +137,14 @@ def parse_request(parsed: Any) -> InferRequest:
     return request
 
 
-def from_image(body: bytes, expected: Expected) -> Images:
-    """One encoded image, brought to the model's size as preprocessing does.
+def check_bytes(tensor: Tensor) -> None:
+    """See that a tensor of BYTES has elements, and as many as its shape says.
 
     Raises:
-        PayloadError: When it is not an image, is damaged or has too many pixels.
+        PayloadError: When it has not.
     """
-    try:
-        return decode_image(body, expected.schema, max_pixels=expected.limits.max_pixels)[np.newaxis]
-    except ImageRejected as error:
-        raise PayloadError(f"the image can't be read: {error}") from error
-
-
-def from_csv(body: bytes, expected: Expected) -> Images:
-    """Images of CSV: one row an image, its pixels in row-major height, width, channel order.
-
-    Raises:
-        PayloadError: When a row has another number of values, or one is not a pixel.
-    """
-    rows = [line for line in body.splitlines() if line.strip()]
-    check_count(len(rows), expected.limits)
-    try:
-        text = b"\n".join(rows).decode()
-        values = np.loadtxt(io.StringIO(text), delimiter=",", comments=None, dtype=np.float64, ndmin=2)
-    except ValueError as error:
-        raise PayloadError(f"CSV needs rows of {_pixels(expected.schema)} numbers and no header: {error}") from error
-    return _to_images(values, expected)
-
-
-def from_npy(body: bytes, expected: Expected) -> Images:
-    """Images of a NumPy .npy file; its header is compared with its size before anything is allocated.
-
-    Raises:
-        PayloadError: When it is not such a file, holds objects, or is not of the model's shape.
-    """
-    stream = io.BytesIO(body)
-    try:
-        shape, fortran, dtype = _NPY_HEADERS[np.lib.format.read_magic(stream)](stream)
-    except Exception as error:  # the header is Python source: its parser may raise nearly anything
-        raise PayloadError(f"not a .npy file of version 1 or 2: {error}") from error
-    if dtype.kind not in "iuf" or dtype.subdtype is not None:
-        raise PayloadError(f"the .npy file holds {dtype}, needed: integers or floats")
-    given = len(body) - stream.tell()
-    if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != given:
-        raise PayloadError(f"the .npy header says {dtype} {list(shape)}, {given} bytes of data follow")
-    values = np.frombuffer(body, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
-    return _to_images(values, expected, single=True)
-
-
-_NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-
-
-def _parse(body: bytes, expected: Expected) -> Any:
-    """JSON, unless it has more values or brackets than any request that the model could answer."""
-    values = expected.limits.max_instances * _pixels(expected.schema) + 1000
-    if max(body.count(b","), body.count(b"["), body.count(b"{")) > values:
-        raise PayloadError(f"the JSON holds more than {values} values or arrays, the most that is needed", status=413)
-    return parse_json(body)
+    if any(size < 1 for size in tensor.shape) or math.prod(tensor.shape) != len(tensor.data):
+        raise PayloadError(f"{tensor.name}: shape {tensor.shape} does not hold {len(tensor.data)} BYTES elements")
 
 
 def parse_json(body: bytes) -> Any:
@@ -235,83 +159,36 @@ def parse_json(body: bytes) -> Any:
         raise PayloadError(f"not JSON: {error}") from error
 
 
-def _encoded(instances: Sequence[Any]) -> bool:
-    return any(isinstance(one, dict) for one in instances)
+def parse_csv(text: str, separator: str = ",") -> list[list[str]]:
+    """The rows of CSV that are not blank.
 
-
-def _instance(value: Any, index: int, expected: Expected) -> Images:
-    where = f"instance {index}"
-    if isinstance(value, dict) and set(value) == {INPUT}:
-        value = value[INPUT]
-    if not isinstance(value, dict):
-        return _to_images(_numbers([value], where), expected)
-    if set(value) != {"b64"}:
-        given = ", ".join(repr(key) for key in list(value)[:8]) or "no keys"
-        raise PayloadError(f'{where}: given an object with {given}, needed: {{"b64": "..."}} or an array of pixels')
-    return _from_base64(value["b64"], where, expected)
-
-
-def _from_tensor(tensor: _Tensor, expected: Expected) -> Images:
-    count = math.prod(tensor.shape)
-    if tensor.datatype == "BYTES":
-        if any(size < 1 for size in tensor.shape) or count != len(tensor.data):
-            raise PayloadError(f"{INPUT}: shape {tensor.shape} does not hold {len(tensor.data)} BYTES elements")
-        check_count(count, expected.limits)
-        images = (_from_base64(one, f"element {at}", expected) for at, one in enumerate(tensor.data))
-        return np.concatenate(list(images))
-    if tensor.datatype not in _NUMERIC:
-        raise PayloadError(f"{INPUT}: datatype {tensor.datatype!r}, allowed: {', '.join((*_NUMERIC, 'BYTES'))}")
-    values = _numbers(tensor.data, INPUT)
-    if any(size < 1 for size in tensor.shape) or count != values.size or values.ndim not in (1, len(tensor.shape)):
-        raise PayloadError(f"{INPUT}: shape {tensor.shape} given with data of shape {list(values.shape)}")
-    return _to_images(values.reshape(tensor.shape), expected)
-
-
-_NUMERIC = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64")
-
-
-def _from_base64(text: object, where: str, expected: Expected) -> Images:
-    if not isinstance(text, str):
-        raise PayloadError(f"{where}: given {type(text).__name__}, needed: an encoded image as a base64 string")
-    if time.monotonic() > expected.deadline:
-        raise PayloadError(f"{where}: no time left to decode it; send fewer images in one request", status=504)
+    Raises:
+        PayloadError: When it is none.
+    """
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise PayloadError(f"{where}: not base64: {error}") from error
+        return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if row]
+    except csv.Error as error:
+        raise PayloadError(f"not CSV: {error}") from error
+
+
+def decoded(body: bytes) -> str:
+    """Text in UTF-8, without the mark that some programs begin it with.
+
+    Raises:
+        PayloadError: When it is in another encoding.
+    """
+    if b"\0" in body[:4]:
+        raise PayloadError(_UTF16)
     try:
-        return from_image(data, expected)
-    except PayloadError as error:
-        raise PayloadError(f"{where}: {error}") from error
-
-
-def _numbers(values: list[Any], where: str) -> NDArray[np.float64]:
-    try:
-        # float64 from the start: a guessed type could be strings as long as the longest of them
-        return np.array(values, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError) as error:
-        reason = str(error).partition(". ")[0][:200]
-        raise PayloadError(f"{where}: not an array of numbers of one shape: {reason}") from error
-
-
-def _to_images(values: NDArray[Any], expected: Expected, *, single: bool = False) -> Images:
-    schema = expected.schema
-    height, width, channels = schema.height, schema.width, schema.channels
-    shapes = [(height, width, channels), (height * width * channels,)]
-    if channels == 1:
-        shapes.append((height, width))
-    if values.shape[1:] not in shapes:
-        if not single or values.shape not in shapes:
-            needed = " or ".join(str(["N", *shape]).replace("'", "") for shape in shapes)
-            raise PayloadError(f"given an array of shape {list(values.shape)}, needed: {needed}")
-        values = values[np.newaxis]
-    check_count(len(values), expected.limits)
-    if values.dtype != np.uint8:
-        wrong = ~((values >= 0) & (values <= 255) & (values == np.trunc(values)))
-        if wrong.any():
-            first = values[wrong].flat[0]
-            raise PayloadError(f"pixels are whole numbers from 0 to 255, given {first:g}; don't scale them beforehand")
-    return np.ascontiguousarray(values.reshape(-1, height, width, channels), dtype=np.uint8)
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            raise PayloadError(_UTF16) from error
+        line = body.count(b"\n", 0, error.start) + 1
+        raise PayloadError(
+            f"not UTF-8 in line {line} (byte 0x{body[error.start]:02X}): save it so, or for files of older Windows "
+            "programs iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
+        ) from error
 
 
 def check_count(count: int, limits: Limits) -> None:
@@ -324,7 +201,3 @@ def check_count(count: int, limits: Limits) -> None:
         raise PayloadError("no instances given, needed: at least 1")
     if count > limits.max_instances:
         raise PayloadError(f"{count} instances given, the limit is {limits.max_instances} a request", status=413)
-
-
-def _pixels(schema: ImageRecords) -> int:
-    return schema.height * schema.width * schema.channels

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from millrace.components.deploy import payloads, text_payloads
-from millrace.components.deploy.payloads import Expected, InferRequest
+from millrace.components.deploy import image_payloads, text_payloads
+from millrace.components.deploy.image_payloads import ExpectedImages
+from millrace.components.deploy.payloads import InferRequest
 from millrace.components.deploy.text_payloads import ExpectedTexts
 from millrace.errors import MillraceError
 from millrace.runtime.limits import Limits
@@ -49,18 +50,18 @@ def reading(card: ModelCard, limits: Limits, encode: Encoder | None) -> Reading:
 
 
 def _of_images(schema: ImageRecords, limits: Limits) -> Reading:
-    def expected(deadline: float) -> Expected:
-        return Expected(schema, limits, deadline)
+    def expected(deadline: float) -> ExpectedImages:
+        return ExpectedImages(schema, limits, deadline)
 
     return Reading(
         kinds={
-            "application/json": lambda body, end: payloads.from_instances(body, expected(end), bare=True),
-            "text/csv": lambda body, end: payloads.from_csv(body, expected(end)),
-            "application/x-npy": lambda body, end: payloads.from_npy(body, expected(end)),
-            "image/*": lambda body, end: payloads.from_image(body, expected(end)),
+            "application/json": lambda body, end: image_payloads.from_instances(body, expected(end), bare=True),
+            "text/csv": lambda body, end: image_payloads.from_csv(body, expected(end)),
+            "application/x-npy": lambda body, end: image_payloads.from_npy(body, expected(end)),
+            "image/*": lambda body, end: image_payloads.from_image(body, expected(end)),
         },
-        instances=lambda body, end: payloads.from_instances(body, expected(end)),
-        infer=lambda body, end: payloads.from_infer(body, expected(end)),
+        instances=lambda body, end: image_payloads.from_instances(body, expected(end)),
+        infer=lambda body, end: image_payloads.from_infer(body, expected(end)),
     )
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,17 +11,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from millrace.components.deploy.payloads import (
+    NUMERIC,
     InferRequest,
-    Instances,
     PayloadError,
     check_count,
+    decoded,
+    parse_csv,
+    parse_instances,
     parse_json,
     parse_request,
 )
-from millrace.errors import DataError, did_you_mean, explain_validation
+from millrace.errors import DataError, did_you_mean
 from millrace.runtime.limits import Limits
 from millrace.runtime.schemas import TabularRecords
 from millrace.runtime.separators import separator_of
@@ -35,10 +34,9 @@ __all__ = ["ExpectedRows", "Features", "from_csv", "from_infer", "from_instances
 Features = NDArray[np.float32]
 """float32 [N, features]."""
 
-_NEEDED = '{"instances": [{"COLUMN": VALUE, ...}, ...]}'
+_NEEDED = '{"COLUMN": VALUE, ...}, ...'
 _SHOWN = 100  # characters
-_UTF16 = "UTF-16 is given, UTF-8 is needed: save it so, or iconv -f UTF-16 -t UTF-8 FILE > NEW.csv"
-_NUMERIC = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64")
+_TYPES = (*NUMERIC, "BOOL", "BYTES")
 
 
 @dataclass(frozen=True)
@@ -65,16 +63,11 @@ def from_instances(body: bytes, expected: ExpectedRows, *, bare: bool = False) -
     Raises:
         PayloadError: When it is anything else.
     """
-    parsed = parse_json(body)
-    if bare and isinstance(parsed, dict) and "instances" not in parsed:
-        parsed = [parsed]
-    if bare and isinstance(parsed, list):
-        return _features(parsed, expected)
-    try:
-        instances = Instances.model_validate(parsed).instances
-    except ValidationError as error:
-        raise PayloadError(f"{explain_validation(error)}; needed: {_NEEDED}") from error
-    return _features(instances, expected)
+    return _features(parse_instances(body, _NEEDED, _is_row, bare=bare), expected)
+
+
+def _is_row(parsed: Any) -> bool:
+    return isinstance(parsed, dict) and "instances" not in parsed
 
 
 def from_csv(body: bytes, expected: ExpectedRows) -> Features:
@@ -85,12 +78,9 @@ def from_csv(body: bytes, expected: ExpectedRows) -> Features:
     Raises:
         PayloadError: When a row has another number of values than the header, or a value can't be taken.
     """
-    text = _decoded(body)
+    text = decoded(body)
     separator = separator_of(text, whole=True)
-    try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) if row]
-    except csv.Error as error:
-        raise PayloadError(f"not CSV: {error}") from error
+    rows = parse_csv(text, separator)
     header, *lines = rows or [[]]
     if rows:
         _check_header(header, separator, expected.featurizer)
@@ -131,9 +121,8 @@ def from_infer(body: bytes, expected: ExpectedRows) -> tuple[InferRequest, Featu
     request = parse_request(parse_json(body))
     columns: dict[str, list[Any]] = {}
     for tensor in request.inputs:
-        if tensor.datatype not in (*_NUMERIC, "BOOL", "BYTES"):
-            allowed = ", ".join((*_NUMERIC, "BOOL", "BYTES"))
-            raise PayloadError(f"{tensor.name}: datatype {tensor.datatype!r}, allowed: {allowed}")
+        if tensor.datatype not in _TYPES:
+            raise PayloadError(f"{tensor.name}: datatype {tensor.datatype!r}, allowed: {', '.join(_TYPES)}")
         if tensor.shape[1:] not in ([], [1]) or math.prod(tensor.shape) != len(tensor.data):
             raise PayloadError(
                 f"{tensor.name}: shape {tensor.shape} with {len(tensor.data)} elements, needed: [N], a value a row"
@@ -167,18 +156,3 @@ def _check_some(row: Mapping[str, Any], index: int, featurizer: Featurizer) -> N
     if names.keys().isdisjoint(row):
         told = f": {did_you_mean(next(iter(row)), names)}" if row else f", the columns are {', '.join([*names][:10])}"
         raise PayloadError(f"row {index} has none of the model's columns{told}")
-
-
-def _decoded(body: bytes) -> str:
-    if b"\0" in body[:4]:
-        raise PayloadError(_UTF16)
-    try:
-        return body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise PayloadError(_UTF16) from error
-        line = body.count(b"\n", 0, error.start) + 1
-        raise PayloadError(
-            f"not UTF-8 in line {line} (byte 0x{body[error.start]:02X}): save it so, or for files of older Windows "
-            "programs iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW.csv"
-        ) from error

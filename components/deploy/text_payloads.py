@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 from collections.abc import Sequence
@@ -12,17 +10,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from millrace.components.deploy.payloads import (
     InferRequest,
-    Instances,
     PayloadError,
+    check_bytes,
     check_count,
+    decoded,
+    parse_csv,
     parse_infer,
+    parse_instances,
     parse_json,
 )
-from millrace.errors import explain_validation
 from millrace.runtime.limits import Limits
 from millrace.runtime.schemas import TextRecords
 from millrace.runtime.texts import MAX_CHARACTERS, Encoder, padded
@@ -58,15 +57,7 @@ def from_instances(body: bytes, expected: ExpectedTexts, *, bare: bool = False) 
     Raises:
         PayloadError: When it is anything else.
     """
-    parsed = parse_json(body)
-    if bare and isinstance(parsed, str):
-        parsed = [parsed]
-    if bare and isinstance(parsed, list):
-        return _tokens(parsed, "instance", expected)
-    try:
-        instances = Instances.model_validate(parsed).instances
-    except ValidationError as error:
-        raise PayloadError(f'{explain_validation(error)}; needed: {{"instances": ["a text", ...]}}') from error
+    instances = parse_instances(body, '"a text", ...', lambda parsed: isinstance(parsed, str), bare=bare)
     return _tokens(instances, "instance", expected)
 
 
@@ -80,8 +71,7 @@ def from_infer(body: bytes, expected: ExpectedTexts) -> tuple[InferRequest, Toke
     tensor = request.inputs[0]
     if tensor.datatype != "BYTES":
         raise PayloadError(f"{INPUT}: datatype {tensor.datatype!r}, allowed: BYTES")
-    if any(size < 1 for size in tensor.shape) or math.prod(tensor.shape) != len(tensor.data):
-        raise PayloadError(f"{INPUT}: shape {tensor.shape} does not hold {len(tensor.data)} BYTES elements")
+    check_bytes(tensor)
     return request, _tokens(tensor.data, "element", expected)
 
 
@@ -91,10 +81,7 @@ def from_csv(body: bytes, expected: ExpectedTexts) -> Tokens:
     Raises:
         PayloadError: When a row has more than one value.
     """
-    try:
-        rows = [row for row in csv.reader(io.StringIO(_decoded(body), newline=""), strict=True) if row]
-    except csv.Error as error:
-        raise PayloadError(f"not CSV: {error}") from error
+    rows = parse_csv(decoded(body))
     for index, row in enumerate(rows):
         if len(row) > 1:
             raise PayloadError(f'row {index} has {len(row)} values, needed: one text a row, "quoted" if it has commas')
@@ -107,7 +94,7 @@ def from_text(body: bytes, expected: ExpectedTexts) -> Tokens:
     Raises:
         PayloadError: When it is not UTF-8 or too long.
     """
-    return _tokens([_decoded(body)], "text", expected)
+    return _tokens([decoded(body)], "text", expected)
 
 
 def _tokens(instances: Sequence[Any], what: str, expected: ExpectedTexts) -> Tokens:
@@ -126,10 +113,3 @@ def _one(value: Any, where: str, expected: ExpectedTexts) -> list[int]:
     if time.monotonic() > expected.deadline:
         raise PayloadError(f"{where}: no time left for it; send fewer texts in one request", status=504)
     return expected.encode([value])[0]
-
-
-def _decoded(body: bytes) -> str:
-    try:
-        return body.decode()
-    except UnicodeDecodeError as error:
-        raise PayloadError(f"not UTF-8: {error}") from error

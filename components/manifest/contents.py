@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image
 
-from millrace.components.manifest.earlier import ASIDE, Earlier
+from millrace.components.manifest.earlier import ASIDE, Known
 from millrace.components.manifest.hashes import hash_digests
 from millrace.components.manifest.objects import Objects
 from millrace.components.manifest.parts import Parts
@@ -41,7 +41,7 @@ class _Content(NamedTuple):
 
 def read_contents(
     objects: Objects,
-    known: tuple[Earlier, NDArray[np.int64], NDArray[np.bool_]] | None,
+    known: Known | None,
     parameters: ManifestParameters,
     rejected: Rejected,
     aside: Parts,
@@ -51,8 +51,7 @@ def read_contents(
 
     Args:
         objects: What was listed.
-        known: An earlier manifest, the position there of each object, and whether it has not changed since: then it
-            is not read.
+        known: What an earlier manifest knows of them: those that have not changed since are not read.
         parameters: Formats, and how many are read at a time.
         rejected: Takes what is set aside.
         aside: Takes what a later manifest need not read again.
@@ -61,7 +60,7 @@ def read_contents(
     Returns:
         The objects with `content`, and on disk with a column of digests.
     """
-    told = known[2] & known[0].comparable if known is not None else np.zeros(len(objects), np.bool_)
+    told = known.same & known.earlier.comparable if known is not None else np.zeros(len(objects), np.bool_)
     wanted = objects.inside & ~told
     total, done = int(wanted.sum()), 0
     parts = Parts(context.scratch / "contents")
@@ -118,14 +117,11 @@ def _take(
     parts.add(rows.with_columns(whole["content"], size))
 
 
-def _remembered(
-    known: tuple[Earlier, NDArray[np.int64], NDArray[np.bool_]], told: NDArray[np.bool_], here: slice
-) -> pl.DataFrame:
+def _remembered(known: Known, told: NDArray[np.bool_], here: slice) -> pl.DataFrame:
     """What an earlier manifest says of the objects of a part that have not changed."""
-    earlier, before, _ = known
     at = np.flatnonzero(told[here])
-    positions, back = np.unique(before[here][at], return_inverse=True)
-    rows = earlier.parts.pick(positions, tuple(_READ))
+    positions, back = np.unique(known.before[here][at], return_inverse=True)
+    rows = known.earlier.parts.pick(positions, tuple(_READ))
     if rows.is_empty():
         return pl.DataFrame(schema={**_READ, "at": pl.Int64()})
     return rows[back].with_columns(at=pl.Series(at, dtype=pl.Int64))

@@ -17,6 +17,7 @@ from millrace.components.manifest.listing import Source
 from millrace.components.manifest.objects import NOWHERE, Objects
 from millrace.components.manifest.parts import ROWS, Parts
 from millrace.components.manifest.spec import ColumnLabels, ManifestParameters
+from millrace.data.row_names import table_of
 from millrace.errors import DataError, is_disk_full
 from millrace.runtime.context import Context
 from millrace.runtime.earlier import earlier_folder
@@ -24,10 +25,10 @@ from millrace.runtime.schemas import CHANNELS
 
 __all__ = [
     "ASIDE",
-    "FILE_KEY",
     "SETTINGS",
     "TABLES",
     "Earlier",
+    "Known",
     "Settings",
     "Table",
     "fingerprints",
@@ -54,9 +55,6 @@ ASIDE = {
     "detail": pl.String(),
 }
 """Columns of `aside.parquet`: what was read and is not in the index. `reason` is null where others are the reason."""
-
-FILE_KEY = pl.col("key").str.replace(r"#row=\d+$", "")
-"""Key of the table in which a row is."""
 
 _CODES = {name: CHANNELS.index(name) for name in CHANNELS}
 
@@ -138,8 +136,8 @@ class Earlier:
             return np.full(len(hashes), -1, np.int64)
         return np.where(self._keys[at] == hashes, self._order[at], -1)
 
-    def match(self, objects: Objects) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """The earlier position of each object or -1, and whether the listing tells the same of it as then."""
+    def match(self, objects: Objects) -> Known:
+        """What is known of these objects."""
         before = np.full(len(objects), -1, np.int64)
         same = np.zeros(len(objects), np.bool_)
         for start, rows in objects.parts.frames(("key", "size", "modified", "etag", "version")):
@@ -147,7 +145,7 @@ class Earlier:
             before[here] = self.find(rows["key"])
             told = fingerprints(rows)
             same[here] = (before[here] >= 0) & (told != 0) & (told == self.fingerprint[before[here]])
-        return before, same
+        return Known(self, before, same)
 
     def rows(self, table: Table) -> Iterator[pl.DataFrame]:
         """What is known of a table's rows, in their order: those taken and those set aside are stored apart."""
@@ -163,6 +161,16 @@ class Earlier:
     def _chunks(self, start: int, number: int) -> Iterator[pl.DataFrame]:
         for first in range(start, start + number, ROWS):
             yield self.parts.pick(np.arange(first, min(first + ROWS, start + number)), tuple(ASIDE))
+
+
+class Known(NamedTuple):
+    """What an earlier manifest knows of the objects that are listed now."""
+
+    earlier: Earlier
+    before: NDArray[np.int64]
+    """The position there of each object, -1 for new ones."""
+    same: NDArray[np.bool_]
+    """Whether the listing tells the same of it as then."""
 
 
 def open_earlier(parameters: ManifestParameters, source: Source, context: Context) -> Earlier | None:
@@ -285,7 +293,7 @@ def _tables(folder: Path) -> dict[str, Table]:
 
 def _add_tables(tables: dict[str, Table], rows: pl.DataFrame, start: int) -> None:
     """Note where the rows of each table are."""
-    told = rows.select("row", file=FILE_KEY)
+    told = rows.select("row", file=table_of("key"))
     begins = (pl.col("file") != pl.col("file").shift()) | (pl.col("row") < pl.col("row").shift())
     spans = told.group_by(begins.fill_null(False).cum_sum().alias("span"), maintain_order=True).agg(
         pl.col("file").first(), pl.len(), pl.col("row").first().alias("low"), pl.col("row").last().alias("high")

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from millrace.components.manifest.contents import read_contents
-from millrace.components.manifest.earlier import SETTINGS, TABLES, Earlier, Settings, open_earlier
+from millrace.components.manifest.earlier import SETTINGS, TABLES, Settings, open_earlier
 from millrace.components.manifest.labels import same_form
 from millrace.components.manifest.listing import Source, find_source
 from millrace.components.manifest.objects import Names, Objects
@@ -34,8 +34,6 @@ from millrace.runtime.schemas import CHANNELS, Catalogue
 
 __all__ = ["main"]
 
-Known = tuple[Earlier, NDArray[np.int64], NDArray[np.bool_]]
-
 
 def main(parameters: ManifestParameters, inputs: ManifestInputs, outputs: ManifestOutputs, context: Context) -> Result:
     """Make the lineage table of a source.
@@ -52,12 +50,12 @@ def main(parameters: ManifestParameters, inputs: ManifestInputs, outputs: Manife
         Names(_wanted(parameters)),
     )
     objects = survey(source, parameters, names, rejected, context)
-    known = (earlier, *earlier.match(objects)) if earlier is not None else None
+    known = earlier.match(objects) if earlier is not None else None
     if parameters.of_tables:
         write_tables(outputs.manifest.path / TABLES, objects)
         tables = objects
         objects = read_rows(objects, earlier, parameters, names, rejected, aside, context)
-        known = (earlier, *earlier.match(objects)) if earlier is not None else None
+        known = earlier.match(objects) if earlier is not None else None
         if not len(objects) and not rejected.total:
             raise DataError(_without_rows(tables, source))
     elif parameters.contents == "read":
@@ -67,10 +65,9 @@ def main(parameters: ManifestParameters, inputs: ManifestInputs, outputs: Manife
             f"there are no usable objects below {source.place}; set aside: {rejected.summary()}; the first of each:\n"
             f"{rejected.examples()}"
         )
-    before = known[:2] if known is not None else None
-    duplicates = tie_together(objects, before, names.all(), parameters, rejected)
+    duplicates = tie_together(objects, known, names.all(), parameters, rejected)
     classes = _classes(objects, names.all(), parameters, source)
-    channels, repaired = divide(objects, before, parameters.split, names.all(), classes)
+    channels, repaired = divide(objects, known, parameters.split, names.all(), classes)
     _write(outputs, objects, channels, (names.all(), classes), parameters, source, rejected, aside, context)
     numbers: dict[str, int] = {name: int((channels == code).sum()) for code, name in enumerate(CHANNELS)}
     changes: dict[str, int] = {}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -42,8 +39,7 @@ class Parts:
 
     def add(self, frame: pl.DataFrame) -> None:
         """Write one more part."""
-        with _full_disk_told():
-            frame.write_parquet(self._path(len(self)), compression="lz4", statistics=False)
+        frame.write_parquet(self._path(len(self)), compression="lz4", statistics=False)
         self._starts.append(self.rows + frame.height)
 
     def read(self, number: int, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -102,16 +98,4 @@ def write_stream(path: Path, frames: Iterable[pl.DataFrame], schema: Mapping[str
         yield from frames  # all of it: nothing is asked of the table but to be written
 
     whole = register_io_source(source, schema=pl.Schema(schema))
-    with _full_disk_told():
-        whole.sink_parquet(path, compression="zstd", row_group_size=ROWS, maintain_order=True)
-
-
-@contextmanager
-def _full_disk_told() -> Iterator[None]:
-    """Give a full disk its usual error, which polars puts into words only."""
-    try:
-        yield
-    except pl.exceptions.ComputeError as error:
-        if f"(os error {errno.ENOSPC})" in str(error) or f"(os error {errno.EDQUOT})" in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        raise
+    whole.sink_parquet(path, compression="zstd", row_group_size=ROWS, maintain_order=True)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from millrace.components.manifest.earlier import Earlier, Pins, look_up
+from millrace.components.manifest.earlier import Earlier, Known, Pins, look_up
 from millrace.components.manifest.objects import NOWHERE, Objects
 from millrace.errors import DataError
 from millrace.runtime.schemas import CHANNELS
@@ -20,8 +20,7 @@ def pinned(
     objects: Objects,
     units: NDArray[np.uint64],
     free: NDArray[np.bool_],
-    earlier: Earlier,
-    before: NDArray[np.int64],
+    known: Known,
     fixed: Sequence[int],
 ) -> NDArray[np.int8]:
     """The channel that each object must have, `NOWHERE` for those that are new in every way.
@@ -33,13 +32,13 @@ def pinned(
         objects: All of them.
         units: What must stay together, a number for each object.
         free: Those that are in no folder of a channel.
-        earlier: The earlier manifest.
-        before: The position there of each object.
+        known: What the earlier manifest knows of them.
         fixed: Channels with folders of their own.
 
     Raises:
         DataError: When one group now has objects that were in two channels.
     """
+    earlier, before, _ = known
     pins = np.full(len(objects), NOWHERE, np.int8)
     if objects.group is not None:
         of_group = look_up(earlier.groups, objects.group[free])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from millrace.components.manifest.earlier import Earlier
+from millrace.components.manifest.earlier import Known
 from millrace.components.manifest.hashes import mix
 from millrace.components.manifest.objects import NOWHERE, Objects
 from millrace.components.manifest.pins import pinned
@@ -26,7 +26,7 @@ _FEW = 10
 
 def divide(
     objects: Objects,
-    earlier: tuple[Earlier, NDArray[np.int64]] | None,
+    known: Known | None,
     split: Split,
     names: Sequence[str],
     classes: Sequence[str],
@@ -36,7 +36,7 @@ def divide(
     Args:
         objects: With the channels of folders; objects of `train` and of none are divided among the channels without
             a folder.
-        earlier: An earlier manifest, and the position there of each object: what it knows keeps its channel.
+        known: What an earlier manifest knows of them: that keeps its channel.
         split: Fractions, seed and minimum.
         names: Of the classes by number.
         classes: Those that are needed in each channel.
@@ -58,8 +58,8 @@ def divide(
     channels = np.where(objects.inside, objects.folder, NOWHERE).astype(np.int8)
     for code, (low, high) in ranges.items():
         channels[free & (positions >= low) & (positions < high)] = code
-    if earlier is not None:
-        pins = pinned(objects, units, free, *earlier, fixed)
+    if known is not None:
+        pins = pinned(objects, units, free, known, fixed)
         channels[pins != NOWHERE] = pins[pins != NOWHERE]
         free &= pins == NOWHERE
     needs = dict.fromkeys((*ranges, *fixed), split.minimum)

@@ -17,6 +17,7 @@ from millrace.components.manifest.rejected import Rejected
 from millrace.components.manifest.spec import ColumnLabels, ManifestParameters
 from millrace.components.manifest.survey import gathered
 from millrace.data.contents import as_written, is_written, row_contents, whole_row
+from millrace.data.row_names import ROW_NAME
 from millrace.data.tables import local_copy, read_batches, table_format, table_schema
 from millrace.errors import DataError, did_you_mean
 from millrace.runtime.context import Context
@@ -117,10 +118,9 @@ class _Rows:
 
     def add(self, table: _Table, batch: pl.DataFrame) -> None:
         """Take rows with the columns `_TOLD`."""
-        number = pl.format("#row={}", "row")
         file = {name: pl.lit(getattr(table, name), kind) for name, kind in _FILE.items()}
         rows = batch.with_columns(**file, folder=pl.lit(table.folder, pl.Int8))
-        rows = rows.with_columns(uri=pl.col("uri") + number, key=pl.col("key") + number)
+        rows = rows.with_columns(uri=pl.col("uri") + ROW_NAME, key=pl.col("key") + ROW_NAME)
         bad = rows["reason"].is_not_null()
         if bad.any():
             self._rejected.add(rows.filter(bad))

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from millrace.components.manifest.earlier import Earlier
+from millrace.components.manifest.earlier import Known
 from millrace.components.manifest.objects import NOWHERE, Objects
 from millrace.components.manifest.pins import content_pins
 from millrace.components.manifest.rejected import Rejected
@@ -28,7 +28,7 @@ def fixed_channels(objects: Objects) -> list[int]:
 
 def tie_together(
     objects: Objects,
-    earlier: tuple[Earlier, NDArray[np.int64]] | None,
+    known: Known | None,
     names: Sequence[str],
     parameters: ManifestParameters,
     rejected: Rejected,
@@ -43,7 +43,7 @@ def tie_together(
 
     Args:
         objects: Marked in place.
-        earlier: An earlier manifest, and the position there of each object.
+        known: What an earlier manifest knows of them.
         names: Of classes.
         parameters: What becomes of harmless duplicates.
         rejected: Takes what is set aside.
@@ -55,7 +55,7 @@ def tie_together(
         DataError: When a group lies in the folders of two channels.
     """
     positions, extra = _repeated(objects)
-    rows = _described(objects, positions, earlier)
+    rows = _described(objects, positions, known)
     if parameters.conflicts == "reject":
         rows = _without_conflicts(objects, rows, names, rejected)
     best = pl.col("rank").max().over("content")
@@ -87,18 +87,16 @@ def _repeated(objects: Objects) -> tuple[NDArray[np.int64], int]:
     return np.sort(inside[order[member]]), int(again.sum())
 
 
-def _described(
-    objects: Objects, positions: NDArray[np.int64], earlier: tuple[Earlier, NDArray[np.int64]] | None
-) -> pl.DataFrame:
+def _described(objects: Objects, positions: NDArray[np.int64], known: Known | None) -> pl.DataFrame:
     content = objects.content[positions]
     home = objects.folder[positions]
     new = np.ones(len(positions), np.bool_)
-    if earlier is not None:
-        before = earlier[1][positions]
+    if known is not None:
+        before = known.before[positions]
         fixed = fixed_channels(objects)
-        kept = content_pins(earlier[0], content, before, fixed)
+        kept = content_pins(known.earlier, content, before, fixed)
         home = np.where(np.isin(home, fixed), home, kept)
-        new = (before < 0) | (before >= earlier[0].taken)
+        new = (before < 0) | (before >= known.earlier.taken)
     rank = np.select([home == _TEST, home == _VALIDATION], [2, 1], 0)
     label, unit = objects.label[positions], objects.units()[positions]
     return pl.DataFrame(

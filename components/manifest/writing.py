@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from millrace.components.manifest.earlier import ASIDE, Earlier
+from millrace.components.manifest.earlier import ASIDE, Known
 from millrace.components.manifest.objects import NOWHERE, Objects
 from millrace.components.manifest.parts import Parts, write_stream
+from millrace.data.row_names import table_of
 from millrace.runtime.context import Context
 from millrace.runtime.schemas import CHANNELS
 
@@ -122,7 +123,7 @@ def write_tables(path: Path, files: Objects) -> None:
 def write_changes(
     path: Path,
     objects: Objects,
-    known: tuple[Earlier, NDArray[np.int64], NDArray[np.bool_]],
+    known: Known,
     *,
     read: bool,
 ) -> dict[str, int]:
@@ -186,7 +187,7 @@ class _S3Manifest:
         """Write objects, or the tables in which they are, each once."""
         uris = rows["uri"]
         if rows.height and rows["row"][0] is not None:
-            uris = uris.str.replace(r"#row=\d+$", "").unique(maintain_order=True)
+            uris = rows.select(table_of("uri"))["uri"].unique(maintain_order=True)
             uris = uris.filter(uris != self._last)
             self._last = str(uris[-1]) if len(uris) else self._last
         entries = uris.str.strip_prefix(self._prefix)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +13,9 @@ from millrace.errors import DataError
 from millrace.runtime.context import Context
 from millrace.runtime.earlier import earlier_folder
 from millrace.runtime.schemas import ShardCounts, read_json_model
+from millrace.runtime.union import hard_link
 
-__all__ = ["Earlier", "find_earlier", "link", "take_earlier"]
+__all__ = ["Earlier", "find_earlier", "take_earlier"]
 
 
 class Earlier(NamedTuple):
@@ -70,19 +70,11 @@ def _tables(previous: Previous, usable: Sequence[ShardCounts], context: Context)
 def take_earlier(earlier: Earlier, shard: Shard, folder: Path) -> None:
     """Put an earlier shard's files into a folder, under this shard's name."""
     name = shard.name
-    link(earlier.records, folder / f"{name}.tfrecord")
+    hard_link(earlier.records, folder / f"{name}.tfrecord")
     rejects = folder / f"rejects-{name}.parquet"
     if earlier.rejects is None:
         write_rejects(rejects, ())
     else:
-        link(earlier.rejects, rejects)
+        hard_link(earlier.rejects, rejects)
     counts = earlier.counts.model_copy(update={"file": f"{name}.tfrecord", "channel": shard.channel})
     (folder / f"{name}.json").write_text(counts.model_dump_json(indent=2) + "\n")
-
-
-def link(source: Path, target: Path) -> None:
-    """A second name for a file, or a copy of it."""
-    try:
-        target.hardlink_to(source)
-    except OSError:  # on another file system, or one that has no links
-        shutil.copyfile(source, target)

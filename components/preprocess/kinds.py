@@ -40,11 +40,6 @@ class Kind(Protocol):
         """Contents of the files beside `schema.json`, by name."""
         ...
 
-    @property
-    def depends_on(self) -> str:
-        """Digest of what the records depend on beside the schema and `preprocess.data`; empty for nothing."""
-        ...
-
     def convert(self, rows: polars.DataFrame) -> Iterator[bytes | Reject]:
         """One serialized record, or why there is none, for each row of a shard's table, in their order.
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import polars
 
-from millrace.components.preprocess.earlier import Earlier, find_earlier, link, take_earlier
+from millrace.components.preprocess.earlier import Earlier, find_earlier, take_earlier
 from millrace.components.preprocess.kinds import Kind, open_kind
 from millrace.components.preprocess.rejects import Reject, Tally, is_passing, read_rejects, write_rejects
 from millrace.components.preprocess.shards import Shard, find_shards, made_from, read_rows, would_show
@@ -20,6 +20,7 @@ from millrace.runtime.context import Context, Result
 from millrace.runtime.records import RecordWriter
 from millrace.runtime.schemas import ShardCounts, ShardPlan, read_json_model
 from millrace.runtime.task import write_atomically
+from millrace.runtime.union import hard_link
 
 __all__ = ["main"]
 
@@ -171,4 +172,4 @@ def _recount(kept: Path, name: str, tally: Tally) -> None:
 def _publish(kept: Path, outputs: PreprocessOutputs) -> None:
     for file in sorted(kept.iterdir()):
         folder = outputs.rejects.path if file.suffix == ".parquet" else outputs.records.path
-        link(file, folder / file.name)
+        hard_link(file, folder / file.name)

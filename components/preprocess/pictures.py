@@ -56,7 +56,6 @@ def open_pictures(
 
 class _Pictures:
     unit = "images"
-    depends_on = ""
 
     def __init__(self, form: ImageData, classes: tuple[str, ...], concurrency: int, cores: int) -> None:
         shared = form.model_dump(include=set(ImageRecords.model_fields))

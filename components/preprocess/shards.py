@@ -98,7 +98,6 @@ def made_from(rows: polars.DataFrame, kind: Kind, parameters: PreprocessParamete
         code_digest(preprocess.spec.main.partition(":")[0], _CODE),
         kind.schema.model_dump(mode="json"),
         parameters.data.model_dump(mode="json"),
-        kind.depends_on,
     ]
     digest = hashlib.sha256(json.dumps(preparation, sort_keys=True).encode())
     read = polars.any_horizontal(polars.col(*_DIGESTS).is_not_null())

@@ -39,7 +39,6 @@ def open_tables(
 
 class _Tables:
     unit = "rows"
-    depends_on = ""  # all of it is in the schema
 
     def __init__(self, schema: TabularRecords, plan: ShardPlan, context: Context) -> None:
         self.schema = schema

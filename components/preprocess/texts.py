@@ -48,7 +48,6 @@ def open_texts(parameters: PreprocessParameters, inputs: PreprocessInputs, plan:
 
 class _Texts:
     unit = "texts"
-    depends_on = ""  # all of it is in the schema
 
     def __init__(
         self, parameters: PreprocessParameters, data: TextData, plan: ShardPlan, vocabulary: bytes, context: Context

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from millrace.components.shard.seats import Seats
+from millrace.data.row_names import table_of
 from millrace.errors import DataError
 from millrace.runtime.context import Context
 from millrace.runtime.schemas import CHANNELS, Channel, PlannedShard
@@ -119,9 +120,7 @@ def _write(folder: Path, name: str, rows: pl.DataFrame) -> PlannedShard:
     prefix = str(rows["prefix"][0])
     uris = rows["uri"]
     if "row" in rows.columns and rows["row"].null_count() < rows.height:
-        file = pl.col("uri").str.strip_suffix(pl.format("#row={}", "row"))
-        uris = rows.select(pl.when(pl.col("row").is_null()).then("uri").otherwise(file).alias("uri"))["uri"]
-        uris = uris.unique(maintain_order=True)
+        uris = rows.select(table_of("uri"))["uri"].unique(maintain_order=True)
     entries = json.dumps(
         [{"prefix": prefix}, *uris.str.strip_prefix(prefix)], ensure_ascii=False, separators=(",\n", ":")
     )

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from millrace.data.contents import row_contents, whole_row
+from millrace.data.row_names import table_of
 from millrace.data.tables import TableFormat, check_columns, local_copy, read_batches, table_format, table_schema
 from millrace.errors import ConfigError, DataError
 from millrace.runtime.schemas import ShardPlan
@@ -69,7 +70,7 @@ def objects_of(
     objects = pl.read_parquet(file, columns=[name for name in known if name in there])
     objects = objects.with_columns(pl.lit(None).alias(name) for name in known if name not in there)
     objects = objects.cast(pl.Schema(known))
-    whole = pl.coalesce(pl.col("uri").str.strip_suffix(pl.format("#row={}", "row")), "uri")
+    whole = table_of("uri")
     if objects["dataset_path"].null_count() == objects.height:
         return objects.with_columns(place=whole)
     if dataset is None:

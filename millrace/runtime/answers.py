@@ -15,7 +15,7 @@ Probabilities = NDArray[np.float32]
 
 
 def predictions(probabilities: Probabilities, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """For each image its label, the label's index and the probabilities of all classes in their order."""
+    """For each instance its label, the label's index and the probabilities of all classes in their order."""
     best = probabilities.argmax(axis=1).tolist()
     rows = probabilities.tolist()
     return [

@@ -24,9 +24,9 @@ from millrace.errors import DataError
 from millrace.runtime.answer_tables import answer_table
 from millrace.runtime.datasets import load_arrays
 from millrace.runtime.models import load_predictor
-from millrace.runtime.records import ImageRecord, RecordWriter, pack
-from millrace.runtime.schemas import Channel, ImageRecords, ShardCounts
-from millrace.testing import Ran, run_component
+from millrace.runtime.records import ImageRecord
+from millrace.runtime.schemas import Channel, ImageRecords
+from millrace.testing import Ran, run_component, write_records
 
 HOSTILE = '<script>alert("1")</script>'
 CLASSES = (*(str(digit) for digit in range(9)), HOSTILE)
@@ -165,21 +165,26 @@ def digits() -> tuple[Images, Labels]:
     return (values * 15.9375).astype(np.uint8).reshape(-1, 8, 8, 1), np.asarray(targets, np.int64)
 
 
-def write_records(
+def write_pictures(
     folder: Path, channels: Mapping[Channel, tuple[Images, Labels]], classes: Sequence[str] = CLASSES
 ) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for channel, (images, labels) in channels.items():
-        file = folder / f"{channel}-00000-of-00001.tfrecord"
-        with RecordWriter(file) as writer:
-            for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-                uri = f's3://bucket/{channel}/{index}"><img src=x onerror=alert(1)>.png'
-                writer.write(pack(ImageRecord(image.tobytes(), int(label), uri)))
-        shard = ShardCounts(file=file.name, channel=channel, records=len(labels), bytes=file.stat().st_size)
-        file.with_suffix(".json").write_text(shard.model_dump_json())
+    """A Records artifact whose objects have hostile names."""
     height, width, depth = next(iter(channels.values()))[0].shape[1:]
-    (folder / "schema.json").write_text(schema(height, width, depth, classes).model_dump_json())
-    return folder
+    return write_records(
+        folder,
+        schema(height, width, depth, classes),
+        {
+            channel: [
+                [
+                    ImageRecord(
+                        image.tobytes(), int(label), f's3://bucket/{channel}/{number}"><img src=x onerror=alert(1)>.png'
+                    )
+                    for number, (image, label) in enumerate(zip(*given, strict=True))
+                ]
+            ]
+            for channel, given in channels.items()
+        },
+    )
 
 
 def schema(height: int, width: int, channels: Any, classes: Sequence[str]) -> ImageRecords:
@@ -220,7 +225,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Digits:
     folder = tmp_path_factory.mktemp("evaluate")
     images, labels = digits()
     train, test = slice(0, 1200), slice(1200, None)
-    records = write_records(
+    records = write_pictures(
         folder / "records", {"train": (images[train], labels[train]), "test": (images[test], labels[test])}
     )
     models = {
@@ -347,7 +352,7 @@ class TestPredictions:
 @pytest.mark.slow
 class TestUndefined:
     def run(self, trained: Digits, folder: Path, channels: Mapping[Channel, tuple[Images, Labels]], **more: Any) -> Ran:
-        records = write_records(folder / "records", channels)
+        records = write_pictures(folder / "records", channels)
         parameters = QUICK.model_copy(update=more)
         return run_component(evaluate, parameters, folder / "task", model=trained.models["linear"], records=records)
 
@@ -473,7 +478,7 @@ class TestErrors:
             run_component(evaluate, parameters, tmp_path, model=trained.models["tiny"], records=trained.records)
 
     def test_another_size(self, trained: Digits, tmp_path: Path) -> None:
-        records = write_records(
+        records = write_pictures(
             tmp_path / "records", {"test": (np.zeros((1, 9, 8, 1), np.uint8), np.zeros(1, np.int64))}
         )
         with pytest.raises(DataError, match="takes images of 8 x 8 pixels with 1 channel, the records are 9 x 8"):
@@ -485,7 +490,7 @@ class TestErrors:
     )
     def test_other_classes(self, trained: Digits, tmp_path: Path, classes: Sequence[str], said: str) -> None:
         images, labels = digits()
-        records = write_records(tmp_path / "records", {"test": (images[:9], labels[:9])}, classes)
+        records = write_pictures(tmp_path / "records", {"test": (images[:9], labels[:9])}, classes)
         with pytest.raises(DataError, match=said):
             run_component(evaluate, QUICK, tmp_path / "task", model=trained.models["tiny"], records=records)
 
@@ -508,7 +513,7 @@ class TestErrors:
 
     def test_a_damaged_record_file(self, trained: Digits, tmp_path: Path) -> None:
         images, labels = digits()
-        records = write_records(tmp_path / "records", {"test": (images[:20], labels[:20])})
+        records = write_pictures(tmp_path / "records", {"test": (images[:20], labels[:20])})
         file = records / "test-00000-of-00001.tfrecord"
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 0xFF

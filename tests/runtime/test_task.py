@@ -6,12 +6,15 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from millrace.errors import explain_os_error
-from millrace.runtime.task import launch, write_atomically
+from millrace.runtime.execute import explain
+from millrace.runtime.task import launch, read_failure, write_atomically
 
 
 def test_a_file_that_can_not_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -25,6 +28,26 @@ def test_a_file_that_can_not_be_written_leaves_nothing_behind(tmp_path: Path) ->
 def test_a_full_disk_is_told_with_what_to_do(number: int) -> None:
     told = explain_os_error(OSError(number, os.strerror(number), "/data/big"))
     assert told.startswith("/data/big: the disk is full: free some space")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda frame, path: frame.write_parquet(path),
+        lambda frame, path: frame.lazy().sink_parquet(path),
+        lambda frame, path: frame.write_ipc_stream(path),
+    ],
+    ids=["parquet", "parquet, streamed", "ipc"],
+)
+def test_a_full_disk_that_polars_meets_is_told_alike(
+    tmp_path: Path, write: Callable[[pl.DataFrame, str], None]
+) -> None:
+    with pytest.raises((OSError, pl.exceptions.PolarsError)) as raised:
+        write(pl.DataFrame({"number": range(100_000)}), "/dev/full")
+    assert explain(tmp_path, raised.value) == 1
+    failure = read_failure(tmp_path)
+    assert failure is not None
+    assert (failure.kind, failure.message[:38]) == ("disk_full", "the disk is full: free some space (or ")
 
 
 @pytest.mark.parametrize(("given", "level"), [(None, "2"), ("0", "0")])
