@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import polars
@@ -37,7 +38,7 @@ class _Row(NamedTuple):
 
 class _Converted(NamedTuple):
     content: str
-    """SHA-256 of the object's bytes."""
+    """SHA-256 of the object's bytes; empty where none of the shard's objects has one to compare it with."""
     image: bytes | ImageRejected
 
 
@@ -66,21 +67,32 @@ class _Pictures:
         self._cores = cores
 
     def convert(self, rows: polars.DataFrame) -> Iterator[bytes | Reject]:
-        # many threads read, few decode: decoded pictures are large, and so is what malloc keeps for each thread
         table = rows.select(_Row._fields)
+        hashed = table["content"].null_count() < len(table)
+        convert = partial(self._convert, hashed=hashed)
+        items = (_item(_Row._make(row)) for row in table.iter_rows())
+        for row, made in zip(table.iter_rows(), self._made(items, convert), strict=True):
+            yield _record(_Row._make(row), made)
+
+    def _made(
+        self, items: Iterator[str | Listed], convert: Callable[[bytes], _Converted]
+    ) -> Iterator[_Converted | Exception]:
+        """What becomes of the objects, in order."""
+        if self._cores == 1:  # to hand each picture to another thread takes time, and there is no core for that
+            for _, data in process_many(items, bytes, concurrency=self._concurrency):
+                yield data if isinstance(data, Exception) else convert(data)
+            return
+        # many threads read, few decode: decoded pictures are large, and so is what malloc keeps for each thread
         with ThreadPoolExecutor(self._cores, thread_name_prefix="decode") as decoders:
 
             def process(data: bytes) -> Future[_Converted]:
-                return decoders.submit(self._convert, data)  # not waited for: the thread is free for the next object
+                return decoders.submit(convert, data)  # not waited for: the thread is free for the next object
 
-            items = (_item(_Row._make(row)) for row in table.iter_rows())
-            results = process_many(items, process, concurrency=self._concurrency)
-            for row, (_, result) in zip(table.iter_rows(), results, strict=True):
-                converted = result if isinstance(result, Exception) else result.result()
-                yield _record(_Row._make(row), converted)
+            for _, result in process_many(items, process, concurrency=self._concurrency):
+                yield result if isinstance(result, Exception) else result.result()
 
-    def _convert(self, data: bytes) -> _Converted:
-        content = hashlib.sha256(data).hexdigest()
+    def _convert(self, data: bytes, *, hashed: bool) -> _Converted:
+        content = hashlib.sha256(data).hexdigest() if hashed else ""
         form = self._form
         try:
             image = convert_image(data, self.schema, max_pixels=form.max_pixels, quality=form.quality)

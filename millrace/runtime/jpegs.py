@@ -32,8 +32,18 @@ _SHRINKS = (8, 4, 2)  # of the eighths that libjpeg can decode to, those that it
 _GAP = 1.5  # decode to this much more than is needed: what is smaller differs visibly in fine patterns
 _OPTIONS = ResizeOptions(ResizeAlg.convolution(FilterType.catmull_rom), use_alpha=False)  # Pillow's bicubic
 _AROUND = 0
+_LARGEST_ROOM = 16 * 2**20
 
-_mine = threading.local()
+
+class _Desk(threading.local):
+    """What a thread keeps from picture to picture: fresh memory from the system takes longer than resizing."""
+
+    def __init__(self) -> None:
+        self.resizer = Resizer()  # must not be entered twice
+        self.room: NDArray[np.uint8] = np.empty(0, np.uint8)
+
+
+_desk = _Desk()
 
 
 def decode_jpeg(data: bytes, schema: ImageRecords, max_pixels: int) -> NDArray[np.uint8] | None:
@@ -58,15 +68,19 @@ def decode_jpeg(data: bytes, schema: ImageRecords, max_pixels: int) -> NDArray[n
             return None
         wanted = (schema.height, schema.width) if orientation >= 5 else (schema.width, schema.height)
         shrink = _shrink(fit((width, height), wanted, schema.resize))
+        size = ceil(width / shrink), ceil(height / shrink)
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
             data,
             "GRAY" if schema.channels == 1 else "RGBX",
             fastupsample=True,
-            min_width=ceil(width / shrink),
-            min_height=ceil(height / shrink),
+            min_width=size[0],
+            min_height=size[1],
             min_factor=shrink,
+            buffer=None if size == wanted else _room(4 * size[0] * size[1]),
         )
     except (ValueError, IndexError):
+        return None
+    if pixels.shape[1::-1] != size:
         return None
     return _upright(_resized(pixels, wanted, schema), orientation)
 
@@ -83,6 +97,15 @@ def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     return cast(bytes, simplejpeg.encode_jpeg(pixels, quality, colours, subsampling))
 
 
+def _room(size: int) -> NDArray[np.uint8] | None:
+    """Bytes for the pixels of one picture, which the next one overwrites; none for large ones."""
+    if size > _LARGEST_ROOM:
+        return None
+    if size > _desk.room.size:
+        _desk.room = np.empty(size, np.uint8)
+    return _desk.room
+
+
 def _shrink(fitted: Fit) -> int:
     """By how much less than the whole picture may be decoded."""
     room = 1 / (max(fitted.scale) * _GAP)
@@ -90,6 +113,7 @@ def _shrink(fitted: Fit) -> int:
 
 
 def _resized(pixels: NDArray[np.uint8], wanted: tuple[int, int], schema: ImageRecords) -> NDArray[np.uint8]:
+    """The picture in memory of its own, or as it is when nothing is to be done."""
     height, width, channels = pixels.shape
     if (width, height) == wanted:
         return pixels
@@ -129,15 +153,8 @@ def _vectorised(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     height, width, channels = pixels.shape
     form = PixelType.U8 if channels == 1 else PixelType.U8x4
     target = ImageData(*size, form)
-    _resizer().resize(ImageData(width, height, form, pixels.tobytes()), target, _OPTIONS)
+    _desk.resizer.resize(ImageData(width, height, form, pixels.tobytes()), target, _OPTIONS)
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(size[1], size[0], channels)
-
-
-def _resizer() -> Resizer:
-    """One for each thread: it keeps memory, and must not be entered twice."""
-    if not hasattr(_mine, "resizer"):
-        _mine.resizer = Resizer()
-    return cast(Resizer, _mine.resizer)
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -165,6 +182,8 @@ def _orientation(data: bytes) -> int:
             exif = exif + segment[len(_EXIF) :] if exif else segment
         elif segment.startswith(_XMP):
             xmp = segment[len(_XMP) :]
+    if not exif and not xmp:
+        return 1
     try:
         tags = Image.Exif()
         if exif:

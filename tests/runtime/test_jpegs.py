@@ -160,6 +160,24 @@ class TestDecode:
         assert decode_jpeg(data, schema(20, 20), 60 * 50) is not None
         assert decode_jpeg(data, schema(20, 20), 60 * 50 - 1) is None
 
+    @pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("size", [(64, 64), (128, 128), (100, 80), (301, 203), (30, 40)])
+    def test_stays_when_the_next_one_is_decoded(
+        self, size: tuple[int, int], channels: Literal[1, 3], resize: str
+    ) -> None:
+        form = schema(64, 64, channels, resize=resize)
+        pixels = decode_jpeg(jpeg(scene(*size)), form, MANY)
+        assert pixels is not None
+        before = pixels.copy()
+        assert decode_jpeg(jpeg(scene(640, 640, seed=1)), form, MANY) is not None
+        np.testing.assert_array_equal(pixels, before)
+
+    def test_takes_large_ones(self) -> None:
+        pixels = decode_jpeg(jpeg(Image.new("RGB", (2100, 2100), (90, 90, 90))), schema(2000, 2000), MANY)
+        assert pixels is not None
+        np.testing.assert_allclose(pixels[..., :3], 90, atol=1)
+
     def test_is_the_same_in_many_threads(self) -> None:
         pictures = [jpeg(scene(300, 200 + seed, seed)) for seed in range(8)]
         form = schema(64, 64)
