@@ -34,6 +34,10 @@ _MIB = 2**20
 _READ_BYTES = 8 * _MIB
 _LEAST_READ_BYTES = 2**18
 _FOREVER = np.iinfo(np.int64).max
+_SEEDS = 2**31 - 1  # what tf.data takes of larger ones
+_READY_SHARE = 8
+"""Of the records that are drawn from, one in so many is kept ready beside: enough to decode while the buffer is filled
+for the next pass."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +240,8 @@ def _streamed(data: Data, parameters: TrainParameters, order: DataOrder | FileOr
         records = _one_stream(data, parameters, order, passed, index)
     else:
         records = _stream_a_file(data, parameters, order, passed, index)
+    drawn_from = min(parameters.shuffle_buffer, data.sizes["train"])
+    records = records.prefetch(math.ceil(drawn_from / _READY_SHARE))
     sizes = np.roll(order.sizes, -index)
     return decode_records(records, data.schema).batch(max(1, sizes.max())).rebatch(sizes)
 
@@ -246,7 +252,7 @@ def _one_stream(data: Data, parameters: TrainParameters, order: DataOrder, passe
 
     def one_pass(number: Any) -> Any:
         seed = number + parameters.seed * 1_000_003
-        return once.shuffle(parameters.shuffle_buffer, seed=seed, reshuffle_each_iteration=False)
+        return _mixed(once, parameters.shuffle_buffer, seed)
 
     steps, passes = order.steps, tf.data.Dataset.range(passed, _FOREVER)
     records = passes.flat_map(one_pass).skip(steps.begin(index))
@@ -258,6 +264,27 @@ def _one_stream(data: Data, parameters: TrainParameters, order: DataOrder, passe
 
     whole = records.batch(steps.batch).rebatch(np.roll(steps.sizes, -index))
     return whole.enumerate(index).map(part).unbatch()
+
+
+def _mixed(records: Any, buffer: int, seed: Any) -> Any:
+    """Serialized records in the order of `Dataset.shuffle`, which can be read ahead.
+
+    The op that `shuffle` makes within a function counts as stateful, for which TensorFlow in its deterministic mode
+    would take all that is parallel or ahead of time out of the whole pipeline.
+    """
+    of_process, _ = tf.compat.v1.get_seed(1)  # any number: what is set for the process is asked for
+    own = seed % _SEEDS
+    chance = (of_process == 0) & (own == 0)  # what two zeros stand for
+    variant = tf.raw_ops.ShuffleDataset(
+        input_dataset=tf.data.experimental.to_variant(records),
+        buffer_size=buffer,
+        seed=of_process,
+        seed2=tf.where(chance, tf.constant(_SEEDS, tf.int64), own),
+        output_types=[tf.string],
+        output_shapes=[tf.TensorShape([])],
+        reshuffle_each_iteration=False,
+    )
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
 
 
 def _stream_a_file(data: Data, parameters: TrainParameters, order: FileOrder, passed: int, index: int) -> Any:
@@ -274,7 +301,7 @@ def _stream_a_file(data: Data, parameters: TrainParameters, order: FileOrder, pa
 
         def one_pass(passed: Any) -> Any:
             seed = passed + parameters.seed * 1_000_003 + number * 1_000_000_007
-            return once.shuffle(buffer, seed=seed, reshuffle_each_iteration=False)
+            return _mixed(once, buffer, seed)
 
         return passes.flat_map(one_pass).skip(skipped)
 

@@ -54,7 +54,7 @@ class Clock:
 
     def take(self, step: Callable[[Iterator[Any]], Any], batches: Iterator[Any]) -> Any:
         """Call `step` with the next batch and measure both."""
-        begun, before = time.perf_counter(), float(self._reduce)
+        before, begun = float(self._reduce), time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - begun
         alone = iter(tf.data.Dataset.from_tensors(batch))
