@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -13,7 +13,7 @@ from millrace.components.preprocess.spec import PreprocessInputs, PreprocessPara
 from millrace.runtime.context import Context
 from millrace.runtime.schemas import ImageRecords, ShardPlan, TabularRecords, TextRecords
 
-__all__ = ["Kind", "open_kind"]
+__all__ = ["Kind", "in_order", "open_kind"]
 
 _KINDS = {
     "image": "millrace.components.preprocess.pictures:open_pictures",
@@ -64,3 +64,18 @@ def open_kind(parameters: PreprocessParameters, inputs: PreprocessInputs, plan: 
     """The kind that `preprocess.data` names; only its module is loaded."""
     module, _, name = _KINDS[parameters.data.kind].partition(":")
     return cast(_Open, getattr(import_module(module), name))(parameters, inputs, plan, context)
+
+
+def in_order(made: Iterable[tuple[int, bytes | Reject]]) -> Iterator[bytes | Reject]:
+    """What was made of rows, in their order, when they come file by file; what is early waits in memory.
+
+    Args:
+        made: Each with the number of its row, from 0; every number comes once.
+    """
+    early: dict[int, bytes | Reject] = {}
+    following = 0
+    for number, record in made:
+        early[number] = record
+        while following in early:
+            yield early.pop(following)
+            following += 1

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import polars
 
+from millrace.components.preprocess.kinds import in_order
 from millrace.components.preprocess.rejects import Reject
 from millrace.components.preprocess.spec import PreprocessInputs, PreprocessParameters, TabularData
 from millrace.data.analysis import read_analysis
@@ -56,17 +57,15 @@ class _Tables:
             raise ConfigError(
                 f"{whole['uri'][0]} is no row of a table: preprocess.data.kind=tabular needs rows of tables"
             )
-        made: dict[int, bytes | Reject] = {}
+        return in_order(self._made(rows))
+
+    def _made(self, rows: polars.DataFrame) -> Iterator[tuple[int, bytes | Reject]]:
         uris, labels = rows["uri"].to_list(), rows["label"].to_list()
-        following = 0
         for found in read_rows(rows, self._names, self._plan, self._context.scratch):
             if isinstance(found, LostRows):
-                made.update((at, Reject(uris[at], found.reason, found.detail)) for at in found.places.tolist())
+                yield from ((at, Reject(uris[at], found.reason, found.detail)) for at in found.places.tolist())
             else:
-                made.update(self._records(found, uris, labels))
-            while following in made:
-                yield made.pop(following)
-                following += 1
+                yield from self._records(found, uris, labels)
 
     def _records(self, found: FoundRows, uris: list[str], labels: list[int]) -> Iterator[tuple[int, bytes | Reject]]:
         for start in range(0, found.frame.height, self._step):

@@ -7,6 +7,7 @@ from itertools import islice
 
 import polars
 
+from millrace.components.preprocess.kinds import in_order
 from millrace.components.preprocess.rejects import Reject
 from millrace.components.preprocess.spec import PreprocessInputs, PreprocessParameters, TextData
 from millrace.data.analysis import read_analysis
@@ -64,17 +65,15 @@ class _Texts:
 
     def convert(self, rows: polars.DataFrame) -> Iterator[bytes | Reject]:
         """In memory are the records of a shard: rows of tables are read in the order of their files."""
-        uris, labels = rows["uri"].to_list(), rows["label"].to_list()
-        made: dict[int, bytes | Reject] = {}
         figures = _Figures()
-        read = read_texts(rows, self._data.column, self._plan, self._context.scratch, self._concurrency)
-        following = 0
-        while batch := list(islice(read, _BATCH)):
-            made.update(self._batch(batch, uris, labels, figures))
-            while following in made:
-                yield made.pop(following)
-                following += 1
+        yield from in_order(self._made(rows, figures))
         self._context.log.info("%s", figures.told(self.schema.max_seq_length))
+
+    def _made(self, rows: polars.DataFrame, figures: _Figures) -> Iterator[tuple[int, bytes | Reject]]:
+        uris, labels = rows["uri"].to_list(), rows["label"].to_list()
+        read = read_texts(rows, self._data.column, self._plan, self._context.scratch, self._concurrency)
+        while batch := list(islice(read, _BATCH)):
+            yield from self._batch(batch, uris, labels, figures)
 
     def _batch(
         self,

@@ -23,7 +23,7 @@ from millrace.runtime.listing import pages_in_order
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Listed", "Patience", "list_batches", "list_objects", "parse_source", "process_many", "read", "read_many"]
+__all__ = ["Listed", "Patience", "list_batches", "list_objects", "parse_source", "process_many", "read"]
 
 _REMOTE = ("s3", "gs")
 _BYTES_IN_FLIGHT = 512 << 20
@@ -118,17 +118,6 @@ def read(item: str | Listed, *, patience: Patience = Patience()) -> bytes:
     bucket, _, key = place.partition("/")
     etag, size = (listed.etag, listed.size) if listed else (None, None)
     return read_from_bucket(scheme, bucket, key, patience, etag=etag, size=size)
-
-
-def read_many(
-    items: Iterable[str | Listed], *, concurrency: int = 16, patience: Patience = Patience()
-) -> Iterator[tuple[str, bytes | Exception]]:
-    """The bytes of many objects in the order given, with at most `concurrency` read ahead.
-
-    Yields:
-        Each URI with its bytes, or with the error that `read` raised.
-    """
-    return process_many(items, bytes, concurrency=concurrency, patience=patience)
 
 
 def process_many(

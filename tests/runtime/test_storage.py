@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from millrace.errors import ConfigError, DataError, TransientError, UserError
-from millrace.runtime.storage import Listed, Patience, list_objects, process_many, read, read_many
+from millrace.runtime.storage import Listed, Patience, list_objects, process_many, read
 from tests.conftest import SECRET_KEY, Bucket
 from tests.faults import SLOW_DOWN, Fault, Refusal, faulty_proxy
 
@@ -126,12 +126,12 @@ class TestUris:
             keys(source)
 
 
-class TestReadMany:
+class TestManyObjects:
     def test_order_and_errors_in_their_places(self, odd_folder: Path) -> None:
         listed = list(list_objects(str(odd_folder)))
         missing = (odd_folder / "missing").as_uri()
         wanted: list[str | Listed] = [listed[3], missing, listed[0].uri]
-        answers = list(read_many(wanted, concurrency=2))
+        answers = list(process_many(wanted, bytes, concurrency=2))
         assert [uri for uri, _ in answers] == [listed[3].uri, missing, listed[0].uri]
         assert answers[0][1] == read(listed[3])
         assert isinstance(answers[1][1], DataError)
@@ -141,7 +141,7 @@ class TestReadMany:
         (tmp_path / "x").write_bytes(b"x")
         numbers = itertools.count()
         endless = ((tmp_path / "x").as_uri() for _ in numbers)
-        answers = read_many(endless, concurrency=4)
+        answers = process_many(endless, bytes, concurrency=4)
         for _ in range(10):
             next(answers)
         assert next(numbers) <= 10 + 4
@@ -280,7 +280,7 @@ class TestFaults:
                 monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
             listed = list(list_objects(s3.uri("p"), patience=QUICK))
             monkeypatch.setenv("AWS_ENDPOINT_URL", faults.url)
-            answers = dict(read_many(listed, concurrency=2, patience=QUICK))
+            answers = dict(process_many(listed, bytes, concurrency=2, patience=QUICK))
         assert answers == {s3.uri(key): data for key, data in wanted.items()}
         assert faults.injected
 

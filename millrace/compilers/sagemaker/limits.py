@@ -22,7 +22,6 @@ __all__ = [
     "TRAINING_SECONDS_DEFAULT",
     "TUNING_JOBS",
     "TUNING_PARALLEL",
-    "URI_CHARACTERS",
     "VOLUME_GB",
 ]
 
@@ -76,9 +75,6 @@ PAYLOAD_MIB: Final = 100
 
 JOINED_PAYLOAD_MIB: Final = 100
 """Ibid.: MaxConcurrentTransforms * MaxPayloadInMB."""
-
-URI_CHARACTERS: Final = 1024
-"""API reference, S3Uri."""
 
 VOLUME_GB: Final = 16_384
 """API reference, ProcessingClusterConfig.VolumeSizeInGB, and service quotas for training jobs."""

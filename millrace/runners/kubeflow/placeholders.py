@@ -13,7 +13,7 @@ from millrace.runners.kubeflow.values import compact, number_text, text_of
 from millrace.runners.store import local_path
 from millrace.targets.kubeflow import BackendVersion
 
-__all__ = ["artifact_place", "command_line", "condition_of", "known_placeholders", "unknown_placeholders"]
+__all__ = ["artifact_place", "command_line", "condition_of", "known_placeholders"]
 
 LONGEST = 131_071
 """Bytes of one argument: the kernel's limit."""
@@ -23,11 +23,6 @@ _KNOWN = re.compile(
     r"\{\{\$(\.inputs\.(parameters\['.+?'\]|artifacts\['.+?'\]\.(uri|path))"
     r"|\.outputs\.(parameters\['.+?'\]\.output_file|artifacts\['.+?'\]\.(uri|path)))?\}\}"
 )
-
-
-def unknown_placeholders(argument: str) -> list[str]:
-    """Placeholders of an argument that no backend replaces in a container's command."""
-    return [found for found in _PLACEHOLDER.findall(argument) if not _KNOWN.fullmatch(found)]
 
 
 def artifact_place(artifact: Artifact) -> str | None:

@@ -19,8 +19,6 @@ __all__ = [
     "INFERENCE_SERVICES",
     "MPI_JOBS",
     "PODS",
-    "SERVING_RUNTIMES",
-    "TRAINING_RUNTIMES",
     "TRAIN_JOBS",
     "TRIALS",
     "Cluster",
@@ -29,7 +27,6 @@ __all__ = [
     "account_of",
     "connect",
     "current_account",
-    "current_namespace",
 ]
 
 Object = dict[str, Any]
@@ -62,23 +59,11 @@ class Resource(NamedTuple):
 
 
 TRAIN_JOBS = Resource("trainer.kubeflow.org", "v1alpha1", "trainjobs", "TrainJob", "Kubeflow Trainer v2.2 or later")
-TRAINING_RUNTIMES = Resource(
-    "trainer.kubeflow.org", "v1alpha1", "trainingruntimes", "TrainingRuntime", "Kubeflow Trainer v2.2 or later"
-)
 MPI_JOBS = Resource("kubeflow.org", "v2beta1", "mpijobs", "MPIJob", "the MPI Operator (v0.6 or later)")
 INFERENCE_SERVICES = Resource("serving.kserve.io", "v1beta1", "inferenceservices", "InferenceService", "KServe")
-SERVING_RUNTIMES = Resource("serving.kserve.io", "v1alpha1", "servingruntimes", "ServingRuntime", "KServe")
 EXPERIMENTS = Resource("kubeflow.org", "v1beta1", "experiments", "Experiment", "Katib")
 TRIALS = Resource("kubeflow.org", "v1beta1", "trials", "Trial", "Katib")
 PODS = Resource("", "v1", "pods", "Pod", "Kubernetes")
-
-
-def current_namespace() -> str | None:
-    """The namespace of the pod that this process runs in; None outside a cluster."""
-    try:
-        return (_ACCOUNT / "namespace").read_text().strip()
-    except OSError:
-        return None
 
 
 def current_account() -> str | None:
@@ -234,10 +219,6 @@ class Cluster:
                 return None
             definitions = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "definition", "")
             raise self._explained(error, "get", definitions, resource.full_name) from None
-
-    def server_version(self) -> str:
-        """Version of the API server, `v1.34.1` for one."""
-        return str(self._send("GET", "/version")["gitVersion"])
 
     def _ask(
         self,
