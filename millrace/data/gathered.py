@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
+from polars.selectors import by_name
 
 from millrace.errors import DataError
 
@@ -92,8 +93,12 @@ class Gathered:
         read: dict[str, list[pl.Series]] = {name: [] for name in names}
         for part, there, rows in self._parts:
             some = [name for name in names if name in there]
-            found = part[some] if isinstance(part, pl.DataFrame) else pl.read_parquet(part, columns=some)
+            found = part[some] if isinstance(part, pl.DataFrame) else _read(part, some)
             absent = pl.repeat(None, rows, dtype=pl.String, eager=True)
             for name, parts in read.items():
                 parts.append(found[name] if name in there else absent.alias(name))
         return read
+
+
+def _read(path: Path, names: Sequence[str]) -> pl.DataFrame:
+    return pl.scan_parquet(path, glob=False).select(by_name(*names)).collect()  # as strings, `^.*$` would be a pattern

@@ -157,7 +157,8 @@ class _Rows:
 
     def values(self, group: Group) -> Iterator[tuple[list[int], pl.Series]]:
         """Those of a group's columns."""
-        cells = [row.get(name) for name in group.names for row in self._rows]
+        getters = [row.get for row in self._rows]
+        cells = [get(name) for name in group.names for get in getters]
         yield list(range(len(group.names))), self._series(cells, group)
 
     def _series(self, cells: Sequence[object], group: Group) -> pl.Series:
@@ -179,8 +180,11 @@ class _Rows:
 
 def _is_plain(row: Mapping[str, object]) -> bool:
     """Whether no value of a row needs a second look."""
-    if not set(map(type, row.values())) <= _PLAIN:
+    kinds = set(map(type, row.values()))
+    if not kinds <= _PLAIN:
         return False
+    if str not in kinds:
+        return True
     try:
         "".join([value for value in row.values() if isinstance(value, str)]).encode()
     except UnicodeEncodeError:
