@@ -95,6 +95,8 @@ def report(error: MillraceError) -> int:
 
 
 _DEEPEST = 6
+_MEMBER = re.compile(r"(literal|dict|list|tuple)\[|constrained-(int|float|str)$")
+"""What pydantic calls the members of a union that are no models."""
 _MOST_NAMES = 100
 _NEAREST = 5
 _MOST_PLACES = 3
@@ -171,6 +173,8 @@ def explain_validation(error: ValidationError, model: type[BaseModel] | None = N
             lines.append(f"{path}.{key}: a value is required{': one of ' if tags else ''}{', '.join(tags)}")
         elif item["type"] in ("tuple_type", "list_type") and isinstance(item["input"], str):
             lines.append(f"{path}: a list is needed: {path}=[{item['input'][:80]}]")
+        elif item["type"] in ("model_type", "model_attributes_type") and isinstance(item["input"], str | int | float):
+            lines.append(f"{path}: {_of_keys(model, item['loc'], path, item['input'])}")
         elif item["type"] == "value_error" and isinstance(item["input"], Mapping):  # several fields together
             lines.append(f"{path}: {context['error']}".removeprefix(": "))
         else:
@@ -191,6 +195,16 @@ def _meant(model: type[BaseModel], path: tuple[int | str, ...], written: list[st
     return did_you_mean(name, here, (f"{prefix}.{place}".removeprefix(".") for place in nearest))
 
 
+def _of_keys(model: type[BaseModel] | None, path: tuple[int | str, ...], written: str, given: object) -> str:
+    """What to write instead of one value for a group of keys."""
+    fields, tags = _fields_at(model, path), {_tag(found) for found in _models(_annotation_at(model, path))}
+    if given in tags:
+        return f"it has keys of its own: did you mean {written}.kind={given}?"
+    if len(fields) == 1:
+        return f"it has a key of its own: did you mean {written}.{fields[0]}={given}?"
+    return f"it has keys of its own, {written}.KEY=VALUE (given: {_shorten(given)}); allowed: {', '.join(fields)}"
+
+
 def called(name: str, model: type[BaseModel]) -> list[str]:
     """Dotted names of all fields below a model that are called so, the shortest first."""
     found = {path for path in _names_below(model, _DEEPEST) if path.rpartition(".")[2] == name}
@@ -209,8 +223,9 @@ def _as_written(model: type[BaseModel] | None, path: tuple[int | str, ...]) -> I
     """The parts of pydantic's path that a person writes: those for the variants of unions are left out."""
     annotation: Any = model
     for part in path:
-        tags = [_tag(found) for found in _models(annotation)]
-        if part not in tags and not (isinstance(part, str) and re.match(r"(literal|dict|list|tuple)\[", part)):
+        models = list(_models(annotation))
+        members = {*map(_tag, models), *(found.__name__ for found in models)}
+        if part not in members and not (isinstance(part, str) and _MEMBER.match(part)):
             yield str(part)
         annotation = next(_below(annotation, part), None)
 

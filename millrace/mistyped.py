@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from millrace.errors import ConfigError, did_you_mean
+from millrace.registry import pipelines
 
 __all__ = ["explain_hydra", "refuse_mistyped", "unreadable"]
 
@@ -43,7 +44,8 @@ def refuse_mistyped(words: Sequence[str]) -> None:
             elif name in _VALUED and word is words[-1]:
                 raise ConfigError(f"{word}: it needs a value{_one_of(_VALUED[word])}")
         elif not given and not word.startswith("~"):
-            raise ConfigError(f"{word!r} is no override: {_EXAMPLE}")
+            meant = f"did you mean pipeline={word}?" if word in pipelines() else _EXAMPLE
+            raise ConfigError(f"{word!r} is no override: {meant}")
         elif not _KEY.fullmatch(name.lstrip("+~")):
             raise ConfigError(f"{word!r} is no override: a key has no blanks, quotes or brackets; {_EXAMPLE}")
     if "--resolve" in words and not any(word.partition("=")[0] in ("--cfg", "-c") for word in words):

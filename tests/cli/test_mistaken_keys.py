@@ -57,6 +57,13 @@ def test_a_name_goes_with_a_document(tmp_path: Path) -> None:
     ("words", "told"),
     [
         ("run train.epochs", "'train.epochs' is no override: overrides are KEY=VALUE, train.epochs=3 for one"),
+        ("run digits train.epochs=3", "'digits' is no override: did you mean pipeline=digits?"),
+        ("run gate=0.9", "gate: it has a key of its own: did you mean gate.accuracy=0.9?"),
+        ("run train.model=mlp", "train.model: it has keys of its own: did you mean train.model.kind=mlp?"),
+        (
+            "run train.parallel=2",
+            "train.parallel: it has keys of its own, train.parallel.KEY=VALUE (given: 2); allowed: ",
+        ),
         ("run --epochs=3", "--epochs=3: unknown flag: "),
         ("run --multi-run train.epochs=1,2", "--multi-run: unknown flag: did you mean '--multirun'? allowed: --cfg"),
         ("run --cfg jobs", "--cfg jobs: did you mean 'job'? allowed: all, hydra, job"),
