@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ def main(memory: int, slots: Sequence[int]) -> None:
 def _answer(request: dict[str, Any], slots: Sequence[int]) -> bool:
     """Send parts of a file; whether there may be more, that are not wanted."""
     seconds = _SECONDS + Path(request["path"]).stat().st_size // _SPEED
+    os.ftruncate(sys.stderr.fileno(), 0)
+    os.lseek(sys.stderr.fileno(), 0, os.SEEK_SET)
     with closing(_parts(**request)) as parts:
         for slot in cycle(slots):
             if sys.stdin.buffer.readline() != b"more\n":
@@ -69,6 +71,7 @@ def _answer(request: dict[str, Any], slots: Sequence[int]) -> bool:
             used = resource.getrusage(resource.RUSAGE_SELF)
             _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds)
             if (part := next(parts, None)) is None:
+                _see_that_nothing_panicked()
                 return False
             os.ftruncate(slot, max(len(part), _KEPT))
             os.pwrite(slot, part, 0)
@@ -89,6 +92,14 @@ def _parts(path: str, form: str, columns: list[str] | None, rows: int, most: int
     if form == "parquet":
         return parquet_parts(Path(path), columns, rows, most)
     return text_parts(Path(path), form, columns, rows, most)
+
+
+def _see_that_nothing_panicked() -> None:
+    """A panic in a thread of polars may end the rows as if there were no more; it is told on stderr alone."""
+    complaints = os.pread(sys.stderr.fileno(), 1 << 16, 0).decode(errors="replace").splitlines()
+    for line, following in pairwise([*complaints, ""]):
+        if "panicked at" in line:
+            raise RuntimeError(following)
 
 
 def _send(kind: str, told: str = "") -> None:

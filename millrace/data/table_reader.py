@@ -80,15 +80,17 @@ class _Process:
 
     def __init__(self) -> None:
         self._slots = [_shared_file() for _ in range(_SLOTS)]
+        complaints = _shared_file()  # of panics, which it looks at
         self._turn = 0
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "millrace.data.table_process", str(_MEMORY), *map(str, self._slots)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=complaints,
             pass_fds=self._slots,
             env=os.environ | _ENVIRONMENT,
         )
+        os.close(complaints)
         self._child, self._to, self._from = child, cast(IO[bytes], child.stdin), cast(IO[bytes], child.stdout)
         self._state: Literal["idle", "answering", "broken"] = "idle"
 
@@ -138,7 +140,10 @@ class _Process:
     def end(self) -> None:
         """End it."""
         self._child.kill()
-        self._child.communicate()
+        self._child.wait()
+        with suppress(BrokenPipeError):
+            self._to.close()
+        self._from.close()
         for slot in self._slots:
             os.close(slot)
 
