@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import JsonValue
+from pydantic_core import to_json
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -33,7 +35,7 @@ def run(words: Sequence[str]) -> int:
     record = open_run(root, names[0] if names else "latest")
     found = of_run(record) if len(names) < 2 else trace(record, names[1], mistakes=None if as_json else _MISTAKES)
     if as_json:
-        print(found.model_dump_json(indent=2))
+        sys.stdout.buffer.write(to_json(found, indent=2) + b"\n")  # no copies as text: there may be very many mistakes
         return 0
     console = plain_console()
     if not console.is_terminal:

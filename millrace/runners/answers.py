@@ -38,7 +38,8 @@ _PAIRS = 50
 _URIS = 3
 
 
-class Mistake(Frozen):
+@dataclass(frozen=True, slots=True)
+class Mistake:
     """A record that was taken for another class."""
 
     uri: str
@@ -134,7 +135,7 @@ def measured(run: PipelineRun, task: TaskRun, metric: str, limit: int | None) ->
         records=records,
         right=right,
         wrong=records - right,
-        mistakes=tuple(Mistake.model_validate(row) for row in rows.iter_rows(named=True)),
+        mistakes=tuple(Mistake(*row) for row in rows.iter_rows()),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -261,7 +260,7 @@ def uri_of_record(file: Path, number: int) -> str | None:
     """The URI in a record; None when the file has fewer."""
     from millrace.runtime.records import read_records, record_uri
 
-    record = next(islice(read_records(file), number, None), None)
+    record = next(read_records(file, number), None)
     return None if record is None else record_uri(record)
 
 

@@ -137,8 +137,12 @@ class RecordWriter:
             self._partial.unlink(missing_ok=True)
 
 
-def read_records(path: Path) -> Iterator[bytes]:
+def read_records(path: Path, skip: int = 0) -> Iterator[bytes]:
     """The records of a TFRecord file, each checked against its checksums.
+
+    Args:
+        path: The file.
+        skip: Records at its beginning to pass over, of which only the lengths are checked.
 
     Raises:
         DataError: When the file is missing, cut off or corrupt, with the offset in bytes.
@@ -162,6 +166,9 @@ def read_records(path: Path) -> Iterator[bytes]:
             if at + length + _FRAMING > len(block):
                 block, offset, at = block[at:] + stream.read(max(_BLOCK, length + _FRAMING)), offset + at, 0
             end = at + _HEADER + length
+            if skip:
+                skip, at = skip - 1, end + _CRC.size
+                continue
             record = block[at + _HEADER : end]
             if len(block) < end + _CRC.size or _CRC.unpack_from(block, end)[0] != _masked_crc(record):
                 raise _damaged(path, offset + at, "the checksum of the record's data does not match")

@@ -42,6 +42,29 @@ def test_what_is_written_is_read(file: Path) -> None:
     assert list(read_records(file)) == RECORDS
 
 
+@pytest.mark.parametrize("skip", range(5))
+def test_records_can_be_passed_over(file: Path, skip: int) -> None:
+    assert list(read_records(file, skip)) == RECORDS[skip:]
+
+
+def test_records_beyond_a_block_are_found(tmp_path: Path) -> None:
+    records = [bytes([number]) * 700_000 for number in range(7)]
+    with RecordWriter(tmp_path / "large.tfrecord") as writer:
+        for record in records:
+            writer.write(record)
+    for skip in (1, 4, 6, 7):
+        assert list(read_records(tmp_path / "large.tfrecord", skip)) == records[skip:]
+
+
+def test_what_is_passed_over_may_be_damaged_but_for_its_length(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[content.index(RECORDS[0])] ^= 1
+    file.write_bytes(content)
+    assert list(read_records(file, 1)) == RECORDS[1:]
+    with pytest.raises(DataError, match="checksum of the record's data"):
+        list(read_records(file))
+
+
 def test_an_empty_file_has_no_records(tmp_path: Path) -> None:
     with RecordWriter(tmp_path / "empty.tfrecord"):
         pass
