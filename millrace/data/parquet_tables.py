@@ -71,7 +71,7 @@ def _schema(found: pa.Schema, columns: list[str] | None) -> pa.Schema:
 
 def _sent(kind: pa.DataType) -> pa.DataType:
     """The type in which values are sent: of views on long texts, a part would hold all of the texts."""
-    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary(), pa.date64(): pa.timestamp("ms")}
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
     if kind in plain:
         return plain[kind]
     if pa.types.is_decimal256(kind):

@@ -184,6 +184,13 @@ class TestInventory:
         with pytest.raises(DataError, match=told):
             listed(inventory_batches(SOURCE, str(manifest)))
 
+    def test_damaged_parquet_is_told_by_its_name(self, tmp_path: Path) -> None:
+        part = parquet_part([row(key) for key in KEYS], tmp_path / "part.parquet")
+        for number, wrong in enumerate((part[:-20], part[:4] + b"\xff" * 800 + part[804:])):
+            manifest = write_report(tmp_path / f"{number}", [wrong], "Parquet", "parquet")
+            with pytest.raises(DataError, match=r"data/0\.parquet, of the inventory .* can't be read as parquet: "):
+                listed(inventory_batches(SOURCE, manifest))
+
     def test_files_cut_off_before_the_report_was_written(self, tmp_path: Path) -> None:
         manifest = write_report(tmp_path, [csv_part([row(key) for key in KEYS])[:-9]])
         with pytest.raises(DataError, match="can't be unpacked"):
