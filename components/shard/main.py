@@ -7,7 +7,7 @@ from millrace.components.shard.seats import read_listed, take_seats
 from millrace.components.shard.spec import ShardInputs, ShardOutputs, ShardParameters
 from millrace.components.shard.writing import write_shards
 from millrace.runtime.context import Context, Result
-from millrace.runtime.schemas import CHANNELS, Catalogue, Dealing, PlannedShard, ShardPlan, read_json_model
+from millrace.runtime.schemas import CHANNELS, Catalogue, Channel, Dealing, PlannedShard, ShardPlan, read_json_model
 
 __all__ = ["main"]
 
@@ -55,7 +55,9 @@ def main(parameters: ShardParameters, inputs: ShardInputs, outputs: ShardOutputs
 
 def _asked(parameters: ShardParameters) -> Dealing:
     given = parameters.shards
-    counts = {name: given if isinstance(given, int) else int(getattr(given, name)) for name in CHANNELS}
+    counts: dict[Channel, int] = {
+        name: given if isinstance(given, int) else int(getattr(given, name)) for name in CHANNELS
+    }
     return Dealing(shards=counts, order=parameters.order, seed=parameters.seed)
 
 
