@@ -44,7 +44,7 @@ def some(rows: slice, schema: ImageRecords = SCHEMA) -> Iterator[ImageRecord]:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    channels = {channel: [some(rows)] for channel, rows in SPLIT.items()}
+    channels: dict[Channel, list[Iterator[ImageRecord]]] = {name: [some(rows)] for name, rows in SPLIT.items()}
     return write_records(tmp_path_factory.mktemp("digits") / "records", SCHEMA, channels)
 
 
