@@ -13,6 +13,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import psutil
@@ -66,7 +67,7 @@ def parquet_files() -> list[bytes]:
     return [*written, stream.getvalue()]
 
 
-def write(table: pa.Table, **options: object) -> bytes:
+def write(table: pa.Table, **options: Any) -> bytes:
     stream = io.BytesIO()
     pq.write_table(table, stream, **options)
     return stream.getvalue()
