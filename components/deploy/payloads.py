@@ -102,10 +102,13 @@ def instances_in(parsed: Any, needed: str) -> list[Any]:
     Raises:
         PayloadError: When it is anything else; `needed` is told for an instance.
     """
+    whole = f'{{"instances": [{needed}]}}'
+    if not isinstance(parsed, dict):
+        raise PayloadError(f"given {type(parsed).__name__}, needed: {whole}")
     try:
         return _Instances.model_validate(parsed).instances
     except ValidationError as error:
-        raise PayloadError(f'{explain_validation(error)}; needed: {{"instances": [{needed}]}}') from error
+        raise PayloadError(f"{explain_validation(error)}; needed: {whole}") from error
 
 
 def parse_infer(parsed: Any, name: str) -> InferRequest:
@@ -127,6 +130,8 @@ def parse_request(parsed: Any) -> InferRequest:
     Raises:
         PayloadError: When it is malformed or asks for outputs that there are not.
     """
+    if not isinstance(parsed, dict):
+        raise PayloadError(f'given {type(parsed).__name__}, needed: {{"inputs": [...]}}')
     try:
         request = InferRequest.model_validate(parsed)
     except ValidationError as error:

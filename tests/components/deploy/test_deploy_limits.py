@@ -143,7 +143,7 @@ class TestForm:
             ("", "not JSON"),
             ("nope", "not JSON"),
             ("{}", 'instances: a value is required; needed: {"instances": [...]}'),
-            ("7", '{"instances": [...]}'),
+            ("7", 'given int, needed: {"instances": [...]}'),
             ('{"inputs": [1]}', "inputs: unknown key"),
             ('{"instances": []}', "no instances"),
             ("[]", "needed: [N, 4, 6, 1] or [N, 24] or [N, 4, 6]"),

@@ -211,6 +211,10 @@ class TestOpenInferenceProtocol:
         assert response.status_code == 400
         assert told in response.json()["error"]
 
+    def test_what_is_no_object_is_refused(self, endpoint: httpx.Client) -> None:
+        response = endpoint.post("/v2/models/digits/infer", json=[1])
+        assert (response.status_code, response.json()["error"]) == (400, 'given list, needed: {"inputs": [...]}')
+
     @pytest.mark.parametrize("path", ["/v2/models/cats", "/v2/models/digits/versions/9", "/v2/models/cats/ready"])
     def test_unknown_models_and_versions(self, endpoint: httpx.Client, path: str) -> None:
         response = endpoint.get(path)
