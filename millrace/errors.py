@@ -173,7 +173,7 @@ def explain_validation(error: ValidationError, model: type[BaseModel] | None = N
             lines.append(f"{path}.{key}: a value is required{': one of ' if tags else ''}{', '.join(tags)}")
         elif item["type"] in ("tuple_type", "list_type") and isinstance(item["input"], str):
             lines.append(f"{path}: a list is needed: {path}=[{item['input'][:80]}]")
-        elif item["type"] in ("model_type", "model_attributes_type") and isinstance(item["input"], str | int | float):
+        elif model and item["type"].startswith("model_") and isinstance(item["input"], str | int | float):
             lines.append(f"{path}: {_of_keys(model, item['loc'], path, item['input'])}")
         elif item["type"] == "value_error" and isinstance(item["input"], Mapping):  # several fields together
             lines.append(f"{path}: {context['error']}".removeprefix(": "))
@@ -195,7 +195,7 @@ def _meant(model: type[BaseModel], path: tuple[int | str, ...], written: list[st
     return did_you_mean(name, here, (f"{prefix}.{place}".removeprefix(".") for place in nearest))
 
 
-def _of_keys(model: type[BaseModel] | None, path: tuple[int | str, ...], written: str, given: object) -> str:
+def _of_keys(model: type[BaseModel], path: tuple[int | str, ...], written: str, given: object) -> str:
     """What to write instead of one value for a group of keys."""
     fields, tags = _fields_at(model, path), {_tag(found) for found in _models(_annotation_at(model, path))}
     if given in tags:
