@@ -65,13 +65,14 @@ def _check_columns(schema: TabularRecords, plan: ShardPlan, inputs: AnalyzeInput
     there = _first_columns(plan, inputs, context)
     if there is None:
         return
+    known = set(there)
     for name in names:
-        if name not in there:
+        if name not in known:
             raise ConfigError(
                 f"analyze.previous knows column {name!r}, which the tables lack: {did_you_mean(name, there)}; leave "
                 "analyze.previous out to learn anew"
             )
-    if new := sorted({*there} - {*names, *schema.ignored, *own.values()}):
+    if new := sorted(known - {*names, *schema.ignored, *own.values()}):
         context.log.info("%d columns are no features of the earlier analysis: %s", len(new), f"{new!s:.500}")
 
 

@@ -213,7 +213,7 @@ def _batches(table: _Table, path: Path, parameters: ManifestParameters) -> Itera
     """The columns that are needed, with messages that name the object and the parameter."""
     own = _own_columns(parameters)
     kind = table_format(table.key) or "csv"  # the listing has left out what is no table
-    there = table_schema(path, kind, name=table.uri).names()
+    there = set(table_schema(path, kind, name=table.uri))
     for name, column in (*own.items(), *(("columns", one) for one in parameters.columns or ())):
         if column not in there:
             raise DataError(f"{table.uri} has no column {column!r}: set manifest.{name}: {did_you_mean(column, there)}")
