@@ -19,7 +19,7 @@ __all__ = ["artifacts", "run_with_kills"]
 _ROOT = Path(__file__).parents[1]
 
 
-def run_with_kills(directory: Path, seed: int, kills: int = 10) -> dict[str, bytes]:
+def run_with_kills(directory: Path, seed: int = 0, kills: int = 8) -> dict[str, bytes]:
     """Do a task's work twice: in one go in `whole` beside its directory, and in the directory with kills.
 
     The moment of a kill is a call of a function by the task's main thread, drawn by its number, so that it is the same

@@ -24,6 +24,7 @@ from typing import IO, Literal, cast
 import polars as pl
 
 from millrace.data.flaws import FlawError
+from millrace.errors import TransientError
 
 __all__ = ["UnreadableError", "read_frames"]
 
@@ -62,8 +63,9 @@ def read_frames(
     Raises:
         FlawError: When what is wrong with it is known.
         UnreadableError: When it can't be read.
+        TransientError: When somebody else has ended the process, as the kernel does when memory runs out.
     """
-    process = _idle.pop() if _idle else _Process()
+    process = _reader()
     wanted = None if columns is None else [*columns]
     process.ask({"path": str(path.absolute()), "form": form, "columns": wanted, "rows": rows, "most": most})
     try:
@@ -73,6 +75,16 @@ def read_frames(
             yield frame
     finally:
         process.stop()
+
+
+def _reader() -> _Process:
+    """A process that waits for a file, or a new one."""
+    while _idle:
+        process = _idle.pop()
+        if process.lives():
+            return process
+        process.end()
+    return _Process()
 
 
 class _Process:
@@ -111,6 +123,7 @@ class _Process:
         Raises:
             FlawError: When what is wrong with the file is known.
             UnreadableError: When it can't be read.
+            TransientError: When somebody else has ended the process.
         """
         self._state = "broken"  # until all of it was read
         kind, _, length = self._from.readline().decode().partition(" ")
@@ -137,12 +150,21 @@ class _Process:
         else:
             self.end()
 
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        return self._child.poll() is None
+
     def end(self) -> None:
         """End it."""
-        self._child.kill()
-        self._child.wait()
         with suppress(BrokenPipeError):
-            self._to.close()
+            self._to.close()  # at which it ends by itself when it is idle
+        if self._state != "idle":
+            self._child.kill()
+        try:
+            self._child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
         self._from.close()
         for slot in self._slots:
             os.close(slot)
@@ -151,6 +173,8 @@ class _Process:
         code = self._child.wait()
         if code > 0 and find_spec("pyarrow") is None:
             raise ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
+        if code == -signal.SIGKILL:  # its own limits end it otherwise
+            raise TransientError("the process that reads tables was killed; most often the machine ran out of memory")
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"its reader ended with {how}: it is damaged, or takes more than {_MEMORY >> 20} MB of memory"
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 import pytest
 
 from millrace.components.analyze.spec import analyze
 from millrace.components.manifest.spec import manifest
 from millrace.components.preprocess.spec import preprocess
 from millrace.components.shard.spec import shard
+from millrace.data.tables import read_batches
+from millrace.errors import TransientError
 from millrace.runtime.records import counts, read_records, record_uri
 from millrace.runtime.schemas import CHANNELS, Channel
 from millrace.runtime.task import GivenArtifact, TaskRequest
@@ -67,57 +73,85 @@ DATA: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 class TestRows:
-    def test_listed(self, tmp_path: Path, seed: int) -> None:
+    def test_listed(self, tmp_path: Path) -> None:
         make_shards(tmp_path, files())
         rows = {
             "source": str(tmp_path / "source"),
             "formats": ["csv", "jsonl", "parquet"],
             "labels": {"kind": "column"},
         }
-        made = run_with_kills(asked(tmp_path, manifest, rows), seed)
+        made = run_with_kills(asked(tmp_path, manifest, rows))
         index, rejects = parquet(made, "manifest/index.parquet"), parquet(made, "rejects/rejects.parquet")
         uris = Counter([*index["uri"], *rejects["uri"]])
         assert len(uris) == uris.total() == ROWS
         assert rejects["reason"].to_list() == ["no_label"] * 7
 
-    def test_listed_again(self, tmp_path: Path, seed: int) -> None:
+    def test_listed_again(self, tmp_path: Path) -> None:
         make_shards(tmp_path, files())
         (tmp_path / "source" / "5.csv").write_bytes(as_csv(table(ROWS, 15)))
         rows = {
             "source": str(tmp_path / "source"), "formats": ["csv", "tsv", "parquet", "jsonl"], "conflicts": "keep",
             "labels": {"kind": "column"}, "previous": str(tmp_path / "manifest" / "outputs" / "manifest"),
         }  # fmt: skip
-        made = run_with_kills(asked(tmp_path, manifest, rows), seed)
+        made = run_with_kills(asked(tmp_path, manifest, rows))
         changes = parquet(made, "manifest/changes.parquet")
         assert set(changes["change"]) == {"added"}
         assert len(changes) == len(set(changes["uri"])) == 15
 
-    def test_dealt_out(self, tmp_path: Path, seed: int) -> None:
+    def test_dealt_out(self, tmp_path: Path) -> None:
         make_shards(tmp_path, files())
         listed = tmp_path / "manifest" / "outputs" / "manifest"
-        made = run_with_kills(asked(tmp_path, shard, {"shards": 5}, manifest=listed), seed)
+        made = run_with_kills(asked(tmp_path, shard, {"shards": 5}, manifest=listed))
         tables = [name for name in made if name.endswith(".parquet")]
         uris = [uri for name in tables for uri in parquet(made, name)["uri"]]
         assert len(tables) == 15
         assert sorted(uris) == sorted(pl.read_parquet(listed / "index.parquet")["uri"])
 
     @pytest.mark.parametrize("kind", ["tabular", "text"])
-    def test_learnt_from(self, tmp_path: Path, seed: int, kind: str) -> None:
+    def test_learnt_from(self, tmp_path: Path, kind: str) -> None:
         shards = make_shards(tmp_path, files())
-        made = run_with_kills(asked(tmp_path, analyze, {"data": DATA[kind]}, shards=shards), seed)
+        made = run_with_kills(asked(tmp_path, analyze, {"data": DATA[kind]}, shards=shards))
         assert {"analysis/schema.json", "metrics/metrics.json"} <= set(made)
 
     @pytest.mark.parametrize("kind", ["tabular", "text"])
-    def test_made_into_records(self, tmp_path: Path, seed: int, kind: str) -> None:
+    def test_made_into_records(self, tmp_path: Path, kind: str) -> None:
         shards = make_shards(tmp_path, files(), shards=5)
         learning = analyze.parameters.model_validate({"data": DATA[kind]})
         analysis = run_component(analyze, learning, tmp_path / "analyze", shards=shards).outputs["analysis"]
         parameters = {"data": DATA[kind], "max_error_rate": 0.1}
-        made = run_with_kills(asked(tmp_path, preprocess, parameters, shards=shards, analysis=analysis), seed)
+        made = run_with_kills(asked(tmp_path, preprocess, parameters, shards=shards, analysis=analysis))
         assert len([name for name in made if name.endswith(".tfrecord")]) == 7
         assert in_records(tmp_path / "task" / "outputs") == sorted(pl.read_parquet(shards / "shards")["uri"])
+
+
+class TestReader:
+    """The process that reads tables for a task."""
+
+    def test_that_is_killed_is_no_fault_of_the_table(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "a.csv")  # nobody writes into it: the reader waits
+        with ThreadPoolExecutor(1) as pool:
+            rows = pool.submit(lambda: list(read_batches(tmp_path / "a.csv", "csv")))
+            while not rows.done():
+                self.kill()
+        assert isinstance(rows.exception(), TransientError)
+
+    def test_that_is_killed_while_it_has_nothing_to_do_is_replaced(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_bytes(as_csv(table(0, 9)))
+        for _ in range(2):
+            assert sum(batch.height for batch in read_batches(tmp_path / "a.csv", "csv")) == 9
+            assert self.kill()
+
+    def kill(self) -> int:
+        """End all of this process's readers that there are now; how many they were."""
+        killed = 0
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess, ChildProcessError):  # ended already
+                if "millrace.data.table_process" in child.cmdline():
+                    child.kill()
+                    killed += 1
+                    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # how it ended is left to be told
+        return killed
 
 
 def in_records(outputs: Path) -> list[str]:
