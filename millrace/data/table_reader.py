@@ -143,7 +143,7 @@ class _Process:
         """Finish with a file."""
         self.tell(b"stop\n")
         while self._state == "answering":
-            with suppress(FlawError, UnreadableError):
+            with suppress(FlawError, UnreadableError, TransientError):
                 self.answer()
         if self._state == "idle":
             _idle.append(self)

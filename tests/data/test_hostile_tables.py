@@ -23,7 +23,7 @@ import pytest
 
 from millrace.data import table_reader
 from millrace.data.tables import MAX_CELL, TableFormat, read_batches, table_schema
-from millrace.errors import DataError
+from millrace.errors import DataError, TransientError
 
 MEGABYTE = 1 << 20
 CSV = b"i,t\n" + b"".join(b'%d,"text, ""%d""\n\xc3\xa9"\n' % (row, row) for row in range(60))
@@ -143,18 +143,29 @@ class TestDamage:
 
 
 class TestProcess:
-    def test_that_ends_is_told_and_the_next_file_is_read(self, tmp_path: Path, little_memory: None) -> None:
+    @pytest.mark.parametrize(
+        ("by", "error", "message"),
+        [
+            (signal.SIGSEGV, DataError, r"a\.csv can't be read as csv: its reader ended with SIGSEGV: it is damaged"),
+            (signal.SIGKILL, TransientError, "the process that reads tables was killed"),
+        ],
+    )  # fmt: skip
+    def test_that_ends_is_told_and_the_next_file_is_read(
+        self, tmp_path: Path, little_memory: None, by: signal.Signals, error: type[Exception], message: str
+    ) -> None:
         path = tmp_path / "a.csv"
         path.write_bytes(b"n\n" + b"".join(b"%d\n" % row for row in range(200_000)))
+        others = set(psutil.Process().children())
         batches = read_batches(path, "csv")
-        others = psutil.Process().children()
         next(batches)
-        (child,) = set(psutil.Process().children()) - set(others)
-        child.kill()
-        with pytest.raises(
-            DataError, match=r"a\.csv can't be read as csv: its reader ended with SIGKILL: it is damaged"
-        ):
+        (child,) = set(psutil.Process().children()) - others
+        child.send_signal(by)
+        with pytest.raises(error, match=message):
             list(batches)
+        assert sum(batch.height for batch in read_batches(path, "csv")) == 200_000
+        (child,) = set(psutil.Process().children()) - others
+        child.kill()  # while it waits for another file
+        child.wait(timeout=60)
         assert sum(batch.height for batch in read_batches(path, "csv")) == 200_000
 
     def test_reads_other_files_when_the_rest_of_one_is_not_wanted(self, tmp_path: Path, little_memory: None) -> None:
