@@ -91,7 +91,7 @@ def as_written(name: str, kind: pl.DataType) -> pl.Expr:
 
 def _encoded(words: pl.Series, heads: pl.Series) -> pl.Series:
     """Names and their values; lengths keep what follows apart."""
-    head, word = pl.col("head"), pl.col("word")
-    value = pl.concat_str(head, word.str.len_chars(), pl.lit(":"), word)
-    told = pl.DataFrame({"head": heads, "word": words}).select(pl.coalesce(value, pl.concat_str(head, pl.lit("-"))))
-    return told.to_series()
+    length = pl.col("word").str.len_chars()
+    values = pl.concat_str("head", length, pl.lit(":"), "word")
+    told = pl.DataFrame({"head": heads, "word": words}).select(values).to_series()
+    return told.zip_with(words.is_not_null(), heads + "-") if words.null_count() else told
