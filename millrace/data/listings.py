@@ -150,10 +150,7 @@ def _data_file(report: _Report, file: _File, manifest: str, folder: Path) -> Pat
     """A copy of a data file in a folder, as it was written and unpacked."""
     target = folder / "data"
     found = _found(report, file, manifest, folder)
-    if found.parent == folder:
-        found.rename(target)
-    else:
-        shutil.copyfile(found, target)
+    (shutil.move if found.parent == folder else shutil.copyfile)(found, target)
     with target.open("rb") as stream:
         digest = hashlib.file_digest(stream, "md5").hexdigest()
         stream.seek(0)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import psutil
 import pytest
 
 from millrace.components.analyze.spec import analyze
 from millrace.components.manifest.spec import manifest
 from millrace.components.preprocess.spec import preprocess
 from millrace.components.shard.spec import shard
-from millrace.data.tables import read_batches
-from millrace.errors import TransientError
 from millrace.runtime.records import counts, read_records, record_uri
 from millrace.runtime.schemas import CHANNELS, Channel
 from millrace.runtime.task import GivenArtifact, TaskRequest
@@ -123,35 +117,6 @@ class TestRows:
         made = run_with_kills(asked(tmp_path, preprocess, parameters, shards=shards, analysis=analysis))
         assert len([name for name in made if name.endswith(".tfrecord")]) == 7
         assert in_records(tmp_path / "task" / "outputs") == sorted(pl.read_parquet(shards / "shards")["uri"])
-
-
-class TestReader:
-    """The process that reads tables for a task."""
-
-    def test_that_is_killed_is_no_fault_of_the_table(self, tmp_path: Path) -> None:
-        os.mkfifo(tmp_path / "a.csv")  # nobody writes into it: the reader waits
-        with ThreadPoolExecutor(1) as pool:
-            rows = pool.submit(lambda: list(read_batches(tmp_path / "a.csv", "csv")))
-            while not rows.done():
-                self.kill()
-        assert isinstance(rows.exception(), TransientError)
-
-    def test_that_is_killed_while_it_has_nothing_to_do_is_replaced(self, tmp_path: Path) -> None:
-        (tmp_path / "a.csv").write_bytes(as_csv(table(0, 9)))
-        for _ in range(2):
-            assert sum(batch.height for batch in read_batches(tmp_path / "a.csv", "csv")) == 9
-            assert self.kill()
-
-    def kill(self) -> int:
-        """End all of this process's readers that there are now; how many they were."""
-        killed = 0
-        for child in psutil.Process().children():
-            with suppress(psutil.NoSuchProcess, ChildProcessError):  # ended already
-                if "millrace.data.table_process" in child.cmdline():
-                    child.kill()
-                    killed += 1
-                    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # how it ended is left to be told
-        return killed
 
 
 def in_records(outputs: Path) -> list[str]:
