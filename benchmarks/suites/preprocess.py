@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +30,10 @@ def cases(setting: Setting) -> Iterator[Case]:
     """Pictures a second on one core."""
     if setting.wants("one-core"):
         photographs = setting.photographs(setting.size(_COUNT, _QUICK_COUNT))
-        places = [(path.as_uri(), path.parent.name) for path in sorted(photographs.rglob("*.jpg"))]
-        yield _one_core(photographs, write_picture_shards(setting.scratch / "shards", places, _SHARDS))
+        paths = sorted(photographs.rglob("*.jpg"))
+        places = [(path.as_uri(), path.parent.name) for path in paths]
+        contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+        yield _one_core(photographs, write_picture_shards(setting.scratch / "shards", places, _SHARDS, contents))
 
 
 def _one_core(photographs: Path, shards: Path) -> Case:
