@@ -38,7 +38,7 @@ def run_with_kills(directory: Path, seed: int = 0, kills: int = 8) -> dict[str, 
     command = [sys.executable, "-m", "tests.kills", str(whole), str(directory), str(seed), str(kills)]
     told = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stdout + told.stderr
-    assert int(told.stdout.split()[-1]) > 1, "the task was not killed in its work"
+    assert int(told.stdout.split()[-1]) > 0, "the task was not killed in its work"
     expected, made = artifacts(whole), artifacts(directory)
     assert set(made) == set(expected)
     assert [name for name, content in made.items() if content != expected[name]] == []
