@@ -6,10 +6,8 @@ much room as the list itself.
 
 from __future__ import annotations
 
-import errno
 import gzip
 import hashlib
-import os
 import shutil
 import tempfile
 import zlib
@@ -22,7 +20,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from millrace.data.tables import check_columns, local_copy, read_batches, table_format, table_schema
+from millrace.data.tables import TableFormat, check_columns, local_copy, read_batches, table_format, table_schema
 from millrace.errors import ConfigError, DataError, explain_validation
 from millrace.runtime.storage import parse_source, read
 
@@ -127,23 +125,31 @@ def _report_rows(report: _Report, manifest: str, source: str, folder: Path) -> I
         name = f"{file.key}, of the inventory {manifest},"
         try:
             if report.file_format == "Parquet":
-                yield from _parquet_rows(copy, source, name)
+                yield from _table_rows(copy, "parquet", source, name)
                 continue
-            names = [column.strip() for column in report.file_schema.split(",")]
-            frame = pl.scan_csv(copy, has_header=False, new_columns=names, infer_schema=False, glob=False)
-            for batch in _uniform(frame, source).collect_batches(chunk_size=_BATCH, maintain_order=False):
-                yield _decoded(batch)
+            table = _with_header(copy, report.file_schema)
+            yield from map(_decoded, _table_rows(table, "csv", source, name))
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             reason = str(error).strip().partition("\n")[0]
             raise DataError(f"{name} can't be read: {reason}") from error
         finally:
-            copy.unlink()
+            copy.unlink(missing_ok=True)
 
 
-def _parquet_rows(path: Path, source: str, name: str) -> Iterator[pl.DataFrame]:
-    columns = _columns(table_schema(path, "parquet", name=name))
-    for batch in read_batches(path, "parquet", [columns[told] for told in _TOLD if told in columns], name=name):
+def _table_rows(path: Path, form: TableFormat, source: str, name: str) -> Iterator[pl.DataFrame]:
+    columns = _columns(table_schema(path, form, name=name))
+    for batch in read_batches(path, form, [columns[told] for told in _TOLD if told in columns], name=name):
         yield _uniform(batch.lazy(), source).collect()
+
+
+def _with_header(rows: Path, names: str) -> Path:
+    """A table like others: the reports have the names of their columns elsewhere."""
+    table = rows.with_name("table")
+    with rows.open("rb") as written, table.open("wb") as stream:
+        stream.write(",".join(name.strip() for name in names.split(",")).encode() + b"\n")
+        shutil.copyfileobj(written, stream, 1 << 20)
+    rows.unlink()
+    return table
 
 
 def _data_file(report: _Report, file: _File, manifest: str, folder: Path) -> Path:
@@ -347,7 +353,7 @@ def _in_order(batches: Iterable[pl.DataFrame], folder: Path) -> Iterator[pl.Data
         held.append(batch)
         if sum(frame.height for frame in held) >= _SORTED:
             parts.append(folder / f"sorted-{len(parts)}.parquet")
-            _write(pl.concat(held).sort("key"), parts[-1])
+            pl.concat(held).sort("key").write_parquet(parts[-1], compression="zstd", row_group_size=_BATCH)
             held.clear()
     rest = pl.concat(held).sort("key") if held else pl.DataFrame(schema=_SCHEMA)
     merged = _merged(parts, rest) if parts else iter([rest])
@@ -359,16 +365,6 @@ def _in_order(batches: Iterable[pl.DataFrame], folder: Path) -> Iterator[pl.Data
         if rows.height:
             last = rows["key"][-1]
             yield from rows.iter_slices(_BATCH)
-
-
-def _write(rows: pl.DataFrame, path: Path) -> None:
-    try:
-        rows.write_parquet(path, compression="zstd", row_group_size=_BATCH)
-    except pl.exceptions.PolarsError as error:  # which has no number to tell a full disk by
-        for number in (errno.ENOSPC, errno.EDQUOT):
-            if f"(os error {number})" in str(error):
-                raise OSError(number, os.strerror(number), str(path)) from error
-        raise
 
 
 def _merged(parts: list[Path], rest: pl.DataFrame) -> Iterator[pl.DataFrame]:
