@@ -178,6 +178,21 @@ class TestProcess:
             seen |= {*psutil.Process().children()} - others
         assert len(seen) == 1
 
+    def test_is_not_shared_by_forks(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.csv"
+        path.write_bytes(b"n\n" + b"".join(b"%d\n" % row for row in range(50_000)))
+        program = (
+            "import os, sys\nfrom pathlib import Path\nfrom millrace.data.tables import read_batches\n"
+            "read = lambda: sum(int(batch['n'].cast(int).sum()) for batch in read_batches(Path(sys.argv[1]), 'csv'))\n"
+            "read()\nchild = os.fork()\nfound = [read() for _ in range(5)]\n"
+            "assert found == [1_249_975_000] * 5, found\n"
+            "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if child else 0)\n"
+        )
+        ran = subprocess.run(
+            [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False, timeout=120
+        )
+        assert ran.returncode == 0, ran.stderr
+
     def test_ends_with_whoever_started_it(self, tmp_path: Path) -> None:
         path = tmp_path / "a.csv"
         path.write_bytes(b"n\n" + b"1\n" * 100_000)
