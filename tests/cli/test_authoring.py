@@ -144,5 +144,5 @@ def test_narrow_terminals_see_whole_names(tmp_path: Path) -> None:
     )
     answer = python("-c", script, cwd=tmp_path)
     assert "preprocess.data[image].max_pixels" in answer.stdout
-    assert "[number, number]; default [1.0, 1.0]" in answer.stdout
+    assert "[number, number]; value [1.0, 1.0]" in answer.stdout
     assert max(map(len, answer.stdout.splitlines())) <= 80

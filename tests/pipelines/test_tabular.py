@@ -16,7 +16,6 @@ from millrace.pipelines.tabular import Tabular, tabular
 from millrace.runners.record import PipelineRun
 from millrace.runtime.schemas import ModelCard, read_json_model
 from tests.components.tabular_data import CLASSES, write_table
-from tests.conftest import needed
 
 
 def run(folder: Path, source: Path, *words: str) -> PipelineRun:
@@ -60,7 +59,7 @@ def test_penguins_are_told_apart_with_the_settings_that_are_shipped(tmp_path: Pa
     default = Path(__file__).parents[3] / "shared" / "data"
     source = Path(os.environ.get("MILLRACE_DATA", default)) / "penguins"
     if not source.is_dir():
-        needed("needs the data set penguins: set MILLRACE_DATA")
+        pytest.skip("needs the data set penguins: set MILLRACE_DATA")
     ran = run(tmp_path, source / "penguins.csv", "manifest.labels.column=species")
     assert ran.tasks["evaluate"].metrics["accuracy"] >= 0.95
     assert ran.tasks["deploy"].metrics["agreement"] == 1.0

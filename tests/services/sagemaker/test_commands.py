@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,13 @@ def test_ctrl_c_leaves_the_run_running(millrace: Run, aws: FakeAws) -> None:
     aws.play.paused = True
     words = millrace.command("submit", f"document={SMALL}", "submit.id=first", "wait=true")
     process = subprocess.Popen(
-        words, cwd=millrace.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ
+        words,
+        cwd=millrace.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # what started the tests may ignore it
     )
     deadline = time.monotonic() + 120
     while aws.count("sagemaker:ListPipelineExecutionSteps") < 3 and time.monotonic() < deadline:
